@@ -20,7 +20,8 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Annotated, Any, Literal
+from itertools import pairwise
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -34,7 +35,8 @@ from pydantic import (
 )
 
 JSON_VERSION = 1
-BLOCK_NAMES = ("C1", "C2", "C3", "C4")
+BlockName = Literal["C1", "C2", "C3", "C4"]
+BLOCK_NAMES: tuple[BlockName, ...] = get_args(BlockName)
 
 Activation = Literal["relu", "gelu", "silu", "hardswish"]
 Operator = Literal["dense", "separable", "inverted"]
@@ -131,7 +133,7 @@ class Unit:
 class Block:
     """Units at one resolution, then the transition to the next (empty for none)."""
 
-    name: Literal["C1", "C2", "C3", "C4"]
+    name: BlockName
     units: tuple[Unit, ...]
     transition: tuple[Layer, ...] = ()
 
@@ -178,7 +180,7 @@ class Architecture:
                 f"the first layer must read the {self.input[0]} channels of the input, "
                 f"but it reads {first.in_channels}"
             )
-        for before, after in zip(self.blocks, self.blocks[1:], strict=False):
+        for before, after in pairwise(self.blocks):
             _require_chain((before.layers[-1], after.layers[0]), f"{before.name} -> {after.name}")
 
     @property
@@ -229,7 +231,7 @@ _ARCHITECTURE = TypeAdapter(Architecture)
 
 
 def _require_chain(layers: tuple[Layer, ...], where: str) -> None:
-    for before, after in zip(layers, layers[1:], strict=False):
+    for before, after in pairwise(layers):
         if before.out_channels != after.in_channels:
             raise ArchitectureError(
                 f"in {where} a layer gives {before.out_channels} channels "
