@@ -1,0 +1,1 @@
+"""Searches small convolutional networks under hard limits."""
