@@ -1,0 +1,438 @@
+"""What the terminal shows: results on stdout, progress and notes on stderr.
+
+Colors, `NO_COLOR` and the width of the terminal are rich's business; where there is no
+terminal, `LiveView` writes plain timestamped lines instead.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from itertools import pairwise
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TextIO
+
+import numpy as np
+from optuna import Study
+from optuna.exceptions import StorageInternalError
+from rich import box
+from rich.bar import Bar
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+import constraints
+from constraints import Limits, Verdict
+from search import wording
+from search.config import Candidate, StudyConfig
+from search.summary import LEADERS, Progress, Summary, summarize
+from space import Architecture
+
+if TYPE_CHECKING:
+    from search.sampler import Acceptance
+
+WIDTH = 100  # a longer line is hard to follow; also the width of pipes and files
+BINS = 8
+LISTED = 10
+SPARKS = "▁▂▃▄▅▆▇█"
+
+
+def console(stream: TextIO) -> Console:
+    """A console on stdout or stderr; characters that its encoding lacks become `?`."""
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="replace")
+    result = Console(file=stream, highlight=False, markup=False)
+    result.width = min(result.width, WIDTH) if result.is_terminal else WIDTH
+    return result
+
+
+def show(*renderables: RenderableType) -> None:
+    """Prints results on stdout."""
+    output = console(sys.stdout)
+    for renderable in renderables:
+        output.print(renderable)
+
+
+def note(line: str) -> None:
+    """Prints one line on stderr."""
+    console(sys.stderr).print(line, soft_wrap=True)
+
+
+# ------------------------------------------------------------------------------ tables
+
+
+def render_check(
+    verdict: Verdict, limits: Limits, *, name: str = "", advice: Sequence[str] = ()
+) -> RenderableType:
+    """The layers in the columns of the original report, and the verdict per rule in words.
+
+    `limits` are the rules that were asked; `advice` are lines that tell what to change.
+    """
+    parts: list[RenderableType] = [Text(name, "bold")] if name else []
+    parts += [_layers(verdict), _verdict(verdict, limits)]
+    parts += [Text(f"note: {line}", "yellow") for line in verdict.analysis.notes]
+    if advice:
+        parts += ["", Text("What would help", "bold"), *(Text(f"• {line}") for line in advice)]
+    return Group(*parts)
+
+
+def _layers(verdict: Verdict) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_footer=True)
+    table.add_column("", style="dim", no_wrap=True)
+    table.add_column("op", overflow="fold")
+    for title in ("k", "p", "s", "d", "Jin", "Nin", "Nout", "Rin", "Rout", "Jout"):
+        table.add_column(title, justify="right", no_wrap=True)
+    total = verdict.analysis.parameters
+    table.add_column("params", wording.count(total), justify="right", no_wrap=True)
+    table.add_column("MACs", wording.macs(verdict.analysis.macs), justify="right", no_wrap=True)
+    table.add_column("share", justify="right", no_wrap=True)
+    table.add_column("", max_width=16, min_width=4)
+    block = ""
+    for layer in verdict.analysis.layers:
+        table.add_row(
+            "" if layer.block == block else layer.block,
+            layer.name,
+            *_geometry(layer.to_json()),
+            wording.count(layer.parameters),
+            wording.macs(layer.macs),
+            wording.percent(layer.parameters / max(total, 1), 0),
+            Bar(max(total, 1), 0, layer.parameters, color="cyan"),
+        )
+        block = layer.block
+    return table
+
+
+def _geometry(row: Mapping[str, Any]) -> list[str]:
+    keys = ("kernel", "padding", "stride", "dilation", "j_in", "n_in", "n_out")
+    return [_pair(row[key]) for key in (*keys, "r_in", "r_out", "j_out")]
+
+
+def _pair(value: Any) -> str:
+    """One number where the axes agree, else all of them."""
+    if not isinstance(value, list):
+        return "–" if value is None else str(value)
+    words = [_pair(member) for member in value]
+    return words[0] if len(set(words)) == 1 else "×".join(words)
+
+
+def _verdict(verdict: Verdict, limits: Limits) -> Group:
+    broken = {violation.rule: violation for violation in verdict.violations}
+    found = wording.found(verdict.analysis)
+    lines = []
+    for rule in limits.rules:
+        words = wording.limit(rule.key, rule.value)
+        if rule.key in broken:
+            lines.append(Text(f"✗ {wording.rule(rule.key)}: {broken[rule.key].message}", "red"))
+        else:
+            lines.append(Text.assemble(("✓ ", "green"), f"{words}: {found[rule.key]}"))
+    kept = Text("accepted: every rule holds", "bold green")
+    lost = Text(f"rejected: {wording.plural(len(broken), 'rule')} broken", "bold red")
+    return Group(*lines, "", kept if verdict.accepted else lost)
+
+
+def render_funnel(
+    proposed: int, accepted: int, rejected: Mapping[str, int], most: int = 6
+) -> Table:
+    """Proposals, what they broke (a proposal may break several rules), and the survivors."""
+    table = Table.grid(padding=(0, 2, 0, 0), expand=True)
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(ratio=1, min_width=6)
+    whole = max(proposed, 1)
+
+    def row(label: str, number: int, color: str, style: str = "") -> None:
+        share = "" if number == proposed else wording.percent(number / whole, 1)
+        bar = Bar(whole, 0, number, color=color)
+        table.add_row(Text(label, style), wording.count(number), share, bar)
+
+    row("proposed", proposed, "blue")
+    ordered = sorted(rejected.items(), key=lambda item: -item[1])
+    for name, number in ordered[:most]:
+        row(f"  ✗ {wording.rule(name)}", number, "red", "dim")
+    if len(ordered) > most:
+        table.add_row(Text(f"  and {wording.plural(len(ordered) - most, 'rule')} more", "dim"))
+    row("✓ accepted", accepted, "green")
+    return table
+
+
+def render_histogram(title: str, values: Sequence[int]) -> Table:
+    """How often each range of `values` occurs, one bar a range."""
+    table = Table.grid(padding=(0, 2, 0, 0), expand=True)
+    table.add_column(title, justify="right", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(ratio=1, min_width=6)
+    table.add_row(Text(title, "bold"))
+    bins = min(BINS, max(values) - min(values) + 1)
+    # Whole numbers belong to bins whole: edges half way between neighbours.
+    edges = np.linspace(min(values) - 0.5, max(values) + 0.5, bins + 1)
+    counts = np.histogram(values, bins=edges)[0]
+    for number, (low, high) in zip(counts, pairwise(edges), strict=True):
+        first, last = int(np.ceil(low)), int(np.ceil(high)) - 1
+        label = f"{first:,}" if first == last else f"{first:,} – {last:,}"
+        table.add_row(label, str(number), Bar(max(counts), 0, number, color="cyan"))
+    return table
+
+
+def render_sample(acceptance: Acceptance, candidates: Sequence[Candidate]) -> RenderableType:
+    """The funnel, the first candidates, and how parameters and receptive fields spread."""
+    funnel = render_funnel(acceptance.proposed, acceptance.accepted, acceptance.rejected)
+    if not candidates:
+        return funnel
+    sizes = [_size(candidate.architecture) for candidate in candidates]
+    fields, parameters, _ = zip(*sizes, strict=True)
+    return Group(
+        funnel,
+        "",
+        _candidates(candidates[:LISTED], sizes),
+        "",
+        render_histogram("receptive field", fields),
+        "",
+        render_histogram("parameters", parameters),
+    )
+
+
+def _size(architecture: Architecture) -> tuple[int, int, int]:
+    """Receptive field (smaller axis), parameters, MACs."""
+    summary = constraints.Summary(architecture)
+    field = min(value for value in summary.receptive_field if value is not None)
+    return field, summary.parameters, summary.macs
+
+
+def _candidates(candidates: Sequence[Candidate], sizes: Sequence[tuple[int, int, int]]) -> Table:
+    table = _table("Candidate", "RF", "parameters", "MACs")
+    table.add_column("architecture", overflow="fold")
+    for candidate, (field, parameters, macs) in zip(candidates, sizes, strict=False):
+        numbers = (str(field), wording.count(parameters), wording.macs(macs))
+        table.add_row(candidate.hash[:8], *numbers, wording.glance(candidate.architecture))
+    if len(sizes) > len(candidates):
+        table.add_row(Text(f"and {len(sizes) - len(candidates):,} more", "dim"))
+    return table
+
+
+# ------------------------------------------------------------------------------ studies
+
+
+def render_status(study: Study) -> RenderableType:
+    """Where a study stands."""
+    return _status(summarize(study), most=8)
+
+
+def status_json(study: Study) -> dict[str, Any]:
+    """What `status --json` prints."""
+    return summarize(study).to_json()
+
+
+def _status(summary: Summary, most: int = 6, running: int = 100) -> Group:
+    parts: list[RenderableType] = [_header(summary), ""]
+    parts.append(
+        render_funnel(summary.proposed, summary.accepted, summary.rejected, most)
+        if summary.proposed
+        else Text("nothing proposed yet", "dim")
+    )
+    if summary.running:
+        parts += ["", _running(summary.running, running)]
+    if summary.best:
+        parts += ["", _leaders(summary.best[:LEADERS])]
+    if summary.config.study.target is not None:
+        parts += ["", _road(summary, summary.config.study.target)]
+    return Group(*parts)
+
+
+def _header(summary: Summary) -> Text:
+    states, budget = summary.states, summary.config.study.trials
+    words = [f"{summary.finished:,} of {wording.plural(budget, 'trial')}"]
+    words += [f"{states[s]:,} {w}" for s, w in _STATE_WORDS.items() if states[s]]
+    return Text.assemble((summary.name, "bold"), ("  " + " · ".join(words), "dim"))
+
+
+_STATE_WORDS = {"running": "running", "pruned": "pruned", "fail": "failed", "waiting": "waiting"}
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column(Text(title, "bold not dim"), no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _running(trials: Sequence[Progress], most: int) -> Table:
+    table = _table("Running", "", "epoch", "accuracy", "ETA", "RF", "parameters", "MACs")
+    for trial in trials[:most]:
+        epochs = trial.epochs or 0
+        table.add_row(
+            f"#{trial.number}",
+            ProgressBar(total=max(epochs, 1), completed=trial.epoch, width=12),
+            f"{trial.epoch}/{epochs or '?'}",
+            wording.percent(trial.accuracy),
+            wording.duration(trial.eta),
+            *_sizes(trial),
+        )
+    if len(trials) > most:
+        table.add_row(Text(f"and {len(trials) - most:,} more", "dim"))
+    return table
+
+
+def _leaders(trials: Sequence[Progress]) -> Table:
+    table = _table("Best", "accuracy", "RF", "parameters", "MACs", "time")
+    for trial in trials:
+        table.add_row(
+            f"#{trial.number}",
+            wording.percent(trial.accuracy),
+            *_sizes(trial),
+            wording.duration(trial.seconds),
+        )
+    return table
+
+
+def _sizes(trial: Progress) -> tuple[str, str, str]:
+    return (
+        wording.count(trial.receptive_field),
+        wording.count(trial.parameters),
+        wording.macs(trial.macs),
+    )
+
+
+def _road(summary: Summary, target: float) -> Table:
+    best = summary.road[-1] if summary.road else 0.0
+    if summary.met:
+        words = Text(f"{wording.percent(best)}: met", "green")
+    elif summary.road:
+        words = Text(f"{wording.percent(best)}, {100 * (target - best):.2f} points to go")
+    else:
+        words = Text("no trial completed yet", "dim")
+    table = Table.grid(padding=(0, 2, 0, 0))
+    bar = ProgressBar(total=target, completed=min(best, target), width=20)
+    table.add_row(
+        Text(f"Target {wording.percent(target)}", "bold"), bar, words, _sparks(summary.road[-24:])
+    )
+    return table
+
+
+def _sparks(values: Sequence[float]) -> Text:
+    if len(values) < 2 or max(values) == min(values):
+        return Text()
+    low, span = min(values), max(values) - min(values)
+    steps = len(SPARKS) - 1
+    return Text("".join(SPARKS[round(steps * (v - low) / span)] for v in values), "cyan")
+
+
+# ------------------------------------------------------------------------------ the live view
+
+
+class LiveView:
+    """One calm view of a running study, fed by polling its storage.
+
+    A context manager.  `update` may be called as often as one likes: the storage is read at
+    most once a second.  On a terminal the view is redrawn in place; elsewhere every start,
+    epoch and end of a trial is one timestamped line.  `deadline` is the `time.monotonic` at
+    which the budget of hours ends.
+    """
+
+    def __init__(self, study: Study, config: StudyConfig, *, deadline: float | None = None) -> None:
+        self.study = study
+        self.config = config
+        self.deadline = deadline
+        self.summary = summarize(study, config)
+        self._console = console(sys.stderr)
+        self._plain = not self._console.is_terminal or self._console.is_dumb_terminal
+        self._log = _Log(self.summary)
+        self._started = self._read = self._answered = time.monotonic()
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> Self:
+        if not self._plain:
+            self._live.start()
+            self._draw()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+    def update(self) -> None:
+        """Reads the storage, when a second has passed, and shows what is new."""
+        now = time.monotonic()
+        if now - self._read < 1.0:
+            return
+        self._read = now
+        try:
+            self.summary = summarize(self.study, self.config)
+            self._answered = now
+        except StorageInternalError:
+            # The workers retry and report; a view that dies would take them along.
+            pass
+        if self._plain:
+            for line in self._log.news(self.summary):
+                self._console.print(f"{datetime.now():%H:%M:%S} {line}", soft_wrap=True)
+        else:
+            self._draw()
+
+    def finish(self, reason: str, next_command: str) -> None:
+        """Leaves the final table on stdout; why it ended and what comes next on stderr."""
+        self._live.stop()
+        self.summary = summarize(self.study, self.config)
+        show(_status(self.summary))
+        note(f"\n{reason}")
+        note(f"next: {next_command}")
+
+    def _draw(self) -> None:
+        height = self._console.height
+        view = _status(self.summary, most=5 if height >= 32 else 3, running=max(1, height - 21))
+        self._live.update(Padding(Group(view, self._clock()), (1, 1, 0, 1)), refresh=True)
+
+    def _clock(self) -> Text:
+        now = time.monotonic()
+        words = [f"{wording.duration(now - self._started)} passed"]
+        if self.deadline is not None:
+            words.append(f"{wording.duration(self.deadline - now)} left")
+        words.append("Ctrl-C stops and keeps everything")
+        if now - self._answered > 5:
+            words = [f"the storage has not answered for {wording.duration(now - self._answered)}"]
+        return Text(" · ".join(words), "dim")
+
+
+class _Log:
+    """Turns two readings of a study into the lines that tell the difference."""
+
+    def __init__(self, before: Summary) -> None:
+        self._seen = {trial.number: trial for trial in before.trials}
+
+    def news(self, summary: Summary) -> Iterable[str]:
+        for trial in summary.trials:
+            before = self._seen.get(trial.number)
+            if before == trial:
+                continue
+            self._seen[trial.number] = trial
+            yield from _lines(before, trial, summary)
+
+
+def _lines(before: Progress | None, trial: Progress, summary: Summary) -> Iterable[str]:
+    name = f"trial {trial.number}"
+    if (before is None or before.state == "waiting") and trial.state != "waiting":
+        field, parameters, macs = _sizes(trial)
+        tried = wording.plural(trial.proposals or 0, "proposal")
+        yield f"{name} started: RF {field}, {parameters} parameters, {macs} MACs, after {tried}"
+    accuracy = wording.percent(trial.accuracy)
+    if trial.epoch > (before.epoch if before else 0):
+        eta = f", {wording.duration(trial.eta)} left" if trial.eta is not None else ""
+        yield f"{name} epoch {trial.epoch}/{trial.epochs or '?'}: accuracy {accuracy}{eta}"
+    if before is not None and before.state == trial.state:
+        return
+    if trial.state == "complete":
+        best = wording.percent(summary.best[0].accuracy)
+        yield f"{name} completed: accuracy {accuracy}, best so far {best}"
+    elif trial.state == "pruned":
+        yield f"{name} pruned at epoch {trial.epoch}: accuracy {accuracy}"
+    elif trial.state == "fail":
+        yield f"{name} failed: {trial.failure or 'no reason recorded'}"

@@ -1,0 +1,102 @@
+"""How numbers, times and rules read, the same in the terminal, the dashboard and the notes."""
+
+from __future__ import annotations
+
+from constraints import Analysis
+from space import Architecture, Block, Unit
+
+_RULES = {"macs": "MACs", "depthwise_separable": "depthwise separable"}
+
+# The comparison that a rule makes, before its number.
+_COMPARISONS = {
+    "receptive_field": "> {:,}",
+    "parameters": "< {:,}",
+    "macs": "< {:,}",
+    "activation_bytes": "< {:,}",
+    "parameter_bytes": "< {:,}",
+    "downsampling": "exactly {:,}",
+    "depth": "at most {:,}",
+}
+
+
+def rule(name: str) -> str:
+    """`receptive_field` -> `receptive field`."""
+    return _RULES.get(name, name.replace("_", " "))
+
+
+def limit(name: str, value: float) -> str:
+    """`parameters`, 200000 -> `parameters < 200,000`."""
+    return f"{rule(name)} {_COMPARISONS.get(name, 'at least {:,}').format(value)}"
+
+
+def found(analysis: Analysis) -> dict[str, str]:
+    """What a network has of each rule's quantity, by the rule's name."""
+    structure = analysis.structure
+    fields = [value for value in analysis.receptive_field if value is not None]
+    whole = len(fields) < len(analysis.receptive_field)
+    numbers = {
+        "receptive_field": None if whole else min(fields),
+        "parameters": analysis.parameters,
+        "macs": analysis.macs,
+        "activation_bytes": analysis.activation_bytes,
+        "parameter_bytes": 4 * analysis.parameters,
+        "downsampling": structure.transitions,
+        "depthwise_separable": structure.separable,
+        "dilated": structure.dilated,
+        "feature_map": min(analysis.feature_map),
+        "depth": structure.depth,
+    }
+    return {name: count(number) for name, number in numbers.items()}
+
+
+def percent(share: float | None, digits: int = 2) -> str:
+    """0.8512 -> `85.12 %`; None -> a dash."""
+    return "–" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def count(number: int | None) -> str:
+    """186570 -> `186,570`; None -> a dash."""
+    return "–" if number is None else f"{number:,}"
+
+
+def macs(number: int | None) -> str:
+    """Multiply-adds in millions: 23140000 -> `23.14 M`; None -> a dash."""
+    return "–" if number is None else f"{number / 1e6:,.2f} M"
+
+
+def duration(seconds: float | None) -> str:
+    """Hours, minutes and seconds: 3723 -> `1:02:03`; 63 -> `1:03`; None -> a dash."""
+    if seconds is None:
+        return "–"
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def plural(number: int, noun: str) -> str:
+    """1, `trial` -> `1 trial`; 2 -> `2 trials`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def glance(architecture: Architecture) -> str:
+    """The blocks in one line: units, operator and kernel, dilation, width, `↓` downsampling."""
+    return "  ".join(f"{block.name} {_units(block)}" for block in architecture.blocks)
+
+
+def _units(block: Block) -> str:
+    words: list[str] = []
+    for unit in block.units:
+        word = _unit(unit)
+        if words and words[-1].split("×", 1)[-1] == word:
+            times = int(words[-1].split("×", 1)[0]) if "×" in words[-1] else 1
+            words[-1] = f"{times + 1}×{word}"
+        else:
+            words.append(word)
+    return " ".join([*words, "↓"] if block.transition else words)
+
+
+def _unit(unit: Unit) -> str:
+    widest = max(unit.layers, key=lambda layer: layer.kernel)
+    kind = "conv" if not widest.depthwise else "sep" if len(unit.layers) == 2 else "inv"
+    dilation = f"d{widest.dilation}" if widest.dilation > 1 else ""
+    return f"{kind}{widest.kernel}{dilation}·{unit.out_channels}"
