@@ -39,8 +39,11 @@ Optimizer = Literal["muon", "sgd"]
 Schedule = Literal["linear", "onecycle"]
 Objective = Literal["accuracy", "macs", "parameters", "seconds"]
 
+# Keys of `[study]` that a study may change when it is resumed.
+RESUMABLE = ("target", "trials", "hours", "failures", "minutes", "proposals")
+
 # The requirement of the C1C2C3C40 assignment; a study file overrules it key by key.
-DEFAULT_LIMITS: dict[str, float] = {
+DEFAULT_LIMITS: dict[str, int] = {
     "receptive_field": 44,
     "parameters": 200_000,
     "downsampling": 3,
@@ -66,7 +69,8 @@ class StudySection(_Section):
 
     `target` is a validation accuracy; `trials` and `hours` are the budget; `proposals`
     bounds how many candidates the checker may reject in a row; `failures` how many trials
-    may fail in a row; `minutes` how long one trial may take.
+    may fail in a row; `minutes` how long one trial may take; `storage` is a database's
+    URL, kept out of everything that is printed or stored because it may hold a password.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
@@ -81,6 +85,7 @@ class StudySection(_Section):
     proposals: Annotated[int, Field(ge=1, strict=True)] = 100_000
     failures: Annotated[int, Field(ge=1, strict=True)] = 5
     minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    storage: Annotated[str | None, Field(min_length=1, exclude=True, repr=False)] = None
 
     @field_validator("name")
     @classmethod
@@ -200,7 +205,7 @@ class StudyConfig(_Section):
 
     study: StudySection
     space: SearchSpace = SearchSpace()
-    limits: dict[str, float] = DEFAULT_LIMITS
+    limits: dict[str, int] = DEFAULT_LIMITS
     data: DataSection = DataSection()
     augmentation: AugmentationSection = AugmentationSection()
     training: TrainingSection = TrainingSection()
@@ -258,7 +263,7 @@ class StudyConfig(_Section):
     def search_hash(self) -> str:
         """Names what a study must keep when it is resumed: everything that trials compare."""
         content = self.model_dump(mode="json", by_alias=True)
-        for key in ("target", "trials", "hours", "failures", "minutes", "proposals"):
+        for key in RESUMABLE:
             del content["study"][key]
         del content["data"]["root"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
@@ -354,6 +359,7 @@ def _known_keys(path: list[str]) -> list[str]:
 
 __all__ = [
     "DEFAULT_LIMITS",
+    "RESUMABLE",
     "AugmentationSection",
     "Candidate",
     "ConfigError",
