@@ -236,7 +236,7 @@ class Training:
             if (last or step % DIVERGENCE_INTERVAL == 0) and not math.isfinite(loss_sum.item()):
                 raise DivergedError(f"loss is {loss_sum.item()} in epoch {self.epoch + 1}")
             on_step()
-        record = self._record(float(loss_sum) / self._steps, learning_rate, started)
+        record = self._record(loss_sum.item() / self._steps, learning_rate, started)
         self.history.append(record)
         return record
 

@@ -1,0 +1,225 @@
+"""One trial: candidate, network, training, report."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+
+from constraints import analyze
+from search.augmentation import AugmentedEpochs
+from search.config import Candidate, StudyConfig
+from search.data import Dataset
+from search.network import build
+from search.sampler import suggest
+from search.storage import CheckpointError, checkpoint_path, load_checkpoint, save_checkpoint
+from search.training import (
+    Evaluation,
+    Normalization,
+    Training,
+    describe_device,
+    use_bfloat16,
+)
+from space import Choice
+
+log = logging.getLogger(__name__)
+
+
+class Interrupted(Exception):  # noqa: N818 - an order from outside, not an error
+    """The trial was told to stop before its end; its checkpoint is on disk."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """What a trial that ran to its end leaves for people to look at."""
+
+    trial: optuna.Trial
+    candidate: Candidate
+    training: Training
+    evaluation: Evaluation
+
+
+class Objective:
+    """Trains the candidate that a trial proposes and answers with its objectives.
+
+    `runs` keeps checkpoints, `cache` the augmented epochs.  `stop` is asked after every
+    step for a reason to stop, or None.  `finished` sees every trial that ran to its end.
+    `processes` augment images beside the first trial.
+    """
+
+    def __init__(
+        self,
+        config: StudyConfig,
+        dataset: Dataset,
+        device: torch.device,
+        *,
+        runs: Path,
+        cache: Path,
+        processes: int = 1,
+        stop: Callable[[], str | None] = lambda: None,
+        finished: Callable[[Finished], None] = lambda _: None,
+    ) -> None:
+        self._config = config
+        self._dataset = dataset
+        self._device = device
+        self._runs = runs
+        self._stop = stop
+        self._finished = finished
+        self._normalization = Normalization(dataset.mean, dataset.std)
+
+        @cache
+        def epochs(strength: float) -> AugmentedEpochs:
+            made = AugmentedEpochs(
+                config.augmentation,
+                dataset.train.pixels,
+                dataset.fingerprint,
+                dataset.mean,
+                cache_folder,
+                strength,
+            )
+            made.start(processes)
+            return made
+
+        cache_folder = cache
+        self._epochs = epochs
+
+    def __call__(self, trial: optuna.Trial) -> float | tuple[float, ...]:
+        """The trial's objectives, in the order of `study.objectives`.
+
+        Raises:
+            RejectedError: for a queued candidate that breaks a rule.
+            InfeasibleError: where the sampler finds no candidate.
+            optuna.TrialPruned: where the pruner gives up on the trial.
+            Interrupted: where `stop` gave a reason.
+            DivergedError: where the loss is no number any more.
+        """
+        dataset = self._dataset
+        candidate = suggest(trial, self._config, input=dataset.input, classes=len(dataset.classes))
+        macs = self._describe(trial, candidate)
+        training = self.training(candidate)
+        path = checkpoint_path(self._runs, trial)
+        self._resume(trial, training, path)
+        try:
+            self._run(trial, training, path)
+        finally:
+            images = training.history[-1].images if training.history else 0
+            trial.set_user_attr("history", [vars(record) for record in training.history])
+            trial.set_user_attr("seconds", sum(record.seconds for record in training.history))
+            trial.set_user_attr("pflop", 6 * macs * images / 1e15)
+        final = training.history[-1]
+        if self._met(final.accuracy):
+            trial.set_user_attr("pflop_to_target", 6 * macs * final.images / 1e15)
+        # The optimizer's state served to resume; the weights serve to export.
+        save_checkpoint(path, {"network": training.evaluated.state_dict()})
+        evaluation = training.evaluate(self._dataset.validation)
+        self._finished(Finished(trial, candidate, training, evaluation))
+        return self._values(trial, final.accuracy)
+
+    def training(self, candidate: Candidate) -> Training:
+        """A training of `candidate` on this study's data, not begun."""
+        seed = self._config.study.seed + candidate.recipe.repeat
+        torch.manual_seed(seed)
+        return Training(
+            build(candidate.architecture),
+            candidate.recipe,
+            self._epochs(candidate.recipe.augmentation_strength),
+            self._dataset.train.labels,
+            self._normalization,
+            validation=self._dataset.validation,
+            device=self._device,
+            bfloat16=use_bfloat16(self._device, self._config.training.precision),
+            seed=seed,
+        )
+
+    def _describe(self, trial: optuna.Trial, candidate: Candidate) -> int:
+        """Notes what the checker found, and answers with the MACs."""
+        facts = analyze(candidate.architecture)
+        sides = [side for side in facts.receptive_field if side is not None]
+        attributes: dict[str, Any] = {
+            "architecture": candidate.architecture.to_json(),
+            "recipe": dataclasses.asdict(candidate.recipe),
+            "receptive_field": min(sides) if sides else None,
+            "parameters": facts.parameters,
+            "macs": facts.macs,
+            "verdict": "accepted",
+            "device": describe_device(self._device),
+        }
+        for key, value in attributes.items():
+            trial.set_user_attr(key, value)
+        return facts.macs
+
+    def _resume(self, trial: optuna.Trial, training: Training, path: Path) -> None:
+        try:
+            state = load_checkpoint(path)
+        except CheckpointError as error:
+            log.warning("trial %d starts again: %s", trial.number, error)
+            return
+        if state is None or "history" not in state:
+            return
+        training.restore(state)
+        with warnings.catch_warnings():
+            # A trial killed between checkpoint and report lacks one report; Optuna ignores
+            # the others, and says so.
+            warnings.filterwarnings("ignore", message=".*already reported.*")
+            for record in training.history:
+                self._report(trial, record.accuracy, record.epoch)
+
+    def _run(self, trial: optuna.Trial, training: Training, path: Path) -> None:
+        def on_step() -> None:
+            reason = self._stop()
+            if reason is not None:
+                raise Interrupted(reason)
+
+        while training.epoch < training.recipe.epochs:
+            record = training.run_epoch(on_step)
+            save_checkpoint(path, training.state())
+            self._report(trial, record.accuracy, record.epoch)
+            if self._met(record.accuracy):
+                return
+            unfinished = training.epoch < training.recipe.epochs
+            if unfinished and len(self._config.study.objectives) == 1 and trial.should_prune():
+                path.unlink(missing_ok=True)
+                raise optuna.TrialPruned(f"accuracy {record.accuracy:.4f} in epoch {record.epoch}")
+
+    def _report(self, trial: optuna.Trial, accuracy: float, epoch: int) -> None:
+        if len(self._config.study.objectives) == 1:  # Optuna takes no reports for several
+            trial.report(accuracy, epoch)
+
+    def _met(self, accuracy: float) -> bool:
+        target = self._config.study.target
+        return target is not None and accuracy >= target
+
+    def _values(self, trial: optuna.Trial, accuracy: float) -> float | tuple[float, ...]:
+        attributes = trial.user_attrs
+        values = tuple(
+            accuracy if name == "accuracy" else float(attributes[name])
+            for name in self._config.study.objectives
+        )
+        return values if len(values) > 1 else accuracy
+
+
+def make_pruner(config: StudyConfig) -> optuna.pruners.BasePruner:
+    """The pruner that the study file names, with rungs that fit its number of epochs."""
+    epochs = config.training.epochs
+    longest = epochs if isinstance(epochs, int) else max(_members(epochs))
+    first = max(1, longest // 3)
+    match config.study.pruner:
+        case "median":
+            return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=first)
+        case "asha":
+            return optuna.pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=2)
+        case "hyperband":
+            return optuna.pruners.HyperbandPruner(
+                min_resource=first, max_resource=longest, reduction_factor=2
+            )
+    return optuna.pruners.NopPruner()
+
+
+def _members(domain: Any) -> tuple[int, ...]:
+    return domain.values if isinstance(domain, Choice) else (domain.low, domain.high)
