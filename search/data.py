@@ -124,6 +124,21 @@ def load(section: DataSection) -> Dataset:
     )
 
 
+def describe(section: DataSection) -> tuple[tuple[int, int, int], int]:
+    """Input shape (channels, height, width) and number of classes, without the images.
+
+    Raises:
+        ConfigError, MachineError: as `load` does.
+    """
+    if section.kind != "imagefolder":
+        size = (section.kind == "digits" and section.image_size) or 32
+        return (3, size, size), 10
+    folder = section.root / "train"
+    classes = _class_names(folder)
+    height, width, channels = _read(_files(folder / classes[0])[0], section.image_size).shape
+    return (channels, height, width), len(classes)
+
+
 def load_test(section: DataSection) -> Images:
     """The test images.  Read once, at export; nothing is ever chosen on them."""
     images, _ = _READERS[section.kind](section, False)
@@ -169,9 +184,7 @@ def _imagefolder(section: DataSection, train: bool) -> tuple[Images, tuple[str, 
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = sorted(p for p in (folder / name).iterdir() if p.suffix.lower() in _SUFFIXES)
-        if not found:
-            raise ConfigError(f"{folder / name}: a class without images")
+        found = _files(folder / name)
         files += found
         labels += [label] * len(found)
     pixels = _decoded(files, folder, section.image_size)
@@ -197,6 +210,13 @@ def _class_names(folder: Path) -> tuple[str, ...]:
     if len(names) < 2:
         raise ConfigError(f"{folder}: at least two class directories are needed")
     return names
+
+
+def _files(folder: Path) -> list[Path]:
+    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES)
+    if not found:
+        raise ConfigError(f"{folder}: a class without images")
+    return found
 
 
 def _decoded(files: Sequence[Path], folder: Path, size: int | None) -> Pixels:

@@ -26,7 +26,7 @@ from search.training import (
     describe_device,
     use_bfloat16,
 )
-from space import Choice
+from space import Choice, FloatRange, IntRange, Setting
 
 log = logging.getLogger(__name__)
 
@@ -73,21 +73,9 @@ class Objective:
         self._finished = finished
         self._normalization = Normalization(dataset.mean, dataset.std)
 
-        @cache
-        def epochs(strength: float) -> AugmentedEpochs:
-            made = AugmentedEpochs(
-                config.augmentation,
-                dataset.train.pixels,
-                dataset.fingerprint,
-                dataset.mean,
-                cache_folder,
-                strength,
-            )
-            made.start(processes)
-            return made
-
-        cache_folder = cache
-        self._epochs = epochs
+        self._cache = cache
+        self._processes = processes
+        self._made: dict[float, AugmentedEpochs] = {}
 
     def __call__(self, trial: optuna.Trial) -> float | tuple[float, ...]:
         """The trial's objectives, in the order of `study.objectives`.
@@ -136,6 +124,21 @@ class Objective:
             bfloat16=use_bfloat16(self._device, self._config.training.precision),
             seed=seed,
         )
+
+    def _epochs(self, strength: float) -> AugmentedEpochs:
+        if strength not in self._made:
+            dataset = self._dataset
+            epochs = AugmentedEpochs(
+                self._config.augmentation,
+                dataset.train.pixels,
+                dataset.fingerprint,
+                dataset.mean,
+                self._cache,
+                strength,
+            )
+            epochs.start(self._processes)
+            self._made[strength] = epochs
+        return self._made[strength]
 
     def _describe(self, trial: optuna.Trial, candidate: Candidate) -> int:
         """Notes what the checker found, and answers with the MACs."""
@@ -206,8 +209,7 @@ class Objective:
 
 def make_pruner(config: StudyConfig) -> optuna.pruners.BasePruner:
     """The pruner that the study file names, with rungs that fit its number of epochs."""
-    epochs = config.training.epochs
-    longest = epochs if isinstance(epochs, int) else max(_members(epochs))
+    longest = _largest(config.training.epochs)
     first = max(1, longest // 3)
     match config.study.pruner:
         case "median":
@@ -218,8 +220,11 @@ def make_pruner(config: StudyConfig) -> optuna.pruners.BasePruner:
             return optuna.pruners.HyperbandPruner(
                 min_resource=first, max_resource=longest, reduction_factor=2
             )
-    return optuna.pruners.NopPruner()
+        case "none":
+            return optuna.pruners.NopPruner()
 
 
-def _members(domain: Any) -> tuple[int, ...]:
-    return domain.values if isinstance(domain, Choice) else (domain.low, domain.high)
+def _largest(epochs: Setting) -> int:
+    if isinstance(epochs, Choice):
+        return max(int(value) for value in epochs.values)
+    return int(epochs.high if isinstance(epochs, IntRange | FloatRange) else epochs)
