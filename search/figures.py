@@ -89,7 +89,8 @@ def figure_learning_curves(runs: Mapping[str, History], target: float | None = N
     """Validation accuracy and losses over epochs, one color per run.
 
     `runs` maps a name to epoch records with `epoch`, `train_loss`, and, where validation
-    images were held out, `validation_loss` and `accuracy` (else left out, or NaN).  `target` is drawn as a line.
+    images were held out, `validation_loss` and `accuracy` (else None or NaN).  `target` is
+    drawn as a line.
     """
     figure = canvas(2.9)
     accuracy, loss = figure.subplots(1, 2)
@@ -116,7 +117,8 @@ def figure_learning_curves(runs: Mapping[str, History], target: float | None = N
 
 
 def _curve(axes: Axes, records: History, key: str, **kwargs: Any) -> None:
-    points = [(r["epoch"], r[key]) for r in records if math.isfinite(r.get(key, math.nan))]
+    known = [r for r in records if r.get(key) is not None and math.isfinite(r[key])]
+    points = [(r["epoch"], r[key]) for r in known]
     if points:
         marker = "o" if len(points) < 3 else None
         axes.plot(*zip(*points, strict=True), marker=marker, ms=4, **kwargs)
