@@ -392,11 +392,13 @@ class TransitionSpace(_Frozen):
 class BlockSpace(_Frozen):
     """Choices for the units of one block, and for the transition after it.
 
+    A block of depth 0 is its transition alone; its other choices then mean nothing.
+
     `expansion` is the width of an inverted bottleneck over the block's; `squeeze_excite`
     the reduction of the gate, 0 for none.
     """
 
-    depth: Annotated[Setting, setting(int, low=1, high=64)] = 1
+    depth: Annotated[Setting, setting(int, low=0, high=64)] = 1
     width: Annotated[Setting, setting(int, low=1, high=4096)] = 32
     operator: Annotated[Setting, setting(str, "dense", "separable", "inverted")] = "dense"
     kernel: Annotated[Setting, setting(int, low=3, high=15)] = 3
@@ -517,35 +519,25 @@ class SearchSpace(_Frozen):
                 activation,
                 dropout,
             )
-            units = [_unit(channels, width, *unit)]
-            units += [_unit(width, width, *unit)] * (value[f"{name}.depth"] - 1)
+            depth = value[f"{name}.depth"]
+            units = [_unit(channels, width, *unit)] if depth else []
+            units += [_unit(width, width, *unit)] * (depth - 1)
+            channels = width if depth else channels
             transition: tuple[Layer, ...] = ()
             if name == "C4":
                 if value["head"]:
-                    units.append(
-                        _unit(
-                            width,
-                            value["head"],
-                            "separable",
-                            3,
-                            1,
-                            False,
-                            1,
-                            0,
-                            activation,
-                            dropout,
-                        )
-                    )
+                    units.append(_head(channels, value["head"], activation, dropout))
             else:
-                channels = widths[index + 1]
+                next_width = widths[index + 1]
                 transition = _transition(
-                    width,
                     channels,
+                    next_width,
                     value[f"{name}.transition.operator"],
                     value[f"{name}.transition.dilation"],
                     value[f"{name}.transition.bottleneck"],
                     activation,
                 )
+                channels = next_width
             blocks.append(Block(name, tuple(units), transition))
         return Architecture(tuple(blocks), _output(classes, value["classifier"]), input)
 
@@ -621,6 +613,10 @@ def _unit(
         residual=residual and channels == width,
         squeeze_excite=max(1, width // squeeze_excite) if squeeze_excite else 0,
     )
+
+
+def _head(channels: int, width: int, activation: Activation, dropout: float) -> Unit:
+    return _unit(channels, width, "separable", 3, 1, False, 1, 0, activation, dropout)
 
 
 @lru_cache(maxsize=65_536)

@@ -1,0 +1,40 @@
+# `make study` and `make test` each stand alone: both make .venv and install what they need.
+PYTHON ?= python3
+BIN = .venv/bin
+DATA ?= data
+
+.PHONY: study test lint bench clean
+
+study: .venv/study
+	$(BIN)/python run_study.py launch studies/quickstart.toml
+	$(BIN)/python run_study.py export quickstart
+
+test: .venv/test lint
+	$(BIN)/python -m pytest -n 2
+
+lint: .venv/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/bench
+	$(BIN)/python -m benchmarks $(BENCH)
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, but $(PYTHON) is " + sys.version.split()[0] + "; try: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv .venv
+
+.venv/study: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+.venv/test: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $@
+
+.venv/bench: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,bench]'
+	touch $@
+
+clean:
+	rm -rf .venv build *.egg-info
