@@ -195,8 +195,8 @@ def estimate(
 
 
 class _Filler:
-    """Scales all widths by one factor until a counted quantity lands in the top share of
-    its limit.
+    """Scales all widths by one factor, up to rounding, until a counted quantity lands in
+    the top share of its limit.
 
     The widths stay members of their domains, and a head of 0, which is no head, stays 0.
     Choices that land there already are left alone, so filling what was filled changes
@@ -227,7 +227,7 @@ class _Filler:
         }
 
     def fill(self, choices: Choices, build: Build) -> tuple[Choices, Violation | None]:
-        """The scaled choices, and the miss where no factor lands in the range."""
+        """The scaled choices, and the miss where no scaling lands in the range."""
         low, high = self._ends(choices)
         factor = 1.0
         for step in range(self._STEPS):
@@ -242,7 +242,22 @@ class _Filler:
             if high <= low * self._FINEST:
                 break
             factor = self._next(factor, count, low, high, step)
-        return scaled, self._miss(count)
+        return self._mixed(self._scaled(choices, low), self._scaled(choices, high), build)
+
+    def _mixed(
+        self, small: Choices, large: Choices, build: Build
+    ) -> tuple[Choices, Violation | None]:
+        """Between two neighbouring scalings: as many widths of `large` as there is room for.
+
+        Equal widths step at the same factor, and all together may jump over the range.
+        """
+        count = self._count(build(small))
+        for name in self._members:
+            mixed = {**small, name: large[name]}
+            more = self._count(build(mixed))
+            if more < self._top:
+                small, count = mixed, more
+        return small, None if self._floor <= count < self._top else self._miss(count)
 
     def _next(self, factor: float, count: int, low: float, high: float, step: int) -> float:
         if step < self._SECANT_STEPS:
@@ -275,7 +290,7 @@ class _Filler:
         distance = self._floor - count if count < self._floor else count - self._top + 1
         message = (
             f"widths must scale to {self._noun} in [{self._floor:,}, {self._top:,}), "
-            f"but the last try gave {count:,}"
+            f"but the nearest gave {count:,}"
         )
         return Violation("fill", count, self._top, message, distance / self._top)
 
