@@ -93,12 +93,12 @@ class Dataset:
         return digest.hexdigest()
 
     def joined(self) -> Dataset:
-        """Training and validation images together, to retrain a winner on."""
+        """Training and validation images together, to retrain a winner on; none are held out."""
         images = Images(
             np.concatenate([self.train.pixels, self.validation.pixels]),
             np.concatenate([self.train.labels, self.validation.labels]),
         )
-        return replace(self, train=images)
+        return replace(self, train=images, validation=images.take(np.arange(0)))
 
 
 def load(section: DataSection) -> Dataset:

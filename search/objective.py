@@ -119,7 +119,7 @@ class Objective:
             self._epochs(candidate.recipe.augmentation_strength),
             self._dataset.train.labels,
             self._normalization,
-            validation=self._dataset.validation,
+            validation=self._dataset.validation if len(self._dataset.validation) else None,
             device=self._device,
             bfloat16=use_bfloat16(self._device, self._config.training.precision),
             seed=seed,
