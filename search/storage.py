@@ -9,6 +9,7 @@ tests run eight processes against a real SQLite file and a real PostgreSQL serve
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
@@ -19,16 +20,15 @@ import threading
 import time
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import optuna
 import psutil
 import sqlalchemy as sa
-import torch
 from filelock import FileLock, Timeout
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
@@ -37,9 +37,12 @@ from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from search.config import RESUMABLE, ConfigError, MachineError, StudyConfig
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 PATIENCE = 60.0
 """Seconds for which a locked or a restarting database is waited for."""
@@ -54,11 +57,17 @@ More than three times `PATIENCE`: Optuna dies in an AssertionError in the worker
 live trial somebody else took.
 """
 
+CLOCK_GAP = 30.0
+"""Seconds without any worker's sign after which the budget of hours does not run on."""
+
 DEATHS = 3
 """How many workers a trial may take down before it is failed instead of queued again."""
 
-CANDIDATE = "candidate"
+CHOSEN = "architecture"
 """The user attribute that the objective sets once all parameters are chosen."""
+
+BATCH_DIVISOR = "batch_divisor"
+"""The user attribute that divides the batch size of a trial that ran out of memory."""
 
 STUDIES = Path("studies")
 _NETWORK = "nfs nfs3 nfs4 cifs smb smb2 smb3 smbfs afs afpfs webdav davfs ceph lustre gpfs beegfs"
@@ -157,7 +166,7 @@ def open_storage(url: str, *, heartbeat: int = HEARTBEAT, grace: int = GRACE) ->
     """
     target = _parse(url)
     _require_place(target)
-    with _translated(target), _exclusive(target):
+    with _opening(target):
         return _connect(target, heartbeat, grace)
 
 
@@ -258,13 +267,21 @@ def _translated(url: URL) -> Iterator[None]:
     """Turns the database's errors into one line without a password."""
     try:
         yield
+    except (SQLAlchemyError, StorageInternalError, sqlite3.Error) as error:
+        raise MachineError(f"storage {_shown(url)}: {_reason(error, url)}") from None
+
+
+@contextmanager
+def _opening(url: URL) -> Iterator[None]:
+    """Likewise, while the driver may be missing and nobody else may make tables or studies."""
+    try:
+        with _translated(url), _exclusive(url):
+            yield
     except (ImportError, NoSuchModuleError):
         extra = "mysql" if url.get_backend_name() == "mysql" else "postgresql"
         raise MachineError(
             f"storage {_shown(url)}: no driver for it; pip install 'c1c4-search[{extra}]'"
         ) from None
-    except (SQLAlchemyError, StorageInternalError, sqlite3.Error) as error:
-        raise MachineError(f"storage {_shown(url)}: {_reason(error, url)}") from None
 
 
 def _reason(error: BaseException, url: URL) -> str:
@@ -275,6 +292,28 @@ def _reason(error: BaseException, url: URL) -> str:
 
 
 # --- the storage -----------------------------------------------------------------------
+
+
+def _patient(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
+    """Repeats `method`, which must bear that, when the connection drops in its transaction.
+
+    Connections that drop between transactions are replaced by SQLAlchemy's pool.
+    """
+
+    @functools.wraps(method)
+    def repeated(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return method(self, *args, **kwargs)
+            except StorageInternalError as error:
+                cause = error.__cause__
+                dropped = isinstance(cause, DBAPIError) and cause.connection_invalidated
+                if not dropped or time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.5)
+
+    return repeated
 
 
 class StudyStorage(RDBStorage):
@@ -292,6 +331,7 @@ class StudyStorage(RDBStorage):
         self.location = url
         self.trials: int | None = None
         self._reading = threading.local()
+        self._given_up = False
         # Optuna fills `{SCHEMA_VERSION}` into URLs; a brace in a password is none.
         template = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
         options: dict[str, Any] = {"pool_pre_ping": True}
@@ -312,20 +352,53 @@ class StudyStorage(RDBStorage):
     def _begin(self, connection: sa.Connection) -> None:
         # A transaction that reads before it writes cannot upgrade its lock while another one
         # writes: it would claim a trial that is already claimed.  So every one is a writer.
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        reads = getattr(self._reading, "now", False)
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     def _connect_patiently(
         self, dialect: sa.Dialect, record: object, args: tuple[Any, ...], options: dict[str, Any]
     ) -> Any:
         # Only a server that answered once is waited for: a wrong host name fails at once.
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + (0 if self._given_up else PATIENCE)
         while True:
             try:
-                return dialect.connect(*args, **options)
+                connection = dialect.connect(*args, **options)
             except dialect.loaded_dbapi.OperationalError:
                 if time.monotonic() >= deadline:
+                    self._given_up = True  # or each of the steps that end a trial would wait
                     raise
                 time.sleep(0.5)
+            else:
+                self._given_up = False
+                return connection
+
+    # A dropped connection goes unnoticed
+
+    get_trial = _patient(RDBStorage.get_trial)
+    get_study_directions = _patient(RDBStorage.get_study_directions)
+    get_study_name_from_id = _patient(RDBStorage.get_study_name_from_id)
+    get_study_system_attrs = _patient(RDBStorage.get_study_system_attrs)
+    get_study_user_attrs = _patient(RDBStorage.get_study_user_attrs)
+    set_study_system_attr = _patient(RDBStorage.set_study_system_attr)
+    set_study_user_attr = _patient(RDBStorage.set_study_user_attr)
+    set_trial_intermediate_value = _patient(RDBStorage.set_trial_intermediate_value)
+    set_trial_system_attr = _patient(RDBStorage.set_trial_system_attr)
+    set_trial_user_attr = _patient(RDBStorage.set_trial_user_attr)
+    _get_best_trial_id = _patient(RDBStorage._get_best_trial_id)
+    _set_trial_param = _patient(RDBStorage._set_trial_param)
+
+    @_patient
+    def _get_trials(self, *args: Any, **kwargs: Any) -> list[FrozenTrial]:
+        self._reading.now = True  # at length in a large study: writers need not wait
+        try:
+            return super()._get_trials(*args, **kwargs)
+        finally:
+            self._reading.now = False
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        # One that fails is followed by another; a storage that is lost ends the trial itself.
+        with suppress(StorageInternalError, SQLAlchemyError):
+            super().record_heartbeat(trial_id)
 
     # What a study's budget and queue allow
 
@@ -346,6 +419,7 @@ class StudyStorage(RDBStorage):
             self._occupy(session, trial)
         return trial
 
+    @_patient
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Any = None) -> bool:
         if state == TrialState.RUNNING:
             return self._claim(trial_id)
@@ -398,11 +472,12 @@ class StudyStorage(RDBStorage):
 
     # What happens to a trial that nobody works on any more
 
-    def requeue(self, trial_id: int) -> bool:
-        """Returns a running trial to the queue as it is; False when it was not running."""
+    def requeue(self, trial_id: int, worker: Mapping[str, Any] | None) -> bool:
+        """Returns a trial to the queue as it is; False unless it runs under the claim `worker`."""
         with _create_scoped_session(self.scoped_session) as session:
             trial = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
-            if trial.state != TrialState.RUNNING:
+            owner = models.TrialUserAttributeModel.find_by_trial_and_key(trial, "worker", session)
+            if trial.state != TrialState.RUNNING or json.loads(_text(owner)) != worker:
                 return False
             self._release(session, trial)
             return True
@@ -410,7 +485,7 @@ class StudyStorage(RDBStorage):
     def _release(self, session: sa.orm.Session, trial: models.TrialModel) -> None:
         trial.state = TrialState.WAITING
         session.query(models.TrialHeartbeatModel).filter_by(trial_id=trial.trial_id).delete()
-        if models.TrialUserAttributeModel.find_by_trial_and_key(trial, CANDIDATE, session) is None:
+        if models.TrialUserAttributeModel.find_by_trial_and_key(trial, CHOSEN, session) is None:
             # Half a candidate completed by another proposal would be one nobody checked.
             session.query(models.TrialParamModel).filter_by(trial_id=trial.trial_id).delete()
 
@@ -428,11 +503,12 @@ class StudyStorage(RDBStorage):
         lost = [
             (trial_id, worker)
             for trial_id, worker in self._running(study_id)
-            if trial_id in silent or _is_gone(json.loads(worker or "{}"))
+            if trial_id in silent or _is_gone(json.loads(worker) or {})
         ]
         return sum(self._recover(trial_id, worker) for trial_id, worker in lost)
 
-    def _running(self, study_id: int) -> list[tuple[int, str | None]]:
+    @_patient
+    def _running(self, study_id: int) -> list[tuple[int, str]]:
         attribute = models.TrialUserAttributeModel
         with _create_scoped_session(self.scoped_session) as session:
             rows = (
@@ -449,16 +525,16 @@ class StudyStorage(RDBStorage):
                 )
                 .all()
             )
-            return [(row[0], row[1]) for row in rows]
+            return [(row[0], row[1] or "null") for row in rows]
 
-    def _recover(self, trial_id: int, worker: str | None) -> bool:
+    def _recover(self, trial_id: int, worker: str) -> bool:
         with _create_scoped_session(self.scoped_session) as session:
             trial = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
             owner = models.TrialUserAttributeModel.find_by_trial_and_key(trial, "worker", session)
-            if trial.state != TrialState.RUNNING or (owner and str(owner.value_json)) != worker:
+            if trial.state != TrialState.RUNNING or _text(owner) != worker:
                 return False  # another worker was faster
             known = models.TrialUserAttributeModel.find_by_trial_and_key(trial, "deaths", session)
-            deaths = 1 + (int(str(known.value_json)) if known else 0)
+            deaths = 1 + (json.loads(_text(known)) or 0)
             self._set_user_attribute(session, trial_id, "deaths", deaths)
             if deaths < DEATHS:
                 self._release(session, trial)
@@ -475,8 +551,13 @@ class StudyStorage(RDBStorage):
         trial = self.get_trial(trial_id)
         return trial.state == TrialState.RUNNING and trial.user_attrs.get("worker") == worker
 
+    def errors(self) -> AbstractContextManager[None]:
+        """Turns the database's errors, while it lasts, into `MachineError`."""
+        return _translated(self.location)
+
     # What workers ask between two steps: no trial is built for it
 
+    @_patient
     def count(self, study_id: int) -> dict[TrialState, int]:
         """How many trials of the study are in which state."""
         with _create_scoped_session(self.scoped_session) as session:
@@ -488,6 +569,7 @@ class StudyStorage(RDBStorage):
             )
             return {row[0]: row[1] for row in rows}
 
+    @_patient
     def best_value(self, study_id: int) -> float | None:
         """The highest first value among complete trials; None when there is none."""
         with _create_scoped_session(self.scoped_session) as session:
@@ -502,6 +584,33 @@ class StudyStorage(RDBStorage):
                 .scalar()
             )
             return best
+
+    @_patient
+    def advance_clock(self, study_id: int) -> float:
+        """Seconds for which at least one worker was active; every worker calls it now and then.
+
+        Each call adds the time since the last one of any worker, unless that was long ago.
+        """
+        with _create_scoped_session(self.scoped_session) as session:
+            study = models.StudyModel.find_or_raise_by_id(study_id, session)
+            attribute = models.StudyUserAttributeModel
+            clock = attribute.find_by_study_and_key(study, "clock", session)
+            now = time.time()
+            if clock is None:
+                clock = attribute(study_id=study_id, key="clock")
+                session.add(clock)
+                before = {"seconds": 0.0, "at": now}
+            else:
+                before = json.loads(_text(clock))
+            gap = now - before["at"]
+            seconds: float = before["seconds"] + (gap if 0 < gap < CLOCK_GAP else 0.0)
+            clock.value_json = json.dumps({"seconds": seconds, "at": now})
+            return seconds
+
+
+def _text(attribute: Any) -> str:
+    """The JSON of an attribute's row; that of None where there is no row."""
+    return str(attribute.value_json) if attribute is not None else "null"
 
 
 def _identity() -> dict[str, Any]:
@@ -548,7 +657,7 @@ def create_or_resume(
     """
     target = _parse(url)
     _require_place(target)
-    with _translated(target), _exclusive(target):
+    with _opening(target):
         storage = _connect(target, heartbeat, grace)
         try:
             study = optuna.load_study(study_name=config.study.name, storage=storage)
@@ -589,7 +698,7 @@ def load_study(
     if _is_sqlite(target) and not _sqlite_path(target).is_file():
         raise ConfigError(f"no study {name}: {_shown(target)} does not exist; launch it first")
     _require_place(target)
-    with _translated(target):
+    with _opening(target):
         storage = _connect(target, heartbeat, grace)
         try:
             study = optuna.load_study(study_name=name, storage=storage)
@@ -661,7 +770,9 @@ _CHECKPOINT_MAGIC = b"C1C4-CHECKPOINT\n"
 
 def checkpoint_path(runs: Path, trial: Trial | FrozenTrial) -> Path:
     """Where the trial's checkpoint lies: a trial keeps its number when it is queued again."""
-    return runs / f"trial-{trial.number:06d}.checkpoint"
+    # Half a batch takes other steps: that training cannot go on from the whole one's.
+    half = "-half" if BATCH_DIVISOR in trial.user_attrs else ""
+    return runs / f"trial-{trial.number:06d}{half}.checkpoint"
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
@@ -672,6 +783,8 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     Raises:
         MachineError: it could not be written; names the path.
     """
+    import torch  # seconds, which a command that only reads a study need not wait for
+
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     payload = buffer.getbuffer()
@@ -703,6 +816,8 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
     digest, payload = content[len(_CHECKPOINT_MAGIC) : start], content[start:]
     if hashlib.sha256(payload).digest() != digest or not content.startswith(_CHECKPOINT_MAGIC):
         raise CheckpointError(f"{path}: corrupt checkpoint (SHA-256 differs)")
+    import torch
+
     state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     return state
 

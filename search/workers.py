@@ -1,0 +1,472 @@
+"""Worker processes: budgets, signals, devices, and what becomes of a trial that goes wrong.
+
+`work` is the loop of one process; `launch` starts and supervises several on this machine.
+Workers know of each other through the study's storage alone, so one on another machine
+is no different.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import optuna
+import psutil
+import torch
+from optuna.trial import Trial, TrialState
+
+from search.config import ConfigError, MachineError, StudyConfig
+from search.objective import Interrupted
+from search.proposals import InfeasibleError
+from search.storage import BATCH_DIVISOR, BudgetSpentError, StudyStorage, study_storage
+
+log = logging.getLogger(__name__)
+
+Values = float | tuple[float, ...]
+Stop = Callable[[], str | None]
+Objective = Callable[[Trial], Values]
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+POLL = 2.0
+"""Seconds between two looks at what other workers have done."""
+PULSE = 0.5
+"""Seconds between two looks of `launch` at its workers."""
+LENIENCE = 30.0
+"""Seconds after its time limit that a trial has to stop by itself."""
+SUPERVISOR = "STUDY_SUPERVISOR"
+"""The environment variable that tells a worker the process id of its `launch`."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Why a worker or a launch ended, and its exit code."""
+
+    reason: str
+    code: int
+
+
+class TimeLimitError(RuntimeError):
+    """A trial took longer than `study.minutes`."""
+
+
+class _Unfinished(BaseException):
+    """Leaves `Study.optimize`, which lets pass what is no `Exception`, without a verdict."""
+
+    def __init__(self, trial: Trial, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.trial_id = trial._trial_id
+        self.claim = trial.user_attrs.get("worker")
+        self.cause = cause
+
+
+# --- when to stop ----------------------------------------------------------------------
+
+
+class Watch:
+    """Says why to stop, or None; cheap enough to be asked after every step.
+
+    What only the storage knows (target met, hours spent, trial taken over) is looked up
+    every `POLL` seconds.
+    """
+
+    def __init__(self, study: optuna.Study, config: StudyConfig) -> None:
+        self._study = study
+        self._storage = study_storage(study)
+        self._section = config.study
+        self._supervisor = int(os.environ.get(SUPERVISOR, 0))
+        self._signal: signal.Signals | None = None
+        self._ending: Ending | None = None
+        self._looked = -POLL
+        self._trial: Trial | None = None
+        self._deadline: float | None = None
+
+    def __call__(self) -> str | None:
+        """A reason to interrupt the running trial."""
+        if self.overdue:
+            return f"time limit of {self._section.minutes:g} minutes"
+        ending = self.ending()
+        if ending is not None:
+            return ending.reason
+        return None
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the running trial has used up its minutes."""
+        return self._deadline is not None and time.monotonic() >= self._deadline
+
+    def ending(self) -> Ending | None:
+        """Why this worker must end, None while it must not."""
+        if self._signal is not None:
+            return Ending(f"stopped by {self._signal.name}", 128 + self._signal)
+        if self._ending is None and time.monotonic() - self._looked >= POLL:
+            self._ending = self._look()
+            self._looked = time.monotonic()
+        return self._ending
+
+    def _look(self) -> Ending | None:
+        if self._supervisor and os.getppid() != self._supervisor:
+            return Ending("launch has ended", 128 + signal.SIGHUP)
+        if self.target_met():
+            return Ending(f"target {self._section.target:g} met", 0)
+        hours = self._storage.advance_clock(self._study._study_id) / 3600
+        if self._section.hours is not None and hours >= self._section.hours:
+            return self.spent(f"{self._section.hours:g} hours")
+        return None
+
+    def target_met(self) -> bool:
+        """Whether any trial of the study has reached the target."""
+        if self._section.target is None:
+            return False
+        best = self._storage.best_value(self._study._study_id)
+        return best is not None and best >= self._section.target
+
+    def spent(self, budget: str) -> Ending:
+        """The ending of a study whose budget is used up."""
+        if self.target_met():
+            return Ending(f"target {self._section.target:g} met", 0)
+        short = self._section.target is not None
+        return Ending(f"the budget of {budget} is spent", 1 if short else 0)
+
+    def begin(self, trial: Trial) -> None:
+        """The time of `trial` runs from now."""
+        self._trial = trial
+        if self._section.minutes is not None:
+            self._deadline = time.monotonic() + 60 * self._section.minutes
+
+    def end(self) -> None:
+        """The running trial is over."""
+        self._trial = self._deadline = None
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """Signals end the worker after the running step; a second SIGINT ends it at once."""
+        before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._signal is not None and number == signal.SIGINT:
+            # The trial stays marked as running; whoever looks next finds this process gone
+            # and queues it again from its last checkpoint.
+            os._exit(128 + number)
+        self._signal = self._signal or signal.Signals(number)
+
+    @contextmanager
+    def watchdog(self) -> Iterator[None]:
+        """Replaces this process by a fresh one when a trial outlives its limit by `LENIENCE`.
+
+        For a trial that does not return to Python's main thread, nothing less would do.
+        """
+        done = threading.Event()
+        thread = threading.Thread(target=self._bite, args=(done,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def _bite(self, done: threading.Event) -> None:
+        while not done.wait(PULSE):
+            trial, deadline = self._trial, self._deadline
+            if trial is None or deadline is None or time.monotonic() < deadline + LENIENCE:
+                continue
+            log.warning("trial %d hangs: failed, and this worker starts again", trial.number)
+            self._storage.set_trial_user_attr(
+                trial._trial_id, "failure", f"hung beyond its {self._section.minutes:g} minutes"
+            )
+            self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+            sys.stderr.flush()
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+# --- one trial -------------------------------------------------------------------------
+
+
+class _Guarded:
+    """The objective as Optuna calls it: failures get their reason, interruptions no verdict.
+
+    `failure` is the error of the last trial, None where it ended well.
+    """
+
+    def __init__(self, objective: Objective, watch: Watch, storage: StudyStorage) -> None:
+        self.failure: Exception | None = None
+        self._objective = objective
+        self._watch = watch
+        self._storage = storage
+
+    def __call__(self, trial: Trial) -> Values:
+        self.failure = None
+        self._watch.begin(trial)
+        try:
+            with self._storage.errors():
+                values = self._train(trial)
+                if not self._storage.owns(trial._trial_id, trial.user_attrs.get("worker")):
+                    raise Interrupted("another worker has taken this trial over")
+                return values
+        except optuna.TrialPruned:
+            raise
+        except Exception as error:
+            raise self._verdict(trial, error) from error
+        finally:
+            self._watch.end()
+
+    def _verdict(self, trial: Trial, error: Exception) -> Exception | _Unfinished:
+        if isinstance(error, Interrupted) and self._watch.overdue:
+            error = TimeLimitError(str(error))
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            error = MachineError(f"{error.filename or 'disk'}: {error.strerror}")
+        if isinstance(error, Interrupted | MachineError):
+            return _Unfinished(trial, error)
+        self.failure = error
+        reason = describe(error)
+        log.warning("trial %d failed: %s", trial.number, reason)
+        trial.set_user_attr("failure", reason)
+        return error
+
+    def _train(self, trial: Trial) -> Values:
+        """Trains; where memory runs out, once more with half the batch."""
+        try:
+            return self._objective(trial)
+        except Exception as error:
+            if not _is_out_of_memory(error):
+                raise
+            reason = describe(error)
+        # Out of the handler, whose traceback kept the batch's memory alive.
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if BATCH_DIVISOR in trial.user_attrs:
+            raise MemoryError(f"even with half the batch: {reason}")
+        log.warning("trial %d: %s; tried again with half the batch", trial.number, reason)
+        trial.set_user_attr(BATCH_DIVISOR, 2)
+        return self._train(trial)
+
+
+def describe(error: Exception) -> str:
+    """The error in one line, as it stands in the trial's `failure`."""
+    line = next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    # torch has a class of its own for accelerators only.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )
+
+
+# --- one worker ------------------------------------------------------------------------
+
+
+def work(
+    study: optuna.Study, config: StudyConfig, make_objective: Callable[[Stop], Objective]
+) -> Ending:
+    """Runs trials in this process until target, budget or signal; call it from the main thread.
+
+    `make_objective` gets the function that the objective must ask for a reason to stop.
+
+    Raises:
+        InfeasibleError: the sampler finds no candidate that keeps the rules.
+        MachineError: storage, disk or device failed; the running trial is queued again.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # failures are told by `_Guarded`
+    storage = study_storage(study)
+    storage.trials = config.study.trials
+    watch = Watch(study, config)
+    with watch.signals(), storage.errors(), watch.watchdog():
+        guarded = _Guarded(make_objective(watch), watch, storage)
+        return _work(study, config, guarded, watch)
+
+
+def _work(study: optuna.Study, config: StudyConfig, guarded: _Guarded, watch: Watch) -> Ending:
+    storage, failures = study_storage(study), 0
+    while (ending := watch.ending()) is None:
+        try:
+            # One at a time: heartbeats need `optimize`, an exact budget a look before each.
+            study.optimize(guarded, n_trials=1, catch=(Exception,))
+        except BudgetSpentError:
+            if _trained(storage, study) >= config.study.trials:
+                return watch.spent(f"{config.study.trials} trials")
+            # Others still run; if one fails or dies, its place is free.
+            time.sleep(1)
+            storage.recover(study._study_id)
+            continue
+        except _Unfinished as unfinished:
+            _give_back(storage, unfinished)
+            continue
+        if isinstance(guarded.failure, ConfigError | InfeasibleError):
+            raise guarded.failure
+        failures = failures + 1 if guarded.failure else 0
+        if guarded.failure and failures >= config.study.failures:
+            reason = f"{failures} trials in a row failed; the last: {describe(guarded.failure)}"
+            return Ending(reason, 1)
+    return ending
+
+
+def _trained(storage: StudyStorage, study: optuna.Study) -> int:
+    counts = storage.count(study._study_id)
+    return counts.get(TrialState.COMPLETE, 0) + counts.get(TrialState.PRUNED, 0)
+
+
+def _give_back(storage: StudyStorage, unfinished: _Unfinished) -> None:
+    """Queues the trial again; if the storage is what failed, whoever looks next will."""
+    try:
+        with storage.errors():
+            storage.requeue(unfinished.trial_id, unfinished.claim)
+    except MachineError as error:
+        log.warning("the trial could not be queued again: %s", error)
+    if isinstance(unfinished.cause, MachineError):
+        raise unfinished.cause
+
+
+# --- several workers -------------------------------------------------------------------
+
+
+def launch(
+    command: Sequence[str],
+    url: str,
+    *,
+    workers: int,
+    logs: Path,
+    device: str = "auto",
+    per_gpu: int | None = None,
+    tick: Callable[[], None] = lambda: None,
+) -> Ending:
+    """Starts `workers` processes of `command` and stays until all have ended.
+
+    Each gets the storage through its environment, where other users cannot read a password,
+    writes to `logs`/worker-<i>.log, and sees one GPU of those that are visible here.  Signals
+    are passed on.  `tick` is called twice a second.
+
+    Raises:
+        ConfigError: there are not enough GPUs for `per_gpu` workers on each.
+        MachineError: no worker reached target or budget; says why the first one failed.
+    """
+    logs.mkdir(parents=True, exist_ok=True)
+    crew = _Crew(command, logs)
+    environments = _environments(url, workers, device, per_gpu)
+    with crew:
+        for environment in environments:
+            crew.start(environment)
+        while crew.busy:
+            tick()
+            time.sleep(PULSE)
+    tick()
+    return crew.ending()
+
+
+class _Crew:
+    """Worker processes of one `launch`; on leaving, none of them is left."""
+
+    def __init__(self, command: Sequence[str], logs: Path) -> None:
+        self._command = command
+        self._logs = logs
+        self._workers: list[subprocess.Popen[bytes]] = []
+        self._starts: list[int] = []
+        self._signal: signal.Signals | None = None
+
+    def __enter__(self) -> None:
+        self._before = {number: signal.signal(number, self._pass_on) for number in SIGNALS}
+
+    def __exit__(self, *error: object) -> None:
+        for worker in self._workers:
+            if worker.poll() is None:
+                worker.terminate()
+        for worker in self._workers:
+            worker.wait()
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _log(self, index: int) -> Path:
+        return self._logs / f"worker-{index}.log"
+
+    def start(self, environment: Mapping[str, str]) -> None:
+        if self._signal is not None:
+            return
+        path = self._log(len(self._workers))
+        with path.open("ab") as file:
+            self._starts.append(file.tell())
+            worker = subprocess.Popen(
+                self._command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                # A terminal's Ctrl-C would reach it twice: from there and from here.
+                start_new_session=True,
+            )
+        self._workers.append(worker)
+
+    @property
+    def busy(self) -> bool:
+        return any(worker.poll() is None for worker in self._workers)
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        self._signal = self._signal or signal.Signals(number)
+        for worker in self._workers:
+            if worker.poll() is None:
+                worker.send_signal(number)
+
+    def _last_words(self, index: int) -> str:
+        with self._log(index).open("rb") as file:
+            file.seek(self._starts[index])
+            lines = file.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else ""
+
+    def ending(self) -> Ending:
+        if self._signal is not None:
+            return Ending(f"stopped by {self._signal.name}", 128 + self._signal)
+        ends = [(worker.returncode, index) for index, worker in enumerate(self._workers)]
+        code, index = min(ends, key=lambda end: (_RANKS.get(end[0], 2), end[1]))
+        words = self._last_words(index)
+        if code == 3 or code not in _RANKS:
+            raise MachineError(f"worker {index} ended with code {code}: {words}")
+        if code == 2:
+            raise ConfigError(f"worker {index}: {words}")
+        return Ending(words, code)
+
+
+# One worker that reached the target or the end of the budget speaks for the study.
+_RANKS = {0: 0, 1: 1, 2: 3, 3: 3}
+
+
+def _environments(url: str, workers: int, device: str, per_gpu: int | None) -> list[dict[str, str]]:
+    common = {**os.environ, "STUDY_STORAGE": url, SUPERVISOR: str(os.getpid())}
+    gpus = _visible_gpus() if device in ("auto", "cuda") else []
+    if per_gpu is not None and workers > per_gpu * len(gpus):
+        raise ConfigError(
+            f"--workers {workers} at --per-gpu {per_gpu} need {-(-workers // per_gpu)} GPUs, "
+            f"but {len(gpus)} are visible"
+        )
+    if gpus:
+        return [
+            {**common, "CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} for index in range(workers)
+        ]
+    cores = len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else 1
+    common.setdefault("OMP_NUM_THREADS", str(max(1, cores // workers)))
+    return [common] * workers
+
+
+def _visible_gpus() -> list[str]:
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is not None:
+        return [gpu for gpu in listed.split(",") if gpu]
+    return [str(index) for index in range(torch.cuda.device_count())]
