@@ -18,7 +18,13 @@ from search.config import Candidate, StudyConfig
 from search.data import Dataset
 from search.network import build
 from search.sampler import suggest
-from search.storage import CheckpointError, checkpoint_path, load_checkpoint, save_checkpoint
+from search.storage import (
+    BATCH_DIVISOR,
+    CheckpointError,
+    checkpoint_path,
+    load_checkpoint,
+    save_checkpoint,
+)
 from search.training import (
     Evaluation,
     Normalization,
@@ -89,6 +95,7 @@ class Objective:
         """
         dataset = self._dataset
         candidate = suggest(trial, self._config, input=dataset.input, classes=len(dataset.classes))
+        candidate = _fitted(candidate, trial.user_attrs.get(BATCH_DIVISOR, 1))
         macs = self._describe(trial, candidate)
         training = self.training(candidate)
         path = checkpoint_path(self._runs, trial)
@@ -205,6 +212,13 @@ class Objective:
             for name in self._config.study.objectives
         )
         return values if len(values) > 1 else accuracy
+
+
+def _fitted(candidate: Candidate, divisor: int) -> Candidate:
+    """The candidate with a part of its batch, for a trial that ran out of memory."""
+    batch = max(1, candidate.recipe.batch_size // divisor)
+    recipe = dataclasses.replace(candidate.recipe, batch_size=batch)
+    return dataclasses.replace(candidate, recipe=recipe)
 
 
 def make_pruner(config: StudyConfig) -> optuna.pruners.BasePruner:
