@@ -22,6 +22,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
 from space import Architecture, ArchitectureError, Block, Layer, Unit
@@ -51,6 +52,11 @@ class Reach:
             return 0, 0
         first, mask = self.phases[phase]
         return first + turns * self.shift, mask
+
+    @property
+    def empty(self) -> bool:
+        """Nothing is seen that counts."""
+        return not any(mask for _, mask in self.phases)
 
     @property
     def widest(self) -> tuple[int, int]:
@@ -85,6 +91,8 @@ class Reach:
 
 
 IDENTITY = Reach(((0, 1),), 1)
+NOTHING = Reach(((0, 0),), 0)  # global pooling, which does not count
+FIRST = Reach(((0, 1),), 0)  # every unit reads unit 0: one copied to all
 
 
 def window(kernel: int, stride: int = 1, before: int = 0, dilation: int = 1) -> Reach:
@@ -300,31 +308,55 @@ Reaches = tuple[Reach | None, ...]
 
 def _reaches(graph: Graph) -> list[Reaches]:
     """What the units of every node see of the image, per axis."""
-    axes = range(len(graph.nodes[0].size))
+    axes = len(graph.nodes[0].size)
     if graph.square:  # one axis stands for all
-        return [(reach,) * len(axes) for reach in _axis(graph, 0)]
-    return list(zip(*(_axis(graph, axis) for axis in axes), strict=True))
+        return [(reach,) * axes for reach in axis_reaches(graph.nodes, 0)]
+    return list(zip(*(axis_reaches(graph.nodes, axis) for axis in range(axes)), strict=True))
 
 
-def _axis(graph: Graph, axis: int) -> list[Reach | None]:
+def axis_reaches(nodes: Sequence[Node], axis: int) -> list[Reach | None]:
+    """What the units of every node see of the image on one axis."""
     result: list[Reach | None] = []
-    for node in graph.nodes:
-        seen: Reach | None = None if node.inputs else IDENTITY
-        for position, (source, reads) in enumerate(zip(node.inputs, node.reads, strict=True)):
-            below, how = result[source], reads[axis]
-            through = None
-            if below is not None and how is not None:
-                through = compose(how, below, node.size[axis])
-            if position == 0:
-                seen = through
+    for node in nodes:
+        seen: Reach | None = NOTHING if node.inputs else IDENTITY
+        for source, reads in zip(node.inputs, node.reads, strict=True):
+            through = _seen(reads[axis], result[source], node.size[axis])
+            if seen is None or through is None:
+                seen = None
+            elif seen.empty or through.empty:
+                seen = through if seen.empty else seen
             else:
-                seen = (
-                    None
-                    if seen is None or through is None
-                    else unite(seen, through, node.size[axis])
-                )
+                seen = unite(seen, through, node.size[axis])
         result.append(seen)
     return result
+
+
+def _seen(reads: Reach | None, below: Reach | None, size: int) -> Reach | None:
+    if reads is None:
+        return None if below is None or not below.empty else NOTHING
+    if reads.empty:
+        return NOTHING
+    return None if below is None else compose(reads, below, size)
+
+
+def last_maps(nodes: Sequence[Node], output: int) -> tuple[int, ...]:
+    """The last feature maps on the way to `output`: it, or what is pooled globally before.
+
+    Per axis the way goes back through everything that sees nothing that counts.
+    """
+    found: set[int] = set()
+    for axis in range(len(nodes[0].size)):
+        reaches = axis_reaches(nodes, axis)
+        pending, visited = [output], set[int]()
+        while pending:
+            index = pending.pop()
+            reach = reaches[index]
+            if reach is None or not reach.empty:
+                found.add(index)
+            elif index not in visited:
+                visited.add(index)
+                pending += nodes[index].inputs
+    return tuple(sorted(found))
 
 
 def _last(graph: Graph, reaches: list[Reaches]) -> Reaches:
@@ -338,8 +370,80 @@ def _last(graph: Graph, reaches: list[Reaches]) -> Reaches:
     )
 
 
+def ancestors(nodes: Sequence[Node], end: int) -> set[int]:
+    """The nodes that `end` is computed from, itself included."""
+    pending, found = [end], set[int]()
+    while pending:
+        index = pending.pop()
+        if index not in found:
+            found.add(index)
+            pending += nodes[index].inputs
+    return found
+
+
+def graph_structure(nodes: Sequence[Node], output: int) -> Structure:
+    """What the rules about structure ask, as far as a graph can tell.
+
+    It knows no blocks: every 3x3 stride-2 convolution counts as a transition, everything
+    else that shrinks the map and all pooling that leaves more than a cell as a stray.
+    """
+    maps = [nodes[index] for index in sorted(ancestors(nodes, output)) if _reads_map(nodes, index)]
+    convolutions = [node for node in maps if node.kind in _CONVOLUTIONS and node.window]
+    transitions = [node for node in convolutions if _halves(node)]
+    strays = [
+        f"{node.kind or 'slicing'} {node.name}"
+        for node in maps
+        if node not in transitions and _shrinks(node) and math.prod(node.size) > 1
+    ]
+    return Structure(
+        transitions=len(transitions),
+        strays=tuple(strays),
+        missing=(),
+        output_cells=math.prod(nodes[output].size),
+        separable=sum(
+            node.kind == "pointwise" and _before(nodes, node).kind == "depthwise"
+            for node in convolutions
+        ),
+        dilated=sum(
+            any(
+                k > 1 and d > 1
+                for k, d in zip(node.window.kernel, node.window.dilation, strict=True)
+            )
+            for node in convolutions
+            if node.window
+        ),
+        depth=len(convolutions),
+    )
+
+
+def _reads_map(nodes: Sequence[Node], index: int) -> bool:
+    return any(math.prod(nodes[source].size) > 1 for source in nodes[index].inputs)
+
+
+def _halves(node: Node) -> bool:
+    return node.window is not None and (set(node.window.kernel), set(node.window.stride)) == (
+        {3},
+        {2},
+    )
+
+
+def _shrinks(node: Node) -> bool:
+    strided = any(reads is not None and reads.jump > 1 for how in node.reads for reads in how)
+    return strided or node.kind.endswith("pool")
+
+
+def _before(nodes: Sequence[Node], node: Node) -> Node:
+    """The layer before, through gates and joins."""
+    node = nodes[node.inputs[0]]
+    while node.inputs and not node.kind:
+        node = nodes[node.inputs[0]]
+    return node
+
+
 def _each(reaches: Reaches, attribute: str) -> tuple[Any, ...]:
-    return tuple(None if reach is None else getattr(reach, attribute) for reach in reaches)
+    return tuple(
+        None if reach is None or reach.empty else getattr(reach, attribute) for reach in reaches
+    )
 
 
 def _row(graph: Graph, index: int, reaches: list[Reaches]) -> LayerRow:
@@ -513,14 +617,14 @@ def _lower_output(nodes: list[Node], architecture: Architecture) -> None:
     """The pooled cell and its classifier; neither adds to the receptive field."""
     output = architecture.output
     cells = _pooled(architecture, nodes[-1].size)
-    whole = ((IDENTITY, IDENTITY),)
-    nodes.append(Node("", "", (len(nodes) - 1,), whole, architecture.features, cells, block="O"))
+    nothing = ((NOTHING, NOTHING),)
+    nodes.append(Node("", "", (len(nodes) - 1,), nothing, architecture.features, cells, block="O"))
     nodes.append(
         Node(
             "CLASSIFIER",
             output.classifier,
             (len(nodes) - 1,),
-            whole,
+            nothing,
             output.classes,
             cells,
             parameters=_classifier_parameters(architecture),
@@ -591,9 +695,7 @@ def _facts(layers: tuple[Layer, ...]) -> _Facts:
         growth=growth,
         stride=stride,
         strided=sum(layer.stride > 1 for layer in layers),
-        separable=sum(
-            a.depthwise and b.pointwise for a, b in zip(layers, layers[1:], strict=False)
-        ),
+        separable=sum(a.depthwise and b.pointwise for a, b in pairwise(layers)),
         dilated=sum(layer.kernel > 1 and layer.dilation > 1 for layer in layers),
         starts_pointwise=layers[0].pointwise,
         ends_depthwise=layers[-1].depthwise,
@@ -712,8 +814,7 @@ class Summary:
     @property
     def _separable(self) -> int:
         return sum(facts.separable for facts in self._facts) + sum(
-            a.ends_depthwise and b.starts_pointwise
-            for a, b in zip(self._facts, self._facts[1:], strict=False)
+            a.ends_depthwise and b.starts_pointwise for a, b in pairwise(self._facts)
         )
 
 

@@ -1,0 +1,355 @@
+"""Any `nn.Module` as the graph that `constraints` reads.
+
+The module runs once, in evaluation mode, on a tensor of the meta device: shapes without
+data.  Below Python, torch hands every operation to `_Recorder`, functionalized (in-place
+operations and writes through views become plain ones).  Control flow on shapes is thus
+followed, functional and module forms are one, and composite operations arrive as the few
+that they are made of.
+
+Each tensor that depends on the image is a `Value`: a node of the graph and the places of
+the node's positions in the tensor (`search.layout`).  Channels are taken together: a unit
+is a position with all its channels.  What is not known is refused, never passed on.
+
+An operation counts as element-wise, its output at an index depending on its inputs at that
+index alone, if torch itself tags it `pointwise`, or if it stands in the list of `operations.elementwise`, whose
+members meet this criterion but lack the tag.  Normalizations are of that kind too: their
+statistics over space are global averages, which do not count.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.flop_counter import flop_registry
+
+from constraints import Graph, Node, ancestors, graph_structure, last_maps
+from search.layout import LayoutError, along, channels, length
+from search.operations import HANDLERS, Builder, Call, Value, elementwise
+
+
+class TraceError(ValueError):
+    """A module that cannot be analyzed, and what its owner can do about it."""
+
+
+class UnknownOperationError(TraceError):
+    """An operation of which it is not known what it reads."""
+
+
+# ---------------------------------------------------------------------- what is traced
+
+
+def load_factory(target: str) -> Callable[[], nn.Module]:
+    """The callable that `file.py:factory` or `package.module:factory` names.
+
+    This imports, and so runs, the user's code.
+
+    Raises:
+        TraceError: no such file, module or attribute, or importing it fails.
+    """
+    place, separator, name = target.rpartition(":")
+    if not separator or not place or not name:
+        raise TraceError(f"{target!r} must be file.py:factory or package.module:factory")
+    try:
+        module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
+    except TraceError:
+        raise
+    except Exception as error:  # the user's code may fail in any way
+        raise TraceError(f"importing {place} failed: {_in_words(error)}") from error
+    factory = getattr(module, name, None)
+    if factory is None:
+        raise TraceError(f"{place} has no {name!r}")
+    if not callable(factory):
+        raise TraceError(f"{target} must be a callable that makes an nn.Module")
+    made: Callable[[], nn.Module] = (lambda: factory) if isinstance(factory, nn.Module) else factory
+    return made
+
+
+def _import_file(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise TraceError(f"there is no file {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(path.stem, module)  # dataclasses and pickles look themselves up
+    with _import_path(path.resolve().parent):
+        spec.loader.exec_module(module)
+    return module
+
+
+def _import_module(name: str) -> Any:
+    with _import_path(Path.cwd()):
+        return importlib.import_module(name)
+
+
+@contextmanager
+def _import_path(folder: Path) -> Iterator[None]:
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def make(factory: Callable[[], nn.Module]) -> nn.Module:
+    """The module, made on the meta device where its constructor allows, else as usual.
+
+    Raises:
+        TraceError: the factory fails, or makes something else.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the user's, about pretrained weights and the like
+        try:
+            with torch.device("meta"):
+                module = factory()
+        except Exception:  # a constructor that reads values needs real ones
+            try:
+                module = factory()
+            except Exception as error:
+                raise TraceError(f"the factory failed: {_in_words(error)}") from error
+    if not isinstance(module, nn.Module):
+        raise TraceError(f"the factory must make an nn.Module, but made {type(module).__name__}")
+    return module
+
+
+def _in_words(error: Exception) -> str:
+    text = str(error).strip().split("\n")[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def trace(module: nn.Module, input: tuple[int, ...] = (3, 32, 32)) -> Graph:
+    """The graph of `module` for one image of shape `input`: channels, then 1 to 3 sizes.
+
+    The module is left as it was.  Of several outputs the deepest, computed from most
+    operations, is analyzed.
+
+    Raises:
+        UnknownOperationError: naming module, operation and the way out.
+        TraceError: the module does not run on such an image, or not without data.
+    """
+    if not 2 <= len(input) <= 4:
+        raise TraceError(f"input must be C,W or C,H,W or C,D,H,W, but got {list(input)}")
+    image = torch.empty((1, *input), device="meta")
+    recorder = _Recorder(module, image)
+    with _evaluating(module), _named(module, recorder), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with torch.no_grad(), recorder:
+                outputs = torch.func.functionalize(_Runner(recorder, module))(image)
+        except TraceError:
+            raise
+        except Exception as error:  # the module's own code, or torch's on meta tensors
+            raise TraceError(
+                f"{recorder.where()} does not run on an image of shape {list(input)} without "
+                f"data: {_in_words(error)}"
+            ) from error
+    return recorder.graph(outputs)
+
+
+class _Runner:
+    """The module as a function of the image whose results the recorder keeps."""
+
+    def __init__(self, recorder: _Recorder, module: nn.Module) -> None:
+        self._recorder, self._module = recorder, module
+
+    def __call__(self, image: Tensor) -> tuple[Tensor, ...]:
+        return tuple(_tensors(self._module(image)))
+
+
+def _tensors(result: object) -> Iterator[Tensor]:
+    """All tensors in what a module returned."""
+    if isinstance(result, Tensor):
+        yield result
+    elif isinstance(result, Mapping):
+        for part in result.values():
+            yield from _tensors(part)
+    elif isinstance(result, list | tuple):
+        for part in result:
+            yield from _tensors(part)
+    elif hasattr(result, "__dict__"):
+        yield from _tensors(vars(result))
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode, without the fused attention that hides its operations."""
+    training = [part for part in module.modules() if part.training]
+    fused = torch.backends.mha.get_fastpath_enabled()
+    module.eval()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+        for part in training:
+            part.training = True
+
+
+@contextmanager
+def _named(module: nn.Module, recorder: _Recorder) -> Iterator[None]:
+    """Tells the recorder which part of `module` runs."""
+    paths = {id(part): path for path, part in module.named_modules()}
+
+    def enter(part: nn.Module, _: object) -> None:
+        recorder.path.append(paths.get(id(part), ""))
+
+    def leave(part: nn.Module, _: object, __: object) -> None:
+        recorder.path.pop()
+
+    handles = (
+        register_module_forward_pre_hook(enter),
+        register_module_forward_hook(leave),
+    )
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Recorder(TorchDispatchMode):
+    """Follows the values that depend on the image through every operation."""
+
+    def __init__(self, module: nn.Module, image: Tensor) -> None:
+        super().__init__()
+        self.path: list[str] = []
+        size = tuple(image.shape[2:])
+        self._builder = Builder([Node("input", "", (), (), image.shape[1], size)])
+        dims = ((), channels(image.shape[1]), *(along(a, n) for a, n in enumerate(size)))
+        self._keep: list[Tensor] = []  # an id stays one tensor's as long as it lives
+        self._values: dict[int, Value | None] = {}
+        self._remember(image, Value(0, dims))
+        trainable = (p for p in module.parameters() if p.requires_grad)
+        self._unused = {id(p): p.numel() for p in trainable}
+        self._total = sum(self._unused.values())
+        self._weights: dict[int, frozenset[int]] = {
+            id(p): frozenset({id(p)}) for p in module.parameters()
+        }
+        self._owned: dict[int, int] = {}
+
+    def where(self) -> str:
+        """The innermost part that runs, in words."""
+        path = self.path[-1] if self.path else ""
+        return f"module {path!r}" if path else "the module"
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if any(leaf.is_meta for leaf in inputs):
+            meta_args, meta_kwargs = tree_map(_to_meta, (args, kwargs))
+        else:
+            meta_args, meta_kwargs = args, kwargs
+        out = func(*meta_args, **meta_kwargs)
+        tensors = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+        used = frozenset().union(*(self._weights.get(id(leaf), frozenset()) for leaf in inputs))
+        if any(id(leaf) in self._values for leaf in inputs):
+            self._follow(func, args, kwargs, out, tensors, used)
+        elif used:
+            for tensor in tensors:
+                self._keep.append(tensor)
+                self._weights[id(tensor)] = used
+        return out
+
+    def _follow(
+        self,
+        func: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        out: Any,
+        tensors: list[Tensor],
+        used: frozenset[int],
+    ) -> None:
+        packet = func.overloadpacket
+        name = packet.__name__
+        names = [argument.name for argument in func._schema.arguments]
+        defaults = {
+            a.name: a.default_value for a in func._schema.arguments if a.has_default_value()
+        }
+        arguments = defaults | dict(zip(names, args, strict=False)) | kwargs
+        counted = flop_registry.get(packet)
+        macs = counted(*args, **kwargs, out_val=out) // 2 if counted else 0
+        call = Call(self._builder, self._label(name), name, arguments, out, macs, self._find)
+        handler = HANDLERS.get(name)
+        if handler is None and torch.Tag.pointwise in func.tags:
+            handler = elementwise
+        if handler is None:
+            raise UnknownOperationError(self._refusal(name, "it is not known what it reads"))
+        try:
+            found = handler(call)
+        except LayoutError as error:
+            raise UnknownOperationError(self._refusal(name, str(error))) from None
+        values = found if isinstance(found, list) else [found]
+        for position, tensor in enumerate(tensors):
+            value = values[position] if position < len(values) else None
+            if value is not None and tuple(map(length, value.dims)) != tuple(tensor.shape):
+                raise UnknownOperationError(self._refusal(name, "its shape is not understood"))
+            self._remember(tensor, value)
+        self._credit(values[0].node, used)
+
+    def _label(self, name: str) -> str:
+        return (self.path[-1] if self.path else "") or name
+
+    def _refusal(self, name: str, reason: str) -> str:
+        return (
+            f"{self.where()}: operation {name!r} cannot be analyzed: {reason}; replace it by "
+            "convolution, pooling, resizing or element-wise operations, or check a part of "
+            "the network that ends before it"
+        )
+
+    def _remember(self, tensor: Tensor, value: Value | None) -> None:
+        self._keep.append(tensor)
+        self._values[id(tensor)] = value
+
+    def _find(self, tensor: Tensor) -> Value | None:
+        value = self._values.get(id(tensor))
+        if value is None and id(tensor) in self._values:
+            raise LayoutError("it reads a by-product (indices, statistics) of another operation")
+        return value
+
+    def _credit(self, node: int, used: frozenset[int]) -> None:
+        """Parameters belong to the row that first uses them, or to the last row before."""
+        fresh = [weight for weight in used if weight in self._unused]
+        while node and not self._builder.nodes[node].kind:
+            node = self._builder.nodes[node].inputs[0]
+        for weight in fresh if node else ():
+            self._owned[node] = self._owned.get(node, 0) + self._unused.pop(weight)
+
+    def graph(self, outputs: Sequence[Tensor]) -> Graph:
+        """What was recorded, seen from the deepest of `outputs`."""
+        found = [self._values[id(tensor)] for tensor in outputs if id(tensor) in self._values]
+        ends = {value.node for value in found if value is not None}
+        if not ends:
+            raise TraceError("the module's output does not depend on the image")
+        nodes = tuple(
+            replace(node, parameters=self._owned.get(index, 0))
+            for index, node in enumerate(self._builder.nodes)
+        )
+        output = max(sorted(ends), key=lambda end: len(ancestors(nodes, end)))
+        return Graph(
+            nodes,
+            last_maps(nodes, output),
+            self._total,
+            graph_structure(nodes, output),
+            notes=tuple(dict.fromkeys(self._builder.notes)),
+        )
+
+
+def _to_meta(leaf: Any) -> Any:
+    return leaf.to("meta") if isinstance(leaf, Tensor) and not leaf.is_meta else leaf
