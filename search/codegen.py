@@ -53,7 +53,7 @@ def generate(
     children = {block.name: _children(block) for block in architecture.blocks}
     parts = [part for some in children.values() for child in some for part in child.parts]
     kinds = _kinds(parts)
-    blocks = {
+    blocks: dict[str, list[str]] = {
         **{name: _listed(some, kinds) for name, some in children.items()},
         "O": [_indented(module) for module in _output(architecture)],
     }

@@ -181,7 +181,8 @@ def figure_receptive_field(
 
     What reaches beyond the image sees padding.
     """
-    rows = [row for row in analyze(architecture).layers if row.block in _BLOCK_COLORS]
+    layers = analyze(architecture).layers
+    rows = [row for row in layers if row.block in _BLOCK_COLORS and row.kind != "gate"]
     spans = [int(min(span or 0 for span in row.r_out)) for row in rows]
     fields = {row.block: span for row, span in zip(rows, spans, strict=True)}
     figure = canvas(3.5)

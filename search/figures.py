@@ -45,6 +45,7 @@ STYLE: Any = {
     "grid.linewidth": 0.8,
     "legend.frameon": False,
     "lines.linewidth": 1.8,
+    "text.parse_math": False,  # the name of a class is no formula
     "figure.facecolor": "white",
     "figure.constrained_layout.use": True,
     "figure.constrained_layout.w_pad": 0.08,
@@ -52,6 +53,8 @@ STYLE: Any = {
 }
 
 Pixels = NDArray[np.uint8]
+Integers = Sequence[int] | NDArray[np.int64]
+Shares = Sequence[float] | NDArray[np.float64]
 History = Sequence[Mapping[str, Any]]
 P = ParamSpec("P")
 _LOCK = RLock()  # rcParams are one table for the whole process
@@ -151,7 +154,7 @@ def figure_confusion_matrix(matrix: NDArray[np.int64], classes: Sequence[str]) -
 
 
 @styled
-def figure_class_accuracy(classes: Sequence[str], accuracies: Sequence[float]) -> Figure:
+def figure_class_accuracy(classes: Sequence[str], accuracies: Shares) -> Figure:
     """Accuracy of each class, best first, with the mean as a line."""
     figure = canvas(0.9 + 0.24 * len(classes))
     axes = figure.subplots()
@@ -172,10 +175,10 @@ def figure_class_accuracy(classes: Sequence[str], accuracies: Sequence[float]) -
 @styled
 def figure_misclassified(
     images: Pixels,
-    true: Sequence[int],
-    predicted: Sequence[int],
+    true: Integers,
+    predicted: Integers,
     classes: Sequence[str],
-    confidence: Sequence[float] | None = None,
+    confidence: Shares | None = None,
     columns: int = 7,
 ) -> Figure:
     """Images (N, H, W, 3) over their true class and the class they were taken for.
@@ -256,7 +259,7 @@ def figure_pixel_histogram(images: Pixels) -> Figure:
 
 @styled
 def figure_samples(
-    images: Pixels, labels: Sequence[int], classes: Sequence[str], per_class: int = 10
+    images: Pixels, labels: Integers, classes: Sequence[str], per_class: int = 10
 ) -> Figure:
     """The first `per_class` images (N, H, W, 3) of each class, one row per class."""
     figure = canvas(0.1 + 0.6 * len(classes))
@@ -311,7 +314,7 @@ def _counted_bars(axes: Axes, counts: Mapping[str, int], color: str, title: str)
 @styled
 def figure_history(
     numbers: Sequence[int],
-    accuracies: Sequence[float],
+    accuracies: Shares,
     pruned: Sequence[bool],
     target: float | None = None,
 ) -> Figure:
@@ -353,7 +356,7 @@ def figure_importance(importance: Mapping[str, float], most: int = 15) -> Figure
 
 @styled
 def figure_tradeoff(
-    accuracies: Sequence[float],
+    accuracies: Shares,
     costs: Mapping[str, Sequence[float]],
     winner: int | None = None,
     limits: Mapping[str, float] | None = None,
