@@ -13,7 +13,8 @@ from typing import Any
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from search.config import StudyConfig, parse
+from search.config import StudyConfig
+from search.storage import study_config
 
 LEADERS = 5  # how many of the best are shown
 
@@ -143,7 +144,7 @@ def summarize(study: Study, config: StudyConfig | None = None) -> Summary:
     trials = study.get_trials(deepcopy=False)
     now = datetime.now()
     if config is None:
-        config = parse(study.user_attrs.get("config", {}), f"study {study.study_name}")
+        config = study_config(study)
     attributes = [trial.user_attrs for trial in trials]
     return Summary(
         name=study.study_name,

@@ -82,16 +82,18 @@ def render_check(
 
 
 def _layers(verdict: Verdict) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_footer=True)
+    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_footer=True)
     table.add_column("", style="dim", no_wrap=True)
-    table.add_column("op", overflow="fold")
+    names = [len(layer.name) for layer in verdict.analysis.layers]
+    table.add_column("op", overflow="fold", min_width=min(12, max(names, default=0)))
     for title in ("k", "p", "s", "d", "Jin", "Nin", "Nout", "Rin", "Rout", "Jout"):
         table.add_column(title, justify="right", no_wrap=True)
     total = verdict.analysis.parameters
+    largest = max((layer.parameters for layer in verdict.analysis.layers), default=0)
     table.add_column("params", wording.count(total), justify="right", no_wrap=True)
-    table.add_column("MACs", wording.macs(verdict.analysis.macs), justify="right", no_wrap=True)
+    table.add_column("MACs", wording.count(verdict.analysis.macs), justify="right", no_wrap=True)
     table.add_column("share", justify="right", no_wrap=True)
-    table.add_column("", max_width=16, min_width=4)
+    table.add_column("", max_width=16, min_width=3)
     block = ""
     for layer in verdict.analysis.layers:
         table.add_row(
@@ -99,9 +101,9 @@ def _layers(verdict: Verdict) -> Table:
             layer.name,
             *_geometry(layer.to_json()),
             wording.count(layer.parameters),
-            wording.macs(layer.macs),
+            wording.count(layer.macs),
             wording.percent(layer.parameters / max(total, 1), 0),
-            Bar(max(total, 1), 0, layer.parameters, color="cyan"),
+            Bar(max(largest, 1), 0, layer.parameters, color="cyan"),
         )
         block = layer.block
     return table
@@ -244,11 +246,16 @@ def _status(summary: Summary, most: int = 6, running: int = 100) -> Group:
     return Group(*parts)
 
 
-def _header(summary: Summary) -> Text:
+def _header(summary: Summary) -> Table:
     states, budget = summary.states, summary.config.study.trials
     words = [f"{summary.finished:,} of {wording.plural(budget, 'trial')}"]
     words += [f"{states[s]:,} {w}" for s, w in _STATE_WORDS.items() if states[s]]
-    return Text.assemble((summary.name, "bold"), ("  " + " · ".join(words), "dim"))
+    # Never wraps: the live view counts on its height.
+    line = Table.grid(padding=(0, 2, 0, 0))
+    line.add_column(no_wrap=True, overflow="ellipsis")
+    line.add_column(no_wrap=True, overflow="ellipsis")
+    line.add_row(Text(summary.name, "bold"), Text(" · ".join(words), "dim"))
+    return line
 
 
 _STATE_WORDS = {"running": "running", "pruned": "pruned", "fail": "failed", "waiting": "waiting"}
@@ -332,15 +339,22 @@ class LiveView:
     A context manager.  `update` may be called as often as one likes: the storage is read at
     most once a second.  On a terminal the view is redrawn in place; elsewhere every start,
     epoch and end of a trial is one timestamped line.  `deadline` is the `time.monotonic` at
-    which the budget of hours ends.
+    which the budget of hours ends, `screen` stands in for stderr.
     """
 
-    def __init__(self, study: Study, config: StudyConfig, *, deadline: float | None = None) -> None:
+    def __init__(
+        self,
+        study: Study,
+        config: StudyConfig,
+        *,
+        deadline: float | None = None,
+        screen: Console | None = None,
+    ) -> None:
         self.study = study
         self.config = config
         self.deadline = deadline
         self.summary = summarize(study, config)
-        self._console = console(sys.stderr)
+        self._console = screen or console(sys.stderr)
         self._plain = not self._console.is_terminal or self._console.is_dumb_terminal
         self._log = _Log(self.summary)
         self._started = self._read = self._answered = time.monotonic()
@@ -388,7 +402,7 @@ class LiveView:
 
     def _draw(self) -> None:
         height = self._console.height
-        view = _status(self.summary, most=5 if height >= 32 else 3, running=max(1, height - 21))
+        view = _status(self.summary, most=5 if height >= 32 else 3, running=max(1, height - 22))
         self._live.update(Padding(Group(view, self._clock()), (1, 1, 0, 1)), refresh=True)
 
     def _clock(self) -> Text:

@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 
 from constraints import Summary, Violation, violations
 from search.config import StudyConfig, parse
+from search.storage import create_or_resume
 from space import Choice, Domain, IntRange
 
 INPUT, CLASSES = (3, 32, 32), 10
@@ -36,13 +37,10 @@ def config(name: str = "demo", **study: Any) -> StudyConfig:
 
 
 def build(
-    study_config: StudyConfig, storage: Any, *, trials: int = 14, running: int = 2, seed: int = 0
+    study_config: StudyConfig, url: str, *, trials: int = 14, running: int = 2, seed: int = 0
 ) -> optuna.Study:
     """`trials` finished ones (some pruned, one failed) and `running` more."""
-    study = optuna.create_study(
-        storage=storage, study_name=study_config.study.name, direction="maximize"
-    )
-    study.set_user_attr("config", study_config.model_dump(mode="json", by_alias=True))
+    study = create_or_resume(study_config, url)
     rng = random.Random(seed)
     start = datetime.now() - timedelta(minutes=5 * trials)
     for number in range(trials):
@@ -59,6 +57,11 @@ def build(
         begin = datetime.now() - timedelta(minutes=2)
         study.add_trial(_trial(study_config, rng, TrialState.RUNNING, trials + number, begin))
     return study
+
+
+def feasible(study_config: StudyConfig, seed: int) -> dict[str, Any]:
+    """Choices of a candidate that keeps every rule."""
+    return _feasible(study_config, random.Random(seed))[0]
 
 
 def _trial(

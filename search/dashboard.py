@@ -1,0 +1,247 @@
+"""optuna-dashboard on a study: what it shows beyond Optuna's own views, and its server.
+
+`annotate` gives a trial its note and pictures when it ends, `Refresher` keeps the study's
+note and plots up to date, `open_server` answers for both through `search.guard`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from socketserver import ThreadingMixIn
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import numpy as np
+import optuna
+from matplotlib.figure import Figure
+from optuna.artifacts import FileSystemArtifactStore
+from optuna.exceptions import StorageInternalError
+from optuna.trial import TrialState
+from optuna_dashboard import save_note, save_plotly_graph_object, wsgi
+from sklearn.metrics import confusion_matrix
+
+from search import figures, plots
+from search.config import ConfigError, MachineError, StudyConfig
+from search.data import Dataset, Images
+from search.diagram import figure_architecture, figure_receptive_field
+from search.guard import LOOPBACK, Guard
+from search.notes import study_note, trial_note
+from search.objective import Finished
+from search.storage import attach, study_storage
+from search.summary import Summary, summarize
+
+# The dashboard searches all notes for each trial that has one: 0.4 s for the first view at
+# 1,000 notes, 115 s at 10,000.  Later trials get one when they are among the best.
+NOTED = 1000
+NOTED_LEADERS = 10
+
+SHOWN_MISTAKES = 16
+TOKEN = re.compile(r"[A-Za-z0-9_-]{16,}")  # may stand in an address and in a cookie
+
+
+# ---------------------------------------------------------------------------- trials
+
+
+def annotate(
+    finished: Finished, config: StudyConfig, dataset: Dataset, store: FileSystemArtifactStore
+) -> None:
+    """Gives a trial that ran to its end its note and its pictures."""
+    trial, architecture = finished.trial, finished.candidate.architecture
+    if trial.number < NOTED or _leads(trial, finished.training.history[-1].accuracy):
+        save_note(trial, trial_note(trial.number, architecture, config.rules))
+    with tempfile.TemporaryDirectory() as folder:
+        for name, figure in _pictures(finished, config, dataset).items():
+            path = Path(folder) / f"{name}.png"
+            path.write_bytes(figures.png(figure))
+            attach(trial, path, store)
+
+
+def _leads(trial: optuna.Trial, accuracy: float) -> bool:
+    done = trial.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+    better = [other for other in done if other.values[0] > accuracy]
+    return len(better) < NOTED_LEADERS
+
+
+def _pictures(finished: Finished, config: StudyConfig, dataset: Dataset) -> dict[str, Figure]:
+    architecture, images = finished.candidate.architecture, dataset.validation
+    logits = finished.evaluation.logits
+    matrix = confusion_matrix(
+        images.labels, logits.argmax(axis=1), labels=range(len(dataset.classes))
+    )
+    history = [vars(record) for record in finished.training.history]
+    name, target = f"trial {finished.trial.number}", config.study.target
+    return {
+        "learning-curves": figures.figure_learning_curves({name: history}, target),
+        "confusion-matrix": figures.figure_confusion_matrix(matrix, dataset.classes),
+        "misclassified": _mistakes(images, logits, dataset.classes),
+        "architecture": figure_architecture(architecture),
+        "receptive-field": figure_receptive_field(
+            images.pixels[0], architecture, config.limits.get("receptive_field")
+        ),
+    }
+
+
+def _mistakes(images: Images, logits: np.ndarray, classes: tuple[str, ...]) -> Figure:
+    """The wrong answers that the network was surest of."""
+    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
+    sure = raised.max(axis=1) / raised.sum(axis=1)
+    predicted = logits.argmax(axis=1)
+    wrong = np.flatnonzero(predicted != images.labels)
+    worst = wrong[np.argsort(-sure[wrong])][:SHOWN_MISTAKES]
+    return figures.figure_misclassified(
+        images.pixels[worst],
+        images.labels[worst].tolist(),
+        predicted[worst].tolist(),
+        classes,
+        sure[worst].tolist(),
+    )
+
+
+# ---------------------------------------------------------------------------- the study
+
+
+def refresh(study: optuna.Study, summary: Summary) -> None:
+    """Writes the study's note and plots as of `summary`."""
+    save_note(study, study_note(summary, study._study_id, datetime.now()))
+    for name, figure in (
+        ("accuracy-over-parameters", plots.accuracy_over(summary, "parameters", "parameters")),
+        ("accuracy-over-MACs", plots.accuracy_over(summary, "macs", "MACs")),
+        ("rejections-by-rule", plots.rejections(summary)),
+    ):
+        save_plotly_graph_object(study, figure, graph_object_id=name)
+
+
+class Refresher:
+    """Refreshes a study when trials have ended since, in a twentieth of the time at most.
+
+    A note is written in pieces, so two writers at once could mix theirs: a refresh by
+    anybody in the last `pause` seconds is enough for all.
+    """
+
+    pause = 5.0
+    share = 20.0
+
+    def __init__(self, study: optuna.Study) -> None:
+        self._study = study
+        self._shown: tuple[int, int] | None = None
+        self._next = 0.0
+
+    def tick(self, summary: Summary, *, at_once: bool = False) -> None:
+        """Call it as often as a new summary is at hand; `at_once` ignores all pauses."""
+        state = (summary.finished, len(summary.trials))
+        begin = time.monotonic()
+        if not at_once and (state == self._shown or begin < self._next or self._fresh()):
+            return
+        self._study.set_user_attr("refreshed", time.time())
+        refresh(self._study, summary)
+        self._shown = state
+        cost = time.monotonic() - begin
+        self._next = begin + max(self.pause, self.share * cost)
+
+    def _fresh(self) -> bool:
+        return time.time() - float(self._study.user_attrs.get("refreshed", 0.0)) < self.pause
+
+
+# ---------------------------------------------------------------------------- the server
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
+class _Quiet(WSGIRequestHandler):
+    """Logs no requests: the first one's address may hold the token."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def open_server(
+    study: optuna.Study,
+    store: FileSystemArtifactStore,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    write: bool = False,
+    token: str | None = None,
+) -> WSGIServer:
+    """A server on `host` and `port` (0: any free one) that is not yet serving.
+
+    Raises:
+        ConfigError: `host` is not loopback and there is no `token`, or a bad one.
+        MachineError: the port is taken, or the host is not of this machine.
+    """
+    _require_token(host, token)
+    names = {*LOOPBACK, host}
+    if token is not None:
+        names |= {socket.gethostname(), socket.getfqdn()}
+    guarded = Guard(wsgi(study_storage(study), store), hosts=names, write=write, token=token)
+    kind = _Server6 if ":" in host else _Server
+    try:
+        return make_server(host, port, guarded, server_class=kind, handler_class=_Quiet)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise MachineError(f"{host}:{port}: {reason}; choose another --port or --host") from None
+
+
+def _require_token(host: str, token: str | None) -> None:
+    if token is not None and not TOKEN.fullmatch(token):
+        raise ConfigError("the token must be 16 or more letters, digits, '-' and '_'")
+    if token is None and host not in LOOPBACK:
+        raise ConfigError(
+            f"--host {host}: whoever reaches this machine would read the study; "
+            "give a token, or leave --host out and forward the port through SSH"
+        )
+
+
+def address(server: WSGIServer, study: optuna.Study, token: str | None = None) -> str:
+    """Where a browser opens the study."""
+    host, port = str(server.server_address[0]), server.server_port
+    name = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)
+    shown = f"[{name}]" if ":" in name else name
+    query = f"?token={token}" if token else ""
+    return f"http://{shown}:{port}/dashboard/studies/{study._study_id}{query}"
+
+
+def serve(
+    study: optuna.Study,
+    store: FileSystemArtifactStore,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    write: bool = False,
+    token: str | None = None,
+    announce: Callable[[str], None] = print,
+) -> None:
+    """Serves the dashboard, and keeps the study's note and plots up to date, until Ctrl-C.
+
+    `announce` gets the study's address.
+
+    Raises:
+        ConfigError, MachineError: see `open_server`.
+    """
+    with open_server(study, store, host=host, port=port, write=write, token=token) as server:
+        refresher = Refresher(study)
+        refresher.tick(summarize(study), at_once=True)
+        threading.Thread(target=_keep_fresh, args=(study, refresher), daemon=True).start()
+        announce(address(server, study, token))
+        server.serve_forever()
+
+
+def _keep_fresh(study: optuna.Study, refresher: Refresher) -> None:
+    while True:
+        time.sleep(refresher.pause)
+        # A storage that does not answer now is asked again.
+        with contextlib.suppress(StorageInternalError):
+            refresher.tick(summarize(study))

@@ -1,0 +1,141 @@
+"""The Markdown that the dashboard shows beside a study and beside each trial."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from constraints import LayerRow, Limits, Verdict, check
+from search import wording
+from search.summary import Progress, Summary
+from space import Architecture
+
+LEADERS = 10
+BAR = 24  # characters of a full bar
+
+
+def study_note(summary: Summary, study_id: int, now: datetime) -> str:
+    """Objective, limits, road to the target, leaderboard with links, funnel."""
+    return "\n\n".join(
+        [
+            f"# {summary.name}",
+            _objective(summary),
+            "## Leaderboard",
+            _leaderboard(summary.best[:LEADERS], study_id),
+            "## From proposals to trials",
+            _funnel(summary),
+            "## Limits",
+            _limits(summary.config.rules),
+            f"*Written at {now:%Y-%m-%d %H:%M:%S}.*",
+        ]
+    )
+
+
+def trial_note(number: int, architecture: Architecture, limits: Limits) -> str:
+    """Verdict per rule, the architecture at a glance, the receptive-field table."""
+    verdict = check(architecture, limits)
+    return "\n\n".join(
+        [
+            f"# Trial {number}",
+            "```\n" + wording.glance(architecture).replace("  ", "\n") + "\n```",
+            "## Verdict",
+            _verdict(verdict, limits),
+            "## Receptive field, layer by layer",
+            _layers(verdict.analysis.layers),
+        ]
+    )
+
+
+def _objective(summary: Summary) -> str:
+    section = summary.config.study
+    goal = ", ".join(section.objectives)
+    finished = f"{summary.finished:,} of {wording.plural(section.trials, 'trial')} finished"
+    if section.target is None:
+        return f"Objective: **{goal}** on validation images · {finished}"
+    best = summary.road[-1] if summary.road else None
+    if best is None:
+        road = "no trial completed yet"
+    elif summary.met:
+        road = f"**met** with {wording.percent(best)}"
+    else:
+        points = 100 * (section.target - best)
+        road = f"{wording.percent(best)} so far, {points:.2f} points to go"
+    target = wording.percent(section.target)
+    return f"Objective: **{goal}** on validation images · target **{target}**: {road} · {finished}"
+
+
+def _leaderboard(best: Sequence[Progress], study_id: int) -> str:
+    if not best:
+        return "No trial completed yet."
+    address = f"/dashboard/studies/{study_id}/trials?numbers="
+    rows = (
+        (
+            f"[#{trial.number}]({address}{trial.number})",
+            wording.percent(trial.accuracy),
+            wording.count(trial.receptive_field),
+            wording.count(trial.parameters),
+            wording.macs(trial.macs),
+            f"{trial.epoch or '–'}",
+            wording.duration(trial.seconds),
+        )
+        for trial in best
+    )
+    return _table(("trial", "accuracy", "RF", "parameters", "MACs", "epochs", "time"), rows)
+
+
+def _funnel(summary: Summary) -> str:
+    if not summary.proposed:
+        return "Nothing proposed yet."
+    stages = {
+        "proposed": summary.proposed,
+        **{f"✗ {wording.rule(rule)}": count for rule, count in summary.rejected.items()},
+        "✓ accepted, became trials": summary.accepted,
+        "pruned": summary.states["pruned"],
+        "completed": summary.states["complete"],
+    }
+    rows = (
+        (name, wording.count(number), "█" * round(BAR * number / summary.proposed))
+        for name, number in stages.items()
+    )
+    note = "A proposal that breaks several rules counts under each; none of them was trained."
+    return f"{_table(('', 'count', ' '), rows, left=(0, 2))}\n\n{note}"
+
+
+def _limits(limits: Limits) -> str:
+    return "\n".join(f"- {wording.limit(rule.key, rule.value)}" for rule in limits.rules)
+
+
+def _verdict(verdict: Verdict, limits: Limits) -> str:
+    broken = {violation.rule: violation.message for violation in verdict.violations}
+    found = wording.found(verdict.analysis)
+    rows = (
+        (
+            "✗" if rule.key in broken else "✓",
+            wording.limit(rule.key, rule.value),
+            broken.get(rule.key, found[rule.key]),
+        )
+        for rule in limits.rules
+    )
+    return _table(("", "rule", "found"), rows, left=(0, 1))
+
+
+def _layers(layers: Iterable[LayerRow]) -> str:
+    rows = (
+        (
+            layer.block,
+            layer.name,
+            *(str(value[0]) for value in (layer.window.kernel, layer.window.stride)),
+            str(layer.window.dilation[0]),
+            *(str(value[0]) for value in (layer.n_in, layer.n_out, layer.r_in, layer.r_out)),
+            str(layer.j_out[0]),
+            wording.count(layer.parameters),
+        )
+        for layer in layers
+    )
+    titles = ("", "op", "k", "s", "d", "Nin", "Nout", "Rin", "Rout", "Jout", "params")
+    return _table(titles, rows, left=(0, 1))
+
+
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = (0,)) -> str:
+    rule = (":--" if index in left else "--:" for index in range(len(titles)))
+    return "\n".join("| " + " | ".join(row) + " |" for row in (titles, tuple(rule), *rows))
