@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from constraints import Violation
 from search.config import Candidate
 from search.proposals import Acceptance, Choices, InfeasibleError, Proposal, Proposer
-from space import Scalar
+from space import Choice, Domain, Scalar
 
 _DUPLICATE = Violation(
     "duplicate", None, 0, "an earlier trial has the same network and hyperparameters", math.inf
@@ -36,8 +37,13 @@ class Draws:
         taken: Callable[[str], bool],
     ) -> None:
         self.tally = Acceptance()
-        self.rng = rng
+        self._rng = rng
         self._proposer = proposer
+        self._free = [
+            name
+            for name, domain in proposer.domains.items()
+            if name not in fixed and not _is_single(domain)
+        ]
         self._fixed = fixed
         self._taken = taken
         self._in_a_row = Acceptance()
@@ -53,7 +59,7 @@ class Draws:
     def complete(self, partial: Mapping[str, Any]) -> Choices | None:
         """A survivor with the values of `partial`, if the first few draws of the others
         find one."""
-        lacks = self._proposer.domains.keys() - partial.keys() - self._fixed.keys()
+        lacks = any(name not in partial for name in self._free)
         for _ in range(self._COMPLETIONS if lacks else 1):
             survivor = self.judge(partial)
             if survivor is not None:
@@ -73,46 +79,48 @@ class Draws:
         """A survivor near `start`: its mutations, of one parameter first and of more and
         more, each accepted as the new start where it is nearer to legal."""
         best = self._propose(start)
-        names = sorted(self._proposer.domains.keys() - self._fixed.keys())
         for step in range(self._MUTATIONS):
             if best.accepted:
                 return best.choices
-            count = 1 + step * len(names) // self._MUTATIONS
-            proposal = self._propose(self.mutated(best.choices, names, count))
+            count = 1 + step * len(self._free) // self._MUTATIONS
+            proposal = self._propose(self._without(best.choices, count))
             if proposal.excess < best.excess:
                 best = proposal
         return self.uniform()
 
     def neighbor(self, parent: Mapping[str, Any]) -> Choices | None:
         """The survivor that one to three mutations of `parent` make, if they do."""
-        names = sorted(parent.keys() - self._fixed.keys())
-        return self.judge(self.mutated(parent, names, self.rng.randint(1, min(3, len(names)))))
+        return self.judge(self._without(parent, self._rng.randint(1, 3)))
 
-    def mutated(self, parent: Mapping[str, Any], names: Sequence[str], count: int) -> Choices:
-        changed = set(self.rng.sample(names, count))
-        return {name: value for name, value in parent.items() if name not in changed}
+    def _without(self, parent: Mapping[str, Any], count: int) -> Choices:
+        """`parent` less `count` of its values, which are drawn anew."""
+        dropped = set(self._rng.sample(self._free, min(count, len(self._free))))
+        return {name: value for name, value in parent.items() if name not in dropped}
 
     def candidate(self, choices: Choices) -> Candidate:
         return self._survivors[tuple(choices.values())]
 
     def reject_duplicate(self, choices: Choices) -> None:
         """Takes back a survivor that another worker claimed meanwhile."""
-        del self._survivors[tuple(choices.values())]
-        self._count(Proposal(choices, None, (_DUPLICATE,)))
+        candidate = self._survivors.pop(tuple(choices.values()))
+        self._count(Proposal(choices, candidate.architecture, (_DUPLICATE,)))
 
     def _propose(self, partial: Mapping[str, Any]) -> Proposal:
-        choices = self._proposer.complete({**partial, **self._fixed}, self.rng)
-        known = tuple(choices.values())
-        if known in self._survivors:
-            return Proposal(choices, None, ())
+        choices = self._proposer.complete({**partial, **self._fixed}, self._rng)
+        known = self._survivors.get(tuple(choices.values()))
+        if known:
+            return Proposal(choices, known.architecture, ())
         proposal = self._proposer.judge(choices, fill=not self._fixed)
         if proposal.accepted:
-            candidate = self._proposer.candidate(proposal.choices)
-            if self._taken(candidate.hash):
-                proposal = Proposal(choices, proposal.architecture, (_DUPLICATE,))
-            else:
-                self._survivors[tuple(proposal.choices.values())] = candidate
+            proposal = self._unless_taken(proposal)
         self._count(proposal)
+        return proposal
+
+    def _unless_taken(self, proposal: Proposal) -> Proposal:
+        candidate = self._proposer.candidate(proposal.choices)
+        if self._taken(candidate.hash):
+            return replace(proposal, violations=(_DUPLICATE,))
+        self._survivors[tuple(proposal.choices.values())] = candidate
         return proposal
 
     def _count(self, proposal: Proposal) -> None:
@@ -123,3 +131,9 @@ class Draws:
         self._in_a_row.add(proposal)
         if self._in_a_row.proposed >= self._proposer.config.study.proposals:
             raise InfeasibleError(self._in_a_row)
+
+
+def _is_single(domain: Domain) -> bool:
+    if isinstance(domain, Choice):
+        return len(domain.values) == 1
+    return domain.low == domain.high

@@ -113,11 +113,11 @@ class FeasibleGP(GPSampler):
     together, since its cost grows with their cube.
     """
 
-    _WINDOW = 200
-    _FIRST = 384
+    _WINDOW = 150
+    _FIRST = 256
     _ROUNDS = 4
     _PARENTS = 8
-    _CHILDREN = 16
+    _CHILDREN = 8
 
     def __init__(self, seed: int, draws: Draws) -> None:
         super().__init__(seed=seed, warn_independent_sampling=False)

@@ -17,7 +17,7 @@ from typing import Any
 
 from constraints import Limits, Violation, count_macs, count_parameters, violations
 from search.config import Candidate, ConfigError, StudyConfig
-from space import Architecture, ArchitectureError, Choice, Domain, IntRange, Scalar
+from space import Architecture, Choice, Domain, IntRange, Scalar
 
 Choices = dict[str, Scalar]
 Input = tuple[int, int, int]
@@ -42,13 +42,10 @@ class InfeasibleError(RuntimeError):
 
 @dataclass(frozen=True)
 class Proposal:
-    """Choices as they would be trained, and the rules that they break.
-
-    `architecture` is None where the choices mean no network at all.
-    """
+    """Choices as they would be trained, the network they mean, and the rules they break."""
 
     choices: Choices
-    architecture: Architecture | None
+    architecture: Architecture
     violations: tuple[Violation, ...]
 
     @property
@@ -101,7 +98,7 @@ class Acceptance:
     def to_json(self) -> dict[str, Any]:
         closest = self.closest and {
             "choices": self.closest.choices,
-            "architecture": self.closest.architecture and self.closest.architecture.to_json(),
+            "architecture": self.closest.architecture.to_json(),
             "violations": [violation.to_json() for violation in self.closest.violations],
         }
         return {
@@ -114,8 +111,7 @@ class Acceptance:
 
 def _miss(proposal: Proposal) -> str:
     reasons = "; ".join(violation.message for violation in proposal.violations)
-    name = f"architecture {proposal.architecture.hash}" if proposal.architecture else "a proposal"
-    return f"closest miss: {name}: {reasons}"
+    return f"closest miss: architecture {proposal.architecture.hash}: {reasons}"
 
 
 class Proposer:
@@ -147,26 +143,20 @@ class Proposer:
 
     def judge(self, choices: Choices, *, fill: bool = True) -> Proposal:
         """The proposal that `choices` make; `fill` False takes the widths as they are."""
-        try:
-            return self._judge(choices, self._filler if fill else None)
-        except ArchitectureError as error:
-            return Proposal(choices, None, (Violation("architecture", None, 0, str(error)),))
-
-    def candidate(self, choices: Choices) -> Candidate:
-        """What the choices of an accepted proposal train."""
-        return self.config.candidate(choices, input=self._input, classes=self._classes)
-
-    def _judge(self, choices: Choices, filler: _Filler | None) -> Proposal:
         architecture = self._build(choices)
-        if filler:
+        if self._filler and fill:
             broken = violations(architecture, self._width_free)
             if broken:
                 return Proposal(choices, architecture, broken)
-            choices, missed = filler.fill(choices, self._build)
+            choices, missed = self._filler.fill(choices, self._build)
             architecture = self._build(choices)
             if missed:
                 return Proposal(choices, architecture, (missed,))
         return Proposal(choices, architecture, violations(architecture, self._limits))
+
+    def candidate(self, choices: Choices) -> Candidate:
+        """What the choices of an accepted proposal train."""
+        return self.config.candidate(choices, input=self._input, classes=self._classes)
 
     def _build(self, choices: Choices) -> Architecture:
         return self.config.space.architecture(choices, input=self._input, classes=self._classes)
