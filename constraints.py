@@ -480,7 +480,7 @@ def _peak_bytes(graph: Graph) -> int:
         alive += node.bytes
         peak = max(peak, alive)
         for source in {*node.inputs, index}:
-            if needed.get(source, index) == index and (source != index or index not in needed):
+            if needed.get(source, index) == index:
                 alive -= graph.nodes[source].bytes
     return peak
 
@@ -554,23 +554,43 @@ def _lower_unit(nodes: list[Node], unit: Unit, block: str) -> None:
         _lower_layer(nodes, layer, block)
     before = nodes[-1]
     if unit.squeeze_excite:
-        nodes.append(
-            Node(
-                f"GATE{_count(nodes, 'gate') + 1}",
-                "gate",
-                (len(nodes) - 1,),
-                ((IDENTITY, IDENTITY),),
-                before.channels,
-                before.size,
-                parameters=_gate_parameters(unit),
-                macs=_gate_weights(unit),
-                block=block,
-            )
-        )
+        _lower_gate(nodes, unit, block)
     if unit.residual:
         both = (len(nodes) - 1, start)
         reads = ((IDENTITY, IDENTITY),) * 2
         nodes.append(Node("", "", both, reads, before.channels, before.size, block=block))
+
+
+def _lower_gate(nodes: list[Node], unit: Unit, block: str) -> None:
+    """Global averages, hidden channels, a factor per channel, and the product."""
+    cell, same = (1, 1), (IDENTITY, IDENTITY)
+    gated, last = nodes[-1], len(nodes) - 1
+    name = f"GATE{_count(nodes, 'gate') + 1}"
+    weights, parameters = _gate_weights(unit), _gate_parameters(unit)
+    nodes += [
+        Node("", "", (last,), ((NOTHING, NOTHING),), gated.channels, cell),
+        Node("", "", (last + 1,), (same,), unit.squeeze_excite, cell),
+        Node(
+            name,
+            "gate",
+            (last + 2,),
+            (same,),
+            gated.channels,
+            cell,
+            parameters=parameters,
+            macs=weights,
+            block=block,
+        ),
+        Node(
+            "",
+            "",
+            (last, last + 3),
+            (same, (FIRST, FIRST)),
+            gated.channels,
+            gated.size,
+            block=block,
+        ),
+    ]
 
 
 _CONVOLUTIONS = ("conv", "depthwise", "pointwise")

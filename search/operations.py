@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -55,10 +55,25 @@ class Builder:
     nodes: list[Node]
     notes: list[str] = field(default_factory=list)
     grids: dict[int, int] = field(default_factory=dict)
+    _whole: set[int] = field(default_factory=set)
 
     @property
     def rank(self) -> int:
         return len(self.nodes[0].size)
+
+    def whole(self, value: Value) -> bool:
+        """Every axis is seen as a whole, so that it no longer matters what stands where."""
+        return value.node in self._whole
+
+    def append(self, node: Node) -> int:
+        """Adds a node and gives its index."""
+        self.nodes.append(node)
+        for source, how in zip(node.inputs, node.reads, strict=True):
+            blind = all(reads is None for reads in how)
+            through = source in self._whole and not all(r is NOTHING for r in how)
+            if blind or through:
+                self._whole.add(len(self.nodes) - 1)
+        return len(self.nodes) - 1
 
 
 @dataclass
@@ -114,7 +129,7 @@ class Call:
         window: Window | None = None,
     ) -> Value:
         """A new node that reads `inputs`, and the value that it holds."""
-        self.builder.nodes.append(
+        index = self.builder.append(
             Node(
                 self.where,
                 kind,
@@ -126,18 +141,23 @@ class Call:
                 macs=self.macs,
             )
         )
-        return Value(len(self.builder.nodes) - 1, tuple(dims))
+        return Value(index, tuple(dims))
 
     def note(self, text: str) -> None:
         self.builder.notes.append(f"{self.where}: {text}")
 
 
-Handler = Callable[[Call], Value | list[Value]]
+Handler = Callable[[Call], Value] | Callable[[Call], list[Value]]
 HANDLERS: dict[str, Handler] = {}
+# These look at the shape of their input, not at what it holds.
+SHAPE_ONLY = frozenset(
+    f"{kind}_like" for kind in ("empty", "zeros", "ones", "full", "rand", "randn")
+) | {"new_empty", "new_zeros", "new_ones", "new_full", "new_empty_strided"}
+_H = TypeVar("_H", Callable[[Call], Value], Callable[[Call], list[Value]])
 
 
-def _handles(*names: str) -> Callable[[Handler], Handler]:
-    def register(handler: Handler) -> Handler:
+def _handles(*names: str) -> Callable[[_H], _H]:
+    def register(handler: _H) -> _H:
         HANDLERS.update(dict.fromkeys(names, handler))
         return handler
 
@@ -286,6 +306,14 @@ def _view(call: Call) -> Value:
     return Value(value.node, reshape(value.dims, call.shape))
 
 
+@_handles("as_strided")
+def _as_strided(call: Call) -> Value:
+    value = call.value("self")
+    if tuple(map(length, value.dims)) != call.shape:
+        raise LayoutError("it addresses memory, not positions")
+    return value
+
+
 @_handles("unsqueeze")
 def _unsqueeze(call: Call) -> Value:
     value = call.value("self")
@@ -323,18 +351,13 @@ def _expand(call: Call) -> Value:
 
 @_handles("repeat")
 def _repeat(call: Call) -> Value:
-    value = _broadcast(call.value("self"), call["repeats"])
+    value = call.value("self")
+    own = ((),) * (len(call.shape) - len(value.dims)) + value.dims
     dims = []
-    for dim, source, size in zip(
-        value.dims, call.value("self").dims[::-1], call.shape[::-1], strict=False
-    ):
-        del dim, source, size
-    offset = len(call.shape) - len(call.value("self").dims)
-    for index, size in enumerate(call.shape):
-        own = call.value("self").dims[index - offset] if index >= offset else ()
-        if length(own) != size and moving(own):
+    for dim, size in zip(own, call.shape, strict=True):
+        if length(dim) != size and moving(dim):
             raise LayoutError("positions are repeated")
-        dims.append(own if length(own) == size else channels(size))
+        dims.append(dim if length(dim) == size else channels(size))
     return Value(value.node, tuple(dims))
 
 
@@ -391,8 +414,11 @@ def _slice(call: Call) -> Value:
 def _select(call: Call) -> Value:
     value, dim = call.value("self"), call["dim"] % len(call.value("self").dims)
     index = call["index"] % length(value.dims[dim])
-    taken = _take(call, value, dim, window(1, 1, -index), 1)
-    return Value(taken.node, taken.dims[:dim] + taken.dims[dim + 1 :])
+    return _dropped(_take(call, value, dim, window(1, 1, -index), 1), dim)
+
+
+def _dropped(value: Value, dim: int) -> Value:
+    return Value(value.node, value.dims[:dim] + value.dims[dim + 1 :])
 
 
 @_handles("split", "split_with_sizes", "unbind", "unsafe_split", "unsafe_split_with_sizes", "chunk")
@@ -402,9 +428,7 @@ def _split(call: Call) -> list[Value]:
     for part in call.out:
         count = 1 if call.name == "unbind" else part.shape[dim]
         taken = _take(call, value, dim, window(1, 1, -start), count)
-        if call.name == "unbind":
-            taken = Value(taken.node, taken.dims[:dim] + taken.dims[dim + 1 :])
-        result.append(taken)
+        result.append(_dropped(taken, dim) if call.name == "unbind" else taken)
         start += count
     return result
 
@@ -693,6 +717,15 @@ def _im2col(call: Call) -> Value:
     return call.add([(value.node, both)], sizes, ((), channels(call.shape[1]), places))
 
 
+@_handles("unfold")
+def _unfold(call: Call) -> Value:
+    """Windows along one dimension; what a window holds becomes channels."""
+    dim = call["dimension"] % (len(call.shape) - 1)
+    how = window(call["size"], call["step"])
+    taken = _take(call, call.value("self"), dim, how, call.shape[dim])
+    return Value(taken.node, (*taken.dims, channels(call["size"])))
+
+
 @_handles(
     "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d",
     "_upsample_nearest_exact1d", "_upsample_nearest_exact2d", "_upsample_nearest_exact3d",
@@ -743,7 +776,7 @@ def _contract(
     rank = len(value.dims)
     summed = {dim % rank for dim in dims}
     mixed = [value.dims[dim] for dim in summed]
-    size, base = list(call.size(value)), [IDENTITY] * call.builder.rank
+    size = list(call.size(value))
     left = [() if i in summed else dim for i, dim in enumerate(value.dims)]
     touched = axes(moving(dim) for dim in mixed)
     if TOKENS in touched:
@@ -751,7 +784,6 @@ def _contract(
     if all(_covers(mixed, axis, size[axis]) for axis in touched):
         how: Reads = [full if axis in touched else IDENTITY for axis in range(len(size))]
         return how, [1 if axis in touched else n for axis, n in enumerate(size)], left
-    del base
     holders, how = _regroup(call, value, left, mixed, full)
     size = [1] * len(size)
     for index, axis in enumerate(holders):
@@ -801,7 +833,7 @@ def _softmax(call: Call) -> Value:
 
 @_handles("mm", "bmm", "addmm", "baddbmm", "mv", "addmv", "dot", "linear", "matmul")
 def _matmul(call: Call) -> Value:
-    names = [name for name in ("mat1", "batch1", "mat", "mat2", "batch2", "vec", "vec2", "tensor")]
+    names = {"mat1", "batch1", "mat", "mat2", "batch2", "vec", "vec2", "tensor"}
     factors = [name for name in call.arguments if name in names]
     if call.name in ("mm", "bmm", "mv", "dot"):
         factors = ["self", *factors]
@@ -812,11 +844,19 @@ def _matmul(call: Call) -> Value:
 
 
 def _product(call: Call, first: Value | None, second: Value | None) -> Value:
-    if first and second and first.moves and second.moves:
-        call.note("a product of two feature maps (attention) reads the whole image")
+    factors = [value for value in (first, second) if value]
+    attention = len(factors) == 2 and all(value.moves for value in factors)
+    if attention or any(map(call.builder.whole, factors)):
+        if attention:
+            call.note("a product of two feature maps (attention) reads the whole image")
         rank = call.builder.rank
-        inputs = [(value.node, [None] * rank) for value in (first, second)]
-        return call.add(inputs, [1] * rank, [channels(n) for n in call.shape], "matmul")
+        nowhere: Reads = [None] * rank
+        return call.add(
+            [(value.node, nowhere) for value in factors],
+            [1] * rank,
+            [channels(n) for n in call.shape],
+            "matmul",
+        )
     leads = first is not None and (second is None or not second.moves)
     value, other = (first, second) if leads else (second, first)
     if value is None:
@@ -829,7 +869,7 @@ def _product(call: Call, first: Value | None, second: Value | None) -> Value:
         call.note("a linear layer over positions reads the whole image")
     elif full is NOTHING and NOTHING in how:
         source = call.builder.grids[source]
-    inputs = [(source, how)]
+    inputs: list[tuple[int, Reads]] = [(source, how)]
     if other:
         inputs.append((other.node, _stretched(call.size(other), size)))
     dims = _product_dims(call, left, leads)
@@ -839,8 +879,8 @@ def _product(call: Call, first: Value | None, second: Value | None) -> Value:
 def _product_dims(call: Call, left: list[Dim], leads: bool) -> list[Dim]:
     """The summed dimension gives way to the other factor's."""
     *outer, m, n = [(), (), *left][-max(2, len(left)) :]
-    shape = call.shape
-    if len(shape) < 2:
-        return [dim if moving(dim) else channels(size) for dim, size in zip([m], shape)]
-    pair = [m, channels(shape[-1])] if leads else [channels(shape[-2]), n]
-    return [*outer, *pair][-len(shape) :]
+    rank = len(call.shape)
+    if rank < 2:  # a vector is a factor
+        return [m if moving(m) else channels(size) for size in call.shape]
+    pair = [m, channels(call.shape[-1])] if leads else [channels(call.shape[-2]), n]
+    return [*outer, *pair][-rank:]

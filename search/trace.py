@@ -11,9 +11,10 @@ the node's positions in the tensor (`search.layout`).  Channels are taken togeth
 is a position with all its channels.  What is not known is refused, never passed on.
 
 An operation counts as element-wise, its output at an index depending on its inputs at that
-index alone, if torch itself tags it `pointwise`, or if it stands in the list of `operations.elementwise`, whose
-members meet this criterion but lack the tag.  Normalizations are of that kind too: their
-statistics over space are global averages, which do not count.
+index alone, if torch itself tags it `pointwise`, or if it stands in the list of
+`operations.elementwise`, whose members meet this criterion but lack the tag.
+Normalizations are of that kind too: their statistics over space are global averages, which
+do not count.
 """
 
 from __future__ import annotations
@@ -31,13 +32,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
 from constraints import Graph, Node, ancestors, graph_structure, last_maps
 from search.layout import LayoutError, along, channels, length
-from search.operations import HANDLERS, Builder, Call, Value, elementwise
+from search.operations import HANDLERS, SHAPE_ONLY, Builder, Call, Value, elementwise
 
 
 class TraceError(ValueError):
@@ -145,7 +147,7 @@ def trace(module: nn.Module, input: tuple[int, ...] = (3, 32, 32)) -> Graph:
     with _evaluating(module), _named(module, recorder), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with torch.no_grad(), recorder:
+            with torch.no_grad(), _Borders(), recorder:
                 outputs = torch.func.functionalize(_Runner(recorder, module))(image)
         except TraceError:
             raise
@@ -218,6 +220,26 @@ def _named(module: nn.Module, recorder: _Recorder) -> Iterator[None]:
             handle.remove()
 
 
+class _Borders(TorchFunctionMode):
+    """Reads a circular border as a copied one.
+
+    What stands in a border counts as nothing; but torch makes a circular one of copies
+    from the far side, which would make units there see the whole image.
+    """
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if getattr(func, "__name__", "") == "pad" and "circular" in (*args[2:], *kwargs.values()):
+            args, kwargs = args[:2], {**kwargs, "mode": "replicate"}
+        return func(*args, **kwargs)
+
+
 class _Recorder(TorchDispatchMode):
     """Follows the values that depend on the image through every operation."""
 
@@ -259,8 +281,12 @@ class _Recorder(TorchDispatchMode):
         out = func(*meta_args, **meta_kwargs)
         tensors = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
         used = frozenset().union(*(self._weights.get(id(leaf), frozenset()) for leaf in inputs))
-        if any(id(leaf) in self._values for leaf in inputs):
+        known = [self._values[id(leaf)] for leaf in inputs if id(leaf) in self._values]
+        if any(known) and func.overloadpacket.__name__ not in SHAPE_ONLY:
             self._follow(func, args, kwargs, out, tensors, used)
+        elif known:  # a by-product stays one, until something of substance reads it
+            for tensor in () if any(known) else tensors:
+                self._remember(tensor, None)
         elif used:
             for tensor in tensors:
                 self._keep.append(tensor)
@@ -277,7 +303,7 @@ class _Recorder(TorchDispatchMode):
         used: frozenset[int],
     ) -> None:
         packet = func.overloadpacket
-        name = packet.__name__
+        name = packet.__name__.removesuffix("_")
         names = [argument.name for argument in func._schema.arguments]
         defaults = {
             a.name: a.default_value for a in func._schema.arguments if a.has_default_value()
