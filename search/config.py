@@ -307,6 +307,30 @@ def parse(raw: Mapping[str, Any], origin: str) -> StudyConfig:
         raise ConfigError(f"{origin}: {_explain(error.errors()[0], raw)}") from None
 
 
+def overridden(config: StudyConfig, overrides: Iterable[str]) -> StudyConfig:
+    """`config` with `a.b=value` overrides applied.
+
+    Raises:
+        ConfigError: one line that names key, value and rule.
+    """
+    raw = config.model_dump(mode="json", by_alias=True, exclude_none=True)
+    for override in overrides:
+        _apply(raw, override)
+    return parse(raw, f"study {config.study.name}")
+
+
+def require_name(name: str) -> str:
+    """`name`, if a study may have it.
+
+    Raises:
+        ConfigError: a name that could not be a file's.
+    """
+    try:
+        return StudySection(name=name).name
+    except ValidationError as error:
+        raise ConfigError(f"study name {name[:80]!r}: {error.errors()[0]['msg']}") from None
+
+
 def _apply(raw: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key.strip():

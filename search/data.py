@@ -1,6 +1,7 @@
 """Labelled images as uint8 arrays, their validation split and their statistics.
 
-The test images are read by `load_test` alone, which only an export calls.
+The test images are read by `load_test` alone, which only an export calls.  Libraries that
+take seconds to import are imported where they are used: bad input is told at once.
 """
 
 from __future__ import annotations
@@ -18,9 +19,6 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
-from torchvision.datasets import CIFAR10
 
 from search.config import ConfigError, DataSection, MachineError
 
@@ -108,6 +106,8 @@ def load(section: DataSection) -> Dataset:
         ConfigError: for images that no study can use, naming the file or the class.
         MachineError: where the images are not there and cannot be fetched.
     """
+    from sklearn.model_selection import train_test_split
+
     images, classes = _READERS[section.kind](section, True)
     indices = np.arange(len(images))
     try:
@@ -146,6 +146,8 @@ def load_test(section: DataSection) -> Images:
 
 
 def _cifar10(section: DataSection, train: bool) -> tuple[Images, tuple[str, ...]]:
+    from torchvision.datasets import CIFAR10
+
     try:
         data = CIFAR10(str(section.root), train=train, download=True)
     except (URLError, RuntimeError, OSError) as error:
@@ -160,6 +162,9 @@ def _cifar10(section: DataSection, train: bool) -> tuple[Images, tuple[str, ...]
 
 
 def _digits(section: DataSection, train: bool) -> tuple[Images, tuple[str, ...]]:
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     size = section.image_size or 32
     digits = load_digits()
     grey = (digits.images * (255 / 16)).round().astype(np.uint8)

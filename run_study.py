@@ -1,0 +1,247 @@
+"""The command line: parse, call, exit code.  What the commands do stands in `search`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from search.config import MachineError
+from search.proposals import InfeasibleError
+
+app = typer.Typer(
+    help="Searches small convolutional networks under hard limits.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="markdown",
+)
+
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.toml", help="The study file.")]
+StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A study file or a study's name.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=V", help="Overrules one key of the study file."),
+]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Database; else STUDY_STORAGE, else the file's, else SQLite in studies/.",
+    ),
+]
+Device = Annotated[str, typer.Option(metavar="D", help="auto, cpu, cuda, cuda:1 or mps.")]
+Json = Annotated[bool, typer.Option("--json", help="Prints one JSON document.")]
+
+
+@app.command(epilog="Example: `run_study.py launch studies/quickstart.toml`")
+def launch(
+    study: StudyFile,
+    overrides: Overrides = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Trained trials in all.")] = None,
+    hours: Annotated[float | None, typer.Option(min=0, help="Hours from now.")] = None,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Processes here.")] = 1,
+    per_gpu: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Workers that share a GPU.")
+    ] = None,
+    storage: Storage = None,
+    device: Device = "auto",
+) -> int:
+    """Creates or resumes a study and runs it until target or budget."""
+    from search import commands
+
+    budget = [f"study.trials={trials}"] if trials else []
+    budget += [f"study.hours={hours}"] if hours else []
+    return commands.launch(
+        study,
+        [*(overrides or []), *budget],
+        storage,
+        workers=workers,
+        per_gpu=per_gpu,
+        device=device,
+    )
+
+
+@app.command(epilog="Example: `run_study.py worker cifar10 --storage postgresql://me@host/studies`")
+def worker(
+    study: StudyName, overrides: Overrides = None, storage: Storage = None, device: Device = "auto"
+) -> int:
+    """Joins a study from any machine."""
+    from search import commands
+
+    return commands.worker(study, overrides or [], storage, device=device)
+
+
+@app.command(epilog="Example: `run_study.py status quickstart`")
+def status(study: StudyName, storage: Storage = None, json: Json = False) -> int:
+    """Shows trials, the best, rejections by rule, workers and what is left."""
+    from search import commands
+
+    return commands.status(study, storage, as_json=json)
+
+
+@app.command(epilog="Example: `run_study.py sample studies/cifar10.toml -n 1000`")
+def sample(
+    study: StudyFile,
+    n: Annotated[int, typer.Option("-n", min=1, max=10_000_000, help="Proposals.")] = 1000,
+    overrides: Overrides = None,
+    json: Json = False,
+) -> int:
+    """Proposes without training: candidates, acceptance rate, rejections by rule."""
+    from search import commands
+
+    return commands.sample(study, n, overrides or [], as_json=json)
+
+
+@app.command(epilog="Example: `run_study.py check studies/baseline.json`")
+def check(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET",
+            help="architecture.json, STUDY:TRIAL, file.py:factory or module:factory.",
+        ),
+    ],
+    input: Annotated[
+        str, typer.Option("--input", metavar="C,H,W", help="Input of a foreign module.")
+    ] = "3,32,32",
+    limits: Annotated[
+        Path | None, typer.Option(metavar="STUDY.toml", help="The study file whose limits count.")
+    ] = None,
+    storage: Storage = None,
+    json: Json = False,
+) -> int:
+    """Prints receptive-field table, counts and verdict of a network."""
+    from search import commands
+
+    return commands.check(target, input, limits, storage, as_json=json)
+
+
+@app.command(epilog="Example: `run_study.py dashboard quickstart`")
+def dashboard(
+    study: StudyName,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="TCP port; 0 takes a free one.")
+    ] = 8080,
+    host: Annotated[
+        str, typer.Option(help="Address; other than loopback needs --token.")
+    ] = "127.0.0.1",
+    token: Annotated[
+        str | None, typer.Option(envvar="STUDY_TOKEN", help="What a browser must present.")
+    ] = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="Allows changes from the browser.")
+    ] = False,
+    storage: Storage = None,
+) -> int:
+    """Shows a study in optuna-dashboard."""
+    from search import commands
+
+    return commands.dashboard(study, storage, host=host, port=port, token=token, write=write)
+
+
+@app.command(epilog="Example: `run_study.py export quickstart --out exports/quickstart`")
+def export(
+    study: StudyName,
+    trial: Annotated[int | None, typer.Option(min=0, help="Number; else the best.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Else exports/STUDY-TRIAL.")
+    ] = None,
+    retrain: Annotated[bool, typer.Option(help="Retrains on training + validation images.")] = True,
+    overrides: Overrides = None,
+    storage: Storage = None,
+    device: Device = "auto",
+) -> int:
+    """Writes the winner's bundle: code, weights, ONNX, report and proof."""
+    from search import commands
+
+    return commands.export(
+        study, storage, overrides or [], trial=trial, out=out, retrain=retrain, device=device
+    )
+
+
+@app.command(epilog="Example: `run_study.py verify exports/quickstart`")
+def verify(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The directory of a bundle.")],
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the bundle's data set lies here.")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Proves a bundle again: rules, code = weights = ONNX, accuracy."""
+    from search import commands
+
+    return commands.verify(bundle, data, as_json=json)
+
+
+@app.command(epilog="Example: `run_study.py doctor studies/cifar10.toml`")
+def doctor(
+    study: Annotated[
+        Path, typer.Argument(metavar="STUDY.toml", help="The study file to prepare for.")
+    ] = Path("studies/quickstart.toml"),
+    overrides: Overrides = None,
+    storage: Storage = None,
+    device: Device = "auto",
+    json: Json = False,
+) -> int:
+    """Tells what is there, what is missing, and the command that mends it."""
+    from search import commands
+
+    return commands.doctor(study, overrides or [], storage, device=device, as_json=json)
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Shows tracebacks.")] = False,
+) -> None:
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.WARNING, format="%(message)s", stream=sys.stderr
+    )
+
+
+def main() -> None:
+    """Runs the command line and exits with its code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """The exit code of the command line `arguments`.
+
+    0 done, 1 a rule is broken or the budget ended short of the target, 2 bad usage or
+    input, 3 environment, 128 + signal.
+    """
+    try:
+        return int(app(arguments, standalone_mode=False) or 0)
+    except typer.Exit as end:
+        return int(end.exit_code)
+    except typer.Abort:
+        return 130
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if "--debug" in arguments:
+            raise
+        code, message = _ending(error)
+        print(f"run_study: {message}", file=sys.stderr)
+        return code
+
+
+def _ending(error: Exception) -> tuple[int, str]:
+    """Exit code and line for an error."""
+    if isinstance(error, InfeasibleError):
+        return 1, str(error)
+    if isinstance(error, TyperException):
+        return error.exit_code, f"{error.format_message()} (--help shows the usage)"
+    if isinstance(error, ValueError):
+        return 2, str(error)
+    if isinstance(error, MachineError):
+        return 3, str(error)
+    return 3, f"{type(error).__name__}: {error} (--debug before the command shows where)"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,313 @@
+"""What each command of the command line does; each answers with its exit code."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+import constraints
+from constraints import Limits
+from search import config as configuration
+from search import data, terminal, wording
+from search.config import DEFAULT_LIMITS, ConfigError, StudyConfig
+from search.proposals import Acceptance, estimate, propose
+from search.storage import (
+    artifact_store,
+    create_or_resume,
+    load_study,
+    redacted,
+    run_directory,
+    storage_url,
+    study_config,
+)
+from space import Architecture, ArchitectureError
+
+# Proposals that estimate the acceptance rate before a study starts: a fraction of a second.
+ESTIMATED = 2_000
+RARE = 0.001
+EXPORTS = Path("exports")
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def launch(
+    file: Path,
+    overrides: Sequence[str],
+    storage: str | None,
+    *,
+    workers: int,
+    per_gpu: int | None,
+    device: str,
+) -> int:
+    """Creates or resumes the study of `file` and runs it in worker processes."""
+    from search.dashboard import Refresher
+    from search.training import choose_device, describe_device
+    from search.workers import launch as launch_workers
+
+    config = configuration.load(file, overrides)
+    shape, classes = data.describe(config.data)
+    terminal.note(f"device: {describe_device(choose_device(device))}")
+    _estimate(config, shape, classes)
+    data.load(config.data)  # downloads and decodes once, before several workers would
+    url = storage_url(storage, config.study.storage, config.study.name)
+    study = create_or_resume(config, url)
+    name = config.study.name
+    terminal.note(f"study: {name} in {redacted(url)}")
+    view, refresher = terminal.LiveView(study, config), Refresher(study)
+
+    def tick() -> None:
+        view.update()
+        refresher.tick(view.summary)
+
+    command = [sys.executable, "-m", "run_study", "worker", name, "--device", device]
+    command += ["--set", f"data.root={config.data.root}"]
+    with view:
+        ending = launch_workers(
+            command,
+            url,
+            workers=workers,
+            logs=run_directory(url, name) / "logs",
+            device=device,
+            per_gpu=per_gpu,
+            tick=tick,
+        )
+    view.finish(ending.reason, f"run_study.py {_next(study, ending.code)}")
+    refresher.tick(view.summary, at_once=True)
+    return ending.code
+
+
+def _estimate(config: StudyConfig, shape: tuple[int, int, int], classes: int) -> None:
+    acceptance = estimate(config, shape, classes, ESTIMATED, random.Random(config.study.seed))
+    if acceptance.share >= RARE:
+        terminal.note(
+            f"of {acceptance.proposed:,} random proposals the checker accepts "
+            f"{wording.percent(acceptance.share)}"
+        )
+    else:
+        terminal.note(f"warning: hardly a proposal is accepted; {acceptance.summary()}")
+
+
+def _next(study: optuna.Study, code: int) -> str:
+    name = study.study_name
+    if code == 0:
+        return f"export {name}"
+    return f"status {name}"
+
+
+def worker(name: str, overrides: Sequence[str], storage: str | None, *, device: str) -> int:
+    """Runs trials of an existing study in this process."""
+    from search.dashboard import annotate
+    from search.objective import Objective, make_pruner
+    from search.sampler import make_sampler
+    from search.training import choose_device
+    from search.workers import work
+
+    study, config, url = _open(name, storage)
+    config = configuration.overridden(config, overrides)
+    dataset = data.load(config.data)
+    study.sampler = make_sampler(config, dataset.input, len(dataset.classes))
+    study.pruner = make_pruner(config)
+    runs = run_directory(url, study.study_name)
+    store = artifact_store(runs)
+
+    def make_objective(stop: Callable[[], str | None]) -> Objective:
+        return Objective(
+            config,
+            dataset,
+            choose_device(device),
+            runs=runs,
+            cache=runs.parent.parent / "augmented",
+            stop=stop,
+            finished=partial(annotate, config=config, dataset=dataset, store=store),
+        )
+
+    ending = work(study, config, make_objective)
+    terminal.note(ending.reason)
+    return ending.code
+
+
+def status(name: str, storage: str | None, *, as_json: bool) -> int:
+    """Shows what a study has come to."""
+    study, _, _ = _open(name, storage)
+    if as_json:
+        _print_json(terminal.status_json(study))
+    else:
+        terminal.show(terminal.render_status(study))
+    return 0
+
+
+def sample(file: Path, n: int, overrides: Sequence[str], *, as_json: bool) -> int:
+    """Proposes `n` candidates and trains none."""
+    config = configuration.load(file, overrides)
+    shape, classes = data.describe(config.data)
+    acceptance, accepted = Acceptance(), []
+    draw = propose(config, shape, classes, random.Random(config.study.seed))
+    for proposal, _ in zip(draw, range(n), strict=False):
+        acceptance.add(proposal)
+        if proposal.accepted:
+            accepted.append(config.candidate(proposal.choices, input=shape, classes=classes))
+    if as_json:
+        networks = [candidate.architecture.to_json() for candidate in accepted]
+        _print_json({**acceptance.to_json(), "candidates": networks})
+    else:
+        terminal.show(terminal.render_sample(acceptance, accepted))
+    return 0 if accepted else 1
+
+
+def check(
+    target: str, shape: str, limits: Path | None, storage: str | None, *, as_json: bool
+) -> int:
+    """Judges one network by the rules."""
+    rules, network = _resolve(target, _shape(shape), storage)
+    if limits is not None:
+        rules = configuration.load(limits).rules
+    verdict = constraints.check(network, rules)
+    if as_json:
+        _print_json(verdict.to_json())
+    else:
+        terminal.show(terminal.render_check(verdict, rules, name=target))
+    return 0 if verdict.accepted else 1
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    try:
+        shape = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        shape = ()
+    if len(shape) < 2 or min(shape, default=0) < 1:
+        raise ConfigError(f"--input {text}: must read C,H,W, such as 3,32,32")
+    return shape
+
+
+def _resolve(
+    target: str, shape: tuple[int, ...], storage: str | None
+) -> tuple[Limits, Architecture | constraints.Graph]:
+    """The network that TARGET names, and the limits it came with."""
+    rules = Limits.from_mapping(DEFAULT_LIMITS)
+    left, _, right = target.rpartition(":")
+    if left and right.isdecimal():
+        study, config, _ = _open(left, storage)
+        trial = next((t for t in study.get_trials(deepcopy=False) if t.number == int(right)), None)
+        if trial is None or "architecture" not in trial.user_attrs:
+            raise ConfigError(f"{target}: study {left} has no such trial with an architecture")
+        return config.rules, Architecture.from_json(trial.user_attrs["architecture"])
+    if left and not Path(target).exists():
+        from search.trace import load_factory, make, trace
+
+        return rules, trace(make(load_factory(target)), shape)
+    return rules, read_architecture(Path(target))
+
+
+def read_architecture(path: Path) -> Architecture:
+    """The architecture in a JSON file.
+
+    Raises:
+        ConfigError: one line that names the file and what is wrong in it.
+    """
+    try:
+        return Architecture.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (ArchitectureError, json.JSONDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not a text file") from None
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: {error.strerror}; TARGET is an architecture's JSON, STUDY:TRIAL, "
+            "file.py:factory or package.module:factory"
+        ) from None
+
+
+def dashboard(
+    name: str, storage: str | None, *, host: str, port: int, token: str | None, write: bool
+) -> int:
+    """Serves a study to browsers until Ctrl-C."""
+    from search.dashboard import serve
+
+    study, _, url = _open(name, storage)
+    store = artifact_store(run_directory(url, study.study_name))
+    serve(study, store, host=host, port=port, write=write, token=token, announce=terminal.note)
+    return 0
+
+
+def export(
+    name: str,
+    storage: str | None,
+    overrides: Sequence[str],
+    *,
+    trial: int | None,
+    out: Path | None,
+    retrain: bool,
+    device: str,
+) -> int:
+    """Writes the bundle of a study's winner."""
+    from search.export import export as write_bundle
+
+    study, config, url = _open(name, storage)
+    config = configuration.overridden(config, overrides)
+    bundle = write_bundle(
+        study,
+        config,
+        runs=run_directory(url, study.study_name),
+        trial=trial,
+        out=out or EXPORTS / study.study_name,
+        retrain=retrain,
+        device=device,
+        progress=terminal.note,
+    )
+    terminal.show(str(bundle / "README.md"))
+    return 0
+
+
+def verify(bundle: Path, root: Path | None, *, as_json: bool) -> int:
+    """Proves a bundle again."""
+    from search.verify import verify as prove
+
+    findings = prove(bundle, root)
+    _show_findings(findings, as_json=as_json)
+    return 0 if all(finding.ok for finding in findings) else 1
+
+
+def doctor(
+    file: Path, overrides: Sequence[str], storage: str | None, *, device: str, as_json: bool
+) -> int:
+    """Tells what is there and what is missing."""
+    from search.doctor import examine
+
+    findings = examine(configuration.load(file, overrides), storage, device)
+    _show_findings(findings, as_json=as_json)
+    return 0 if all(finding.ok for finding in findings) else 3
+
+
+def _show_findings(findings: Sequence[Any], *, as_json: bool) -> None:
+    if as_json:
+        _print_json([dataclasses.asdict(finding) for finding in findings])
+        return
+    for finding in findings:
+        terminal.show(f"{'✓' if finding.ok else '✗'} {finding.name}: {finding.detail}")
+        if not finding.ok and getattr(finding, "mend", ""):
+            terminal.show(f"  try: {finding.mend}")
+
+
+def _open(name: str, storage: str | None) -> tuple[optuna.Study, StudyConfig, str]:
+    """The study that a study file or a study's name means, with its configuration and URL."""
+    file = None
+    if name.endswith(".toml"):
+        section = configuration.load(Path(name)).study
+        name, file = section.name, section.storage
+    else:
+        configuration.require_name(name)
+    url = storage_url(storage, file, name)
+    study = load_study(name, url)
+    return study, study_config(study), url
+
+
+def _print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
+    print(json.dumps(document, indent=2, allow_nan=False))

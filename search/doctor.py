@@ -1,0 +1,121 @@
+"""What this machine has, what is missing, and the command that mends it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+from search.config import ConfigError, MachineError, StudyConfig
+from search.data import describe
+from search.storage import open_storage, redacted, storage_url
+from search.training import choose_device, describe_device, use_bfloat16
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "albumentations",
+    "optuna",
+    "optuna-dashboard",
+    "numpy",
+    "sqlalchemy",
+    "onnxruntime",
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.  `mend` is the command that helps where it is not ok."""
+
+    name: str
+    ok: bool
+    detail: str
+    mend: str = ""
+
+
+def examine(config: StudyConfig, storage: str | None, device: str) -> list[Finding]:
+    """Looks at device, versions, data, storage and disk for the study of `config`.
+
+    Nothing is made, downloaded or changed.
+    """
+    return [
+        Finding("python", True, f"{platform.python_version()} on {platform.platform()}"),
+        _packages(),
+        _device(device),
+        _memory(),
+        _data(config),
+        _storage(config, storage),
+        _disk(config),
+    ]
+
+
+def _packages() -> Finding:
+    found, missing = [], []
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        return Finding("packages", False, f"missing: {', '.join(missing)}", "pip install -e .")
+    return Finding("packages", True, ", ".join(found))
+
+
+def _device(name: str) -> Finding:
+    try:
+        device = choose_device(name)
+    except MachineError as error:
+        return Finding("device", False, str(error), "--device auto")
+    number = "bfloat16" if use_bfloat16(device, "auto") else "float32"
+    detail = f"{describe_device(device)}, trains in {number}"
+    if device.type != "cuda" and torch.version.cuda:
+        detail += "; torch has CUDA, but no NVIDIA GPU answers"
+    return Finding("device", True, detail)
+
+
+def _memory() -> Finding:
+    free = psutil.virtual_memory().available / 1e9
+    return Finding("memory", free > 2, f"{free:.1f} GB free, {psutil.cpu_count()} processors")
+
+
+def _data(config: StudyConfig) -> Finding:
+    section = config.data
+    where = f"{section.kind} in {section.root}" if section.kind != "digits" else "digits"
+    copies = ("cifar-10-batches-py", "cifar-10-python.tar.gz")
+    if section.kind == "cifar10" and not any((section.root / name).exists() for name in copies):
+        return Finding(
+            "data",
+            False,
+            f"{where}: not there yet; launch downloads it (170 MB)",
+            "--set data.root=DIR, or --set data.kind=imagefolder --set data.root=DIR",
+        )
+    try:
+        shape, classes = describe(section)
+    except (ConfigError, MachineError) as error:
+        return Finding("data", False, str(error), "--set data.root=DIR")
+    return Finding("data", True, f"{where}: {classes} classes of {shape} images")
+
+
+def _storage(config: StudyConfig, flag: str | None) -> Finding:
+    name = config.study.name
+    try:
+        url = storage_url(flag, config.study.storage, name)
+        if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
+            return Finding("storage", True, f"{redacted(url)}: launch will make it")
+        open_storage(url)
+    except (ConfigError, MachineError) as error:
+        return Finding("storage", False, str(error), "--storage sqlite:///studies/NAME.db")
+    return Finding("storage", True, f"{redacted(url)}: answers")
+
+
+def _disk(config: StudyConfig) -> Finding:
+    free = shutil.disk_usage(Path.cwd()).free
+    # CIFAR-10's size: 50,000 images of 32 x 32 x 3 bytes.
+    needed = config.augmentation.epochs * 50_000 * 3_072
+    detail = f"{free / 1e9:.1f} GB free; augmented epochs of CIFAR-10 take {needed / 1e9:.1f} GB"
+    return Finding("disk", free > 2 * needed, detail, "--set augmentation.epochs=N")

@@ -1,0 +1,62 @@
+"""What several test files need: small real data, candidates, and a quiet environment."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch is imported: runners share two cores, and threads below them only compete.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from search.config import DataSection, StudyConfig, load
+from search.data import Dataset
+from search.data import load as load_data
+from space import Architecture, SearchSpace
+
+STUDIES = Path(__file__).parent.parent / "studies"
+
+# Every kind of choice that a study file can offer.
+WIDE_SPACE = {
+    "head": [0, 24, 40],
+    "activation": ["relu", "gelu", "silu", "hardswish"],
+    "classifier": ["linear", "conv"],
+    "block": {
+        "depth": {"low": 0, "high": 3},
+        "width": {"low": 4, "high": 32, "step": 4},
+        "operator": ["dense", "separable", "inverted"],
+        "kernel": [3, 5],
+        "dilation": [1, 2, 3],
+        "residual": [False, True],
+        "expansion": [2, 3],
+        "squeeze_excite": [0, 4],
+        "transition": {
+            "operator": ["dense", "separable"],
+            "dilation": [1, 2],
+            "bottleneck": [False, True],
+        },
+    },
+    "C4": {"depth": {"low": 1, "high": 3}},
+}
+
+
+def candidates(number: int, seed: int = 0) -> Iterator[Architecture]:
+    """Random architectures out of a space with every kind of choice, legal or not."""
+    space = SearchSpace.model_validate(WIDE_SPACE)
+    rng = random.Random(seed)
+    for _ in range(number):
+        yield space.architecture(space.sample(rng))
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    return load_data(DataSection(kind="digits", validation=0.2))
+
+
+@pytest.fixture
+def quickstart() -> StudyConfig:
+    return load(STUDIES / "quickstart.toml")

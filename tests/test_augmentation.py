@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from search.augmentation import AugmentedEpochs, pipeline
+from search.config import AugmentationSection, MachineError
+from search.data import Dataset
+
+MEAN = (0.5, 0.25, 0.75)
+
+
+def _only(**active: float) -> AugmentationSection:
+    off = {"flip_probability": 0.0, "affine_probability": 0.0, "hole_probability": 0.0}
+    return AugmentationSection.model_validate({**off, **active})
+
+
+def _epochs(data: Dataset, folder: Path, **changes: object) -> AugmentedEpochs:
+    section = AugmentationSection.model_validate({"epochs": 2, **changes})
+    return AugmentedEpochs(section, data.train.pixels, data.fingerprint, data.mean, folder)
+
+
+def test_the_pipeline_is_the_three_named_transforms() -> None:
+    names = [type(t).__name__ for t in pipeline(AugmentationSection(), MEAN).transforms]
+    assert names == ["HorizontalFlip", "ShiftScaleRotate", "CoarseDropout"]
+
+
+def test_one_hole_of_the_mean_in_pixel_units() -> None:
+    image = np.zeros((32, 32, 3), np.uint8)
+    transform = pipeline(_only(hole_probability=1.0), MEAN, seed=0)
+    for _ in range(20):
+        result = transform(image=image)["image"]
+        changed = (result != 0).any(-1)
+        rows, columns = np.nonzero(changed)
+        assert changed.sum() == 16 * 16
+        assert np.ptp(rows) == np.ptp(columns) == 15
+        assert np.abs(result[changed] - 255 * np.array(MEAN)).max() <= 1
+
+
+def test_the_mask_is_not_filled() -> None:
+    transform = pipeline(_only(hole_probability=1.0), MEAN, seed=0)
+    mask = np.ones((32, 32), np.uint8)
+    assert transform(image=np.zeros((32, 32, 3), np.uint8), mask=mask)["mask"].all()
+
+
+def test_flips_mirror_half_of_the_images() -> None:
+    image = np.arange(32 * 32 * 3, dtype=np.uint32).reshape(32, 32, 3).astype(np.uint8)
+    transform = pipeline(_only(flip_probability=0.5), MEAN, seed=0)
+    results = [transform(image=image)["image"] for _ in range(200)]
+    flipped = [bool((r == image[:, ::-1]).all()) for r in results]
+    assert all(f or (r == image).all() for f, r in zip(flipped, results, strict=True))
+    assert 70 < sum(flipped) < 130
+
+
+def test_shifts_stay_within_their_limit() -> None:
+    image = np.zeros((32, 32, 3), np.uint8)
+    image[16, 16] = 255
+    section = _only(affine_probability=1.0, shift=0.094, scale=0.0, rotate=0.0)
+    transform = pipeline(section, MEAN, seed=0)
+    results = [transform(image=image)["image"][..., 0] for _ in range(200)]
+    moves = {int(result.argmax()) // 32 - 16 for result in results}
+    assert moves == {-2, -1, 0, 1, 2}
+
+
+def test_strength_zero_leaves_flips_alone() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    section = AugmentationSection(
+        flip_probability=0.0, affine_probability=1.0, hole_probability=1.0
+    )
+    transform = pipeline(section, MEAN, strength=0.0, seed=0)
+    assert all((transform(image=image)["image"] == image).all() for _ in range(20))
+
+
+def test_epochs_differ_and_images_are_augmented_one_by_one(digits: Dataset, tmp_path: Path) -> None:
+    epochs = _epochs(digits, tmp_path, hole_probability=1.0)
+    first, second = epochs.epoch(0), epochs.epoch(1)
+    assert first.shape == digits.train.pixels.shape
+    assert (first != second).any((1, 2, 3)).mean() > 0.9
+    holes = (first != digits.train.pixels).any((0, 3))
+    assert holes.all(), "one hole for all images would leave most pixels as they were"
+    assert np.shares_memory(epochs.epoch(2), epochs.epoch(2)) or (epochs.epoch(2) == first).all()
+
+
+def test_processes_and_restarts_make_the_same_bytes(digits: Dataset, tmp_path: Path) -> None:
+    alone, together = _epochs(digits, tmp_path / "a"), _epochs(digits, tmp_path / "b")
+    assert alone.path.name == together.path.name
+    together.start(processes=2).join()
+    assert together.made == 2
+    assert (alone.epoch(0) == together.epoch(0)).all()
+    assert (alone.epoch(1) == together.epoch(1)).all()
+
+
+def test_two_users_at_once_make_each_epoch_once(digits: Dataset, tmp_path: Path) -> None:
+    epochs = [_epochs(digits, tmp_path) for _ in range(4)]
+    results: list[np.ndarray] = []
+    threads = [threading.Thread(target=lambda e=e: results.append(e.epoch(0))) for e in epochs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 4
+    assert all((result == results[0]).all() for result in results)
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"rotate": 11.0}, {"epochs": 3}])
+def test_another_policy_is_another_file(
+    digits: Dataset, tmp_path: Path, change: dict[str, object]
+) -> None:
+    assert _epochs(digits, tmp_path, **change).path != _epochs(digits, tmp_path).path
+
+
+def test_a_full_disk_is_named(digits: Dataset) -> None:
+    epochs = _epochs(digits, Path("/dev/full/cache"))
+    with pytest.raises(MachineError, match=r"/dev/full.*need .* GB"):
+        epochs.epoch(0)

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from space import Architecture, ArchitectureError, IntRange, Layer, SearchSpace, Unit
+from tests.conftest import WIDE_SPACE, candidates
+
+BASELINE = Path(__file__).parent.parent / "studies" / "baseline.json"
+SPACE = SearchSpace.model_validate(WIDE_SPACE)
+
+
+@given(st.integers(0, 2**32))
+def test_json_brings_back_the_same_architecture(seed: int) -> None:
+    architecture = SPACE.architecture(SPACE.sample(random.Random(seed)))
+    again = Architecture.from_json(json.loads(json.dumps(architecture.to_json())))
+    assert again == architecture
+    assert again.hash == architecture.hash
+
+
+def test_distinct_candidates_have_distinct_hashes() -> None:
+    found = set(candidates(500))
+    assert len({architecture.hash for architecture in found}) == len(found) > 400
+
+
+def test_the_name_is_no_part_of_the_network() -> None:
+    architecture = next(candidates(1))
+    named = dataclasses.replace(architecture, name="best")
+    assert named == architecture
+    assert named.hash == architecture.hash
+
+
+@pytest.mark.parametrize(
+    ("fixed", "inactive"),
+    [
+        ({"C2.operator": "dense"}, {"C2.expansion": [2, 3]}),
+        ({"C1.operator": "separable"}, {"C1.expansion": [2, 3]}),
+        ({"C2.width": 8, "C3.width": 16, "C3.depth": 0}, {"C3.kernel": [3, 5]}),
+        ({"C3.depth": 0}, {"C3.residual": [False, True], "C3.squeeze_excite": [0, 4]}),
+        ({"C1.depth": 1, "C1.width": 8}, {"C1.residual": [False, True]}),
+    ],
+)
+def test_inactive_choices_leave_no_trace(
+    fixed: dict[str, object], inactive: dict[str, list[object]]
+) -> None:
+    choices = {**SPACE.sample(random.Random(1)), **fixed}
+    for name, values in inactive.items():
+        networks = {SPACE.architecture({**choices, name: value}).hash for value in values}
+        assert len(networks) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("C2.depth", [1, 2, 3]),
+        ("C2.width", [4, 8, 32]),
+        ("C2.operator", ["dense", "separable", "inverted"]),
+        ("C2.kernel", [3, 5]),
+        ("C2.dilation", [1, 2, 3]),
+        ("C2.residual", [False, True]),
+        ("C2.squeeze_excite", [0, 4]),
+        ("C2.transition.operator", ["dense", "separable"]),
+        ("C2.transition.dilation", [1, 2]),
+        ("C2.transition.bottleneck", [False, True]),
+        ("head", [0, 24, 40]),
+        ("activation", ["relu", "gelu"]),
+        ("classifier", ["linear", "conv"]),
+    ],
+)
+def test_active_choices_make_networks_of_their_own(name: str, values: list[object]) -> None:
+    choices = {**SPACE.sample(random.Random(2)), "C2.depth": 2}
+    networks = {SPACE.architecture({**choices, name: value}) for value in values}
+    assert len(networks) == len(values)
+
+
+def test_transitions_end_c1_to_c3_with_a_3x3_of_stride_2() -> None:
+    for architecture in candidates(200):
+        for block in architecture.blocks:
+            strided = [layer for layer in block.layers if layer.stride == 2]
+            assert len(strided) == (block.name != "C4")
+            assert all(layer.kernel == 3 for layer in strided)
+            assert not any(layer.stride > 1 for unit in block.units for layer in unit.layers)
+
+
+def test_the_parameters_are_flat_and_of_fixed_order() -> None:
+    assert list(SPACE.parameters) == list(SearchSpace.model_validate(WIDE_SPACE).parameters)
+    assert "C4.transition.operator" not in SPACE.parameters
+    assert set(SPACE.sample(random.Random(0))) == set(SPACE.parameters)
+
+
+def test_a_single_value_is_no_parameter() -> None:
+    space = SearchSpace.model_validate({"block": {"depth": 2, "width": [8, 16]}})
+    assert set(space.parameters) == {f"C{n}.width" for n in range(1, 5)}
+    assert len(space.architecture(space.sample(random.Random(0))).blocks[1].units) == 2
+
+
+def test_a_block_overrules_what_stands_for_all() -> None:
+    space = SearchSpace.model_validate(
+        {"block": {"depth": [1, 2], "transition": {"dilation": 2}}, "C2": {"depth": 3}}
+    )
+    assert "C2.depth" not in space.parameters
+    assert space.C2.depth == 3
+    assert space.C2.transition.dilation == 2
+
+
+@given(st.integers(-50, 50), st.integers(0, 20), st.integers(1, 7), st.floats(-100, 200))
+def test_nearest_is_the_nearest_member(low: int, steps: int, step: int, value: float) -> None:
+    domain = IntRange(low=low, high=low + steps * step, step=step)
+    members = range(low, low + steps * step + 1, step)
+    assert domain.nearest(value) in members
+    assert abs(domain.nearest(value) - value) == min(abs(member - value) for member in members)
+
+
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        ({"block": {"dilation": -1}}, "must lie in"),
+        ({"block": {"dilation": 0}}, "must lie in"),
+        ({"block": {"width": 10**9}}, "must lie in"),
+        ({"block": {"depth": 10**6}}, "must lie in"),
+        ({"block": {"width": 0}}, "must lie in"),
+        ({"block": {"width": -4}}, "must lie in"),
+        ({"block": {"width": 3.5}}, "a whole number"),
+        ({"block": {"width": "wide"}}, "a whole number"),
+        ({"block": {"kernel": 0}}, "must lie in"),
+        ({"block": {"kernel": -3}}, "must lie in"),
+        ({"block": {"kernel": 99}}, "must lie in"),
+        ({"block": {"kernel": [3, 4]}}, "odd"),
+        ({"block": {"kernel": []}}, "at least 1"),
+        ({"block": {"width": [8, 8]}}, "distinct"),
+        ({"block": {"operator": "sparse"}}, "must be one of dense"),
+        ({"block": {"width": {"low": 9, "high": 3}}}, "low <= high"),
+        ({"block": {"width": {"low": 3, "high": 9, "step": 4}}}, "step must divide"),
+        ({"block": {"residual": 1}}, "true or false"),
+        ({"dropout": float("nan")}, "must lie in"),
+        ({"dropout": {"low": 0.0, "high": 0.5, "log": True}}, "log range"),
+        ({"stride": 2}, "Extra inputs"),
+    ],
+)
+def test_a_space_that_means_nothing_is_refused(space: dict[str, object], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        SearchSpace.model_validate(space)
+
+
+def _broken(change: dict[str, object]) -> dict[str, object]:
+    content: dict[str, object] = json.loads(BASELINE.read_text())
+    layer = content["blocks"][0]["units"][0]["layers"][0]  # type: ignore[index]
+    layer.update(change)
+    return content
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"kernel": 0}, "kernel.*greater than or equal to 1.*got 0"),
+        ({"kernel": 99}, "kernel.*less than or equal to 31"),
+        ({"stride": 0}, "stride"),
+        ({"padding": -1}, "padding"),
+        ({"padding": 10**6}, "padding"),
+        ({"dilation": 0}, "dilation"),
+        ({"out_channels": 3.5}, "out_channels"),
+        ({"out_channels": 10**9}, "out_channels"),
+        ({"groups": 5}, "groups must divide"),
+        ({"kernal": 3}, "kernal"),
+        ({"activation": "tanh"}, "activation"),
+        ({"out_channels": 48}, "gives 48 channels but the next reads 32"),
+        ({"in_channels": 1}, "must read the 3 channels of the input"),
+    ],
+)
+def test_json_that_means_no_network_is_refused_by_key(
+    change: dict[str, object], words: str
+) -> None:
+    with pytest.raises(ArchitectureError, match=words):
+        Architecture.from_json(_broken(change))
+
+
+@pytest.mark.parametrize("content", [None, [], "C1", {}, {"version": 2}])
+def test_json_of_another_kind_is_refused(content: object) -> None:
+    with pytest.raises(ArchitectureError):
+        Architecture.from_json(content)
+
+
+def test_a_shortcut_needs_equal_shapes() -> None:
+    with pytest.raises(ArchitectureError, match="residual unit must keep"):
+        Unit((Layer(8, 16, padding=1),), residual=True)
+    with pytest.raises(ArchitectureError, match="residual unit must keep"):
+        Unit((Layer(8, 8, padding=0),), residual=True)
