@@ -682,14 +682,14 @@ def structure(architecture: Architecture) -> Structure:
 # ------------------------------------------------------------------------- fast facts
 
 
-class _Facts(NamedTuple):
-    """What a chain of layers adds to a network, whatever stands before it.
+class _Chain(NamedTuple):
+    """What layers in sequence add to a network, whatever stands before them.
 
-    `growth` is in units of the map that the chain reads, `shrinking` the positions of
-    layers with a stride, `resized` the layers from the first that changes the map's size
-    (empty: none does), `peak` the largest sum of channels of neighbouring maps.
+    `growth` of the receptive field is in units of the map that the chain reads; `weights`
+    are the multiply-adds per unit of a map that keeps its size.
     """
 
+    layers: tuple[Layer, ...]
     parameters: int
     weights: int
     growth: int
@@ -699,17 +699,19 @@ class _Facts(NamedTuple):
     dilated: int
     starts_pointwise: bool
     ends_depthwise: bool
+    ends_in_transition: bool
     keeps_size: bool
 
 
 # Candidates share most of their units (see `space._unit`), so facts are kept per unit.
 @lru_cache(maxsize=65_536)
-def _facts(layers: tuple[Layer, ...]) -> _Facts:
+def _chain(layers: tuple[Layer, ...]) -> _Chain:
     growth, stride = 0, 1
     for layer in layers:
         growth += layer.dilation * (layer.kernel - 1) * stride
         stride *= layer.stride
-    return _Facts(
+    return _Chain(
+        layers,
         parameters=sum(layer_parameters(layer) for layer in layers),
         weights=sum(_weights(layer) for layer in layers),
         growth=growth,
@@ -719,122 +721,109 @@ def _facts(layers: tuple[Layer, ...]) -> _Facts:
         dilated=sum(layer.kernel > 1 and layer.dilation > 1 for layer in layers),
         starts_pointwise=layers[0].pointwise,
         ends_depthwise=layers[-1].depthwise,
+        ends_in_transition=_ends_in_transition(layers),
         keeps_size=all(layer.keeps_size for layer in layers),
     )
 
 
-@lru_cache(maxsize=4_096)
 def _ends_in_transition(layers: tuple[Layer, ...]) -> bool:
     """Ends in a 3x3 convolution of stride 2, dense or depthwise separable."""
-    if len(layers) > 1 and layers[-1].pointwise and layers[-1].stride == 1:
-        last = layers[-2] if layers[-2].depthwise else layers[-1]
-    else:
-        last = layers[-1]
+    *before, last = layers
+    if before and before[-1].depthwise and last.pointwise and last.stride == 1:
+        last = before[-1]
     return last.kernel == 3 and last.stride == 2
 
 
 class Summary:
-    """What the limits ask about a network, computed when they ask.
+    """What the limits ask about an architecture, computed when they ask.
 
-    Of an architecture it holds closed forms.  They are exact: a residual unit must keep
-    its size in every layer, so its path is centred on the shortcut and contains it.
+    The receptive field is the closed form of a chain.  It is exact: a residual unit must
+    keep the map's size in every layer, so its path is centred on the shortcut and
+    contains it.
     """
+
+    notes: tuple[str, ...] = ()
 
     def __init__(self, architecture: Architecture) -> None:
         self._architecture = architecture
-        chains: list[tuple[Layer, ...]] = []
+        self._chains: list[_Chain] = []
+        self._gates: list[Unit] = []
         for block in architecture.blocks:
-            chains += [unit.layers for unit in block.units]
+            for unit in block.units:
+                self._chains.append(_chain(unit.layers))
+                if unit.squeeze_excite:
+                    self._gates.append(unit)
             if block.transition:
-                chains.append(block.transition)
-        self._chains = chains
-        self._facts = [_facts(chain) for chain in chains]
+                self._chains.append(_chain(block.transition))
 
     @property
     def receptive_field(self) -> tuple[int | None, ...]:
         field, jump = 1, 1
-        for facts in self._facts:
-            field += facts.growth * jump
-            jump *= facts.stride
+        for chain in self._chains:
+            field += chain.growth * jump
+            jump *= chain.stride
         return field, field
 
     @property
     def parameters(self) -> int:
-        gates = sum(
-            _gate_parameters(unit)
-            for block in self._architecture.blocks
-            for unit in block.units
-            if unit.squeeze_excite
-        )
-        layers = sum(facts.parameters for facts in self._facts)
-        return layers + gates + _classifier_parameters(self._architecture)
+        total = _classifier_parameters(self._architecture)
+        for chain in self._chains:
+            total += chain.parameters
+        for unit in self._gates:
+            total += _gate_parameters(unit)
+        return total
 
     @cached_property
-    def _sizes(self) -> list[tuple[int, int]]:
-        """Height and width of the map that each chain leaves."""
-        _, height, width = self._architecture.input
-        sizes = []
-        for chain, facts in zip(self._chains, self._facts, strict=True):
-            if not facts.keeps_size:
-                for layer in chain:
-                    height, width = _convolved(layer, height), _convolved(layer, width)
-            sizes.append((height, width))
-        return sizes
-
-    @property
     def feature_map(self) -> tuple[int, ...]:
-        return self._sizes[-1]
+        _, height, width = self._architecture.input
+        for chain in self._chains:
+            if not chain.keeps_size:
+                for layer in chain.layers:
+                    height, width = _convolved(layer, height), _convolved(layer, width)
+        return height, width
 
     @property
     def macs(self) -> int:
-        return analyze_macs(self._architecture, self._chains, self._facts)
+        """Layer by layer where the map changes its size."""
+        _, height, width = self._architecture.input
+        total = sum(map(_gate_weights, self._gates))
+        for chain in self._chains:
+            if chain.keeps_size:
+                total += chain.weights * height * width
+                continue
+            for layer in chain.layers:
+                height, width = _convolved(layer, height), _convolved(layer, width)
+                total += _weights(layer) * height * width
+        cells = math.prod(_pooled(self._architecture, (height, width)))
+        return total + self._architecture.features * self._architecture.output.classes * cells
 
     @property
     def activation_bytes(self) -> int:
         return _peak_bytes(lower(self._architecture))
 
-    @property
-    def structure(self) -> Structure:
-        return Structure(
-            transitions=sum(map(bool, self._transitions)),
-            strays=self._strays,
-            missing=tuple(
-                block.name
-                for block, found in zip(
-                    self._architecture.blocks[:-1], self._transitions, strict=True
-                )
-                if not found
-            ),
-            output_cells=math.prod(_pooled(self._architecture, self.feature_map)),
-            separable=self._separable,
-            dilated=sum(facts.dilated for facts in self._facts),
-            depth=sum(map(len, self._chains)),
-        )
-
     @cached_property
-    def _transitions(self) -> list[bool]:
-        return [_ends_in_transition(_tail(block)) for block in self._architecture.blocks[:-1]]
-
-    @property
-    def _strays(self) -> tuple[str, ...]:
-        """Layers with a stride beyond one per transition."""
-        if sum(facts.strided for facts in self._facts) == sum(self._transitions):
-            return ()
-        names = []
-        for block, found in zip(
-            self._architecture.blocks, [*self._transitions, False], strict=True
-        ):
-            strided = [layer for layer in block.layers if layer.stride > 1]
-            names += [
-                f"a {layer.kernel}x{layer.kernel} stride-{layer.stride} layer in {block.name}"
-                for layer in (strided[:-1] if found else strided)
-            ]
-        return tuple(names)
-
-    @property
-    def _separable(self) -> int:
-        return sum(facts.separable for facts in self._facts) + sum(
-            a.ends_depthwise and b.starts_pointwise for a, b in pairwise(self._facts)
+    def structure(self) -> Structure:
+        strided = separable = dilated = depth = 0
+        was_depthwise = False
+        for chain in self._chains:
+            strided += chain.strided
+            separable += chain.separable + (was_depthwise and chain.starts_pointwise)
+            dilated += chain.dilated
+            depth += len(chain.layers)
+            was_depthwise = chain.ends_depthwise
+        blocks = self._architecture.blocks
+        missing = tuple(
+            block.name for block in blocks[:-1] if not _chain(_tail(block)).ends_in_transition
+        )
+        transitions = len(blocks) - 1 - len(missing)
+        return Structure(
+            transitions=transitions,
+            strays=() if strided == transitions else _strays(blocks, missing),
+            missing=missing,
+            output_cells=math.prod(_pooled(self._architecture, self.feature_map)),
+            separable=separable,
+            dilated=dilated,
+            depth=depth,
         )
 
 
@@ -842,22 +831,17 @@ def _tail(block: Block) -> tuple[Layer, ...]:
     return block.transition or block.units[-1].layers
 
 
-def analyze_macs(
-    architecture: Architecture, chains: list[tuple[Layer, ...]], facts: list[_Facts]
-) -> int:
-    """Multiply-adds, layer by layer where the map changes its size."""
-    _, height, width = architecture.input
-    total = 0
-    for chain, fact in zip(chains, facts, strict=True):
-        if fact.keeps_size:
-            total += fact.weights * height * width
-            continue
-        for layer in chain:
-            height, width = _convolved(layer, height), _convolved(layer, width)
-            total += _weights(layer) * height * width
-    gates = sum(_gate_weights(unit) for block in architecture.blocks for unit in block.units)
-    cells = math.prod(_pooled(architecture, (height, width)))
-    return total + gates + architecture.features * architecture.output.classes * cells
+def _strays(blocks: Sequence[Block], missing: Sequence[str]) -> tuple[str, ...]:
+    """Layers with a stride beyond one at the end of each block that is not in `missing`."""
+    names = []
+    for block in blocks:
+        strided = [layer for layer in block.layers if layer.stride > 1]
+        placed = block is not blocks[-1] and block.name not in missing
+        names += [
+            f"a {layer.kernel}x{layer.kernel} stride-{layer.stride} layer in {block.name}"
+            for layer in (strided[:-1] if placed else strided)
+        ]
+    return tuple(names)
 
 
 # ----------------------------------------------------------------------------- limits
@@ -931,6 +915,7 @@ class ReceptiveField(Limit):
             message = (
                 f"the receptive field must exceed {self.value}, but has no value: "
                 "a unit of the last map sees the whole image other than by global pooling"
+                + "".join(f" ({note})" for note in network.notes[:1])
             )
             return self._broken(None, message, self.value + 1)
         found = min(value for value in fields if value is not None)

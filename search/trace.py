@@ -240,11 +240,11 @@ class _Borders(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own is untyped
     """Follows the values that depend on the image through every operation."""
 
     def __init__(self, module: nn.Module, image: Tensor) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.path: list[str] = []
         size = tuple(image.shape[2:])
         self._builder = Builder([Node("input", "", (), (), image.shape[1], size)])
