@@ -22,7 +22,7 @@ import optuna
 import psutil
 import torch
 from optuna.trial import FrozenTrial, TrialState
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from constraints import Verdict, check
@@ -377,7 +377,7 @@ def _write_network(
         codegen.state_key(architecture, key): tensor.detach().contiguous()
         for key, tensor in network.state_dict().items()
     }
-    save_file(weights, bundle / "model.safetensors", metadata={"format": "pt"})
+    (bundle / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
     _write_onnx(bundle / "model.onnx", network, architecture.input)
 
 

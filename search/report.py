@@ -63,7 +63,8 @@ class Findings:
     @cached_property
     def predicted(self) -> NDArray[np.int64]:
         """(N,) classes."""
-        return self.logits.argmax(axis=1).astype(np.int64)
+        classes: NDArray[np.int64] = self.logits.argmax(axis=1)
+        return classes
 
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
