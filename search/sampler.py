@@ -131,7 +131,7 @@ class FeasibleSampler(BaseSampler):
     study goes on as if it had never stopped: there is nothing to reseed.
 
     Each trial gets the user attributes `candidate` (its hash, which claims it),
-    `proposals` and `rejected` (counts by rule).
+    `proposals`, how many of them were `accepted`, and `rejected` (counts by rule).
     """
 
     def __init__(
@@ -173,6 +173,7 @@ class FeasibleSampler(BaseSampler):
             draws.reject_duplicate(choices)
         scratch.write()
         self._set_attribute(study, trial, "proposals", draws.tally.proposed)
+        self._set_attribute(study, trial, "accepted", draws.tally.accepted)
         self._set_attribute(study, trial, "rejected", dict(draws.tally.rejected))
         return choices
 
