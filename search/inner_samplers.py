@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial
 from scipy.stats import qmc
 
 from search.draws import Draws
-from search.proposals import Choices, InfeasibleError
+from search.proposals import Acceptance, Choices, InfeasibleError
 
 Distributions = dict[str, BaseDistribution]
 Floats = NDArray[np.float64]
@@ -243,7 +243,10 @@ def _advance(study: Study) -> int:
 
 
 class ExhaustedError(InfeasibleError):
-    """The grid holds no further candidate."""
+    """Every point of the grid has been proposed."""
+
+    def __init__(self, acceptance: Acceptance) -> None:
+        super().__init__(acceptance, "the grid has no candidate left: each legal one has its trial")
 
 
 class FeasibleGrid(BaseSampler):

@@ -32,9 +32,10 @@ _WIDTH_FREE = frozenset(
 class InfeasibleError(RuntimeError):
     """No candidate was accepted within the budget of proposals: exit code 1."""
 
-    def __init__(self, acceptance: Acceptance) -> None:
+    def __init__(self, acceptance: Acceptance, message: str = "") -> None:
         super().__init__(
-            f"no candidate was accepted in {acceptance.proposed:,} proposals; "
+            message
+            or f"no candidate was accepted in {acceptance.proposed:,} proposals; "
             f"{acceptance.summary()}; widen [space] or relax [limits]"
         )
         self.acceptance = acceptance
