@@ -7,6 +7,7 @@ what varies between units of a kind is an argument, what does not is a number in
 from __future__ import annotations
 
 import json
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ def generate(
     }
     units = [unit for block in architecture.blocks for unit in block.units]
     return _environment().get_template("model.py.jinja").render(
-        title=title,
+        title="\n".join(textwrap.wrap(title, LINE_LENGTH - 4)),
         facts=facts,
         shape=", ".join(map(str, architecture.input)),
         outputs=architecture.output.classes,

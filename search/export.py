@@ -6,6 +6,7 @@ import csv
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import shutil
@@ -130,9 +131,9 @@ def export(
         )
         say("reading the test images")
         test = load_test(config.data)
-        # In full precision, as whoever runs the bundle will.
-        result = evaluate(trained.network, test, trained.normalization, device)
-        network = trained.network.cpu().float().eval()
+        # On the CPU in full precision, as the bundle is proved anywhere.
+        network = trained.network.cpu().eval()
+        result = evaluate(network, test, trained.normalization, torch.device("cpu"))
         verdict = check(candidate.architecture, config.rules)
         metrics = _metrics(study, config, trial, candidate, verdict, dataset, test, trained, result)
         metrics["hardware"] = _hardware(device)
@@ -384,8 +385,8 @@ def _write_network(
 def _facts(metrics: Mapping[str, Any]) -> list[str]:
     accuracy = metrics["accuracy"]
     return [
-        f"{metrics['parameters']:,} parameters, {metrics['macs']:,} multiply-adds for one image,",
-        f"a receptive field of {metrics['receptive_field']} pixels;",
+        f"{metrics['parameters']:,} parameters; {metrics['macs']:,} multiply-adds for one image; "
+        f"receptive field {metrics['receptive_field']} pixels.",
         f"{accuracy['test']:.2%} of {metrics['data']['test']:,} test images classified correctly.",
         "",
         'Weights: network.load_state_dict(safetensors.torch.load_file("model.safetensors")).',
@@ -426,7 +427,9 @@ def _write_log(path: Path, trial: FrozenTrial, trained: _Trained) -> None:
         writer = csv.DictWriter(file, fields, restval="", extrasaction="ignore")
         writer.writeheader()
         for run, records in runs:
-            writer.writerows({"run": run, **record} for record in records)
+            for record in records:
+                measured = {k: v for k, v in record.items() if v is not None and math.isfinite(v)}
+                writer.writerow({"run": run, **measured})
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

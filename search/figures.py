@@ -102,12 +102,14 @@ def figure_learning_curves(runs: Mapping[str, History], target: float | None = N
         _curve(loss, records, "train_loss", color=color, label=f"{name}, training")
         _curve(loss, records, "validation_loss", color=color, ls="--", label=f"{name}, validation")
     if target is not None:
+        low, high = accuracy.get_ylim()
+        accuracy.set_ylim(low, max(high, target + 0.1 * (target - low)))  # room for the label
         accuracy.axhline(target, color=INK, lw=1, ls=":")
         accuracy.annotate(
             f"target {target:.1%}", (0, target), (2, 3), xycoords=("axes fraction", "data"),
             textcoords="offset points", fontsize=8,
         )  # fmt: skip
-    accuracy.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1))
     accuracy.set(xlabel="epoch", title="Accuracy on validation images")
     loss.set(xlabel="epoch", title="Cross-entropy loss")
     loss.legend(fontsize=8)
@@ -139,7 +141,8 @@ def figure_confusion_matrix(matrix: NDArray[np.int64], classes: Sequence[str]) -
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     axes.set(xlabel="predicted class", ylabel="true class")
-    axes.set_xticks(range(count), classes, rotation=45, ha="right", rotation_mode="anchor")
+    slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(count), classes, **(slanted if len(max(classes, key=len)) > 3 else {}))
     axes.set_yticks(range(count), classes)
     if count <= 20:
         for row, column in np.argwhere(matrix > 0):
@@ -242,19 +245,25 @@ def figure_class_balance(counts: Mapping[str, Sequence[int]], classes: Sequence[
 
 @styled
 def figure_pixel_histogram(images: Pixels) -> Figure:
-    """How often each pixel value occurs, per color channel; dotted lines are the means."""
+    """How often pixel values occur, in bins of eight, per color channel; dotted: the means."""
     figure = canvas(2.1)
     axes = figure.subplots()
-    for channel, (name, color) in enumerate(
-        (("red", VERMILION), ("green", GREEN), ("blue", BLUE)), start=0
-    ):
-        values = np.bincount(images[..., channel].ravel(), minlength=256) / images[..., 0].size
-        axes.step(np.arange(256), values, where="mid", color=color, lw=1.2, label=name)
-        axes.axvline(float(images[..., channel].mean()), color=color, lw=1, ls=":")
-    axes.set(xlabel="pixel value", xlim=(-2, 257), ylim=(0, None), ylabel="share of pixels")
+    for name, color, values in _channels(images):
+        counts, edges = np.histogram(values, bins=32, range=(0, 256))
+        axes.stairs(counts / values.size, edges, color=color, lw=1.5, label=name)
+        axes.axvline(float(values.mean()), color=color, lw=1, ls=":")
+    axes.set(xlabel="pixel value", xlim=(0, 256), ylabel="share of pixels")
+    axes.set_xticks(range(0, 257, 32))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.legend(fontsize=8)
     return figure
+
+
+def _channels(images: Pixels) -> list[tuple[str, str, Pixels]]:
+    red, green, blue = (images[..., channel] for channel in range(3))
+    if np.array_equal(red, green) and np.array_equal(red, blue):
+        return [("gray", INK, red)]
+    return [("red", VERMILION, red), ("green", GREEN, green), ("blue", BLUE, blue)]
 
 
 @styled
@@ -333,7 +342,7 @@ def figure_history(
     axes.grid(axis="y")
     axes.set(xlabel="trial", ylabel="validation accuracy")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.legend(fontsize=8, loc="lower right")
     return figure
 
@@ -382,7 +391,7 @@ def figure_tradeoff(
         axes.set(xlabel=name)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
-    panels[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    panels[0].yaxis.set_major_formatter(PercentFormatter(1))
     panels[0].set_ylabel("validation accuracy")
     panels[-1].legend(fontsize=8, loc="lower right")
     return figure

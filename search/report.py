@@ -158,10 +158,15 @@ def _search_figures(findings: Findings) -> dict[str, Figure]:
     summary, config = findings.summary, findings.config
     stages = {
         "proposed": summary.proposed,
-        "accepted": summary.accepted,
+        "legal": summary.accepted,
+        "trained": _trained(summary),
         "completed": summary.states["complete"],
     }
-    measured = [trial for trial in summary.trials if trial.accuracy is not None]
+    measured = [
+        trial
+        for trial in summary.trials
+        if trial.state in ("complete", "pruned") and trial.accuracy is not None
+    ]
     completed = sorted(summary.best, key=lambda trial: trial.number)
     costs = {"parameters": "parameters", "MACs": "macs"}
     return {
@@ -179,6 +184,10 @@ def _search_figures(findings: Findings) -> dict[str, Figure]:
             {name: config.limits[key] for name, key in costs.items() if key in config.limits},
         ),
     }
+
+
+def _trained(summary: Summary) -> int:
+    return len(summary.trials) - summary.states["waiting"]
 
 
 def _balance(findings: Findings) -> dict[str, list[int]]:
@@ -255,7 +264,7 @@ def _markdown(findings: Findings, drawn: set[str]) -> str:
         drawn=drawn,
         verdicts=_verdicts(findings),
         layers=[_layer(row, findings.verdict) for row in findings.verdict.analysis.layers],
-        fields=[_field(row) for row in findings.verdict.analysis.layers if row.block != "O"],
+        fields=[_field(row) for row in _convolutions(findings.verdict)],
         balance=_balance(findings),
         channels=("red", "green", "blue"),
         augmentation=section,
@@ -265,13 +274,14 @@ def _markdown(findings: Findings, drawn: set[str]) -> str:
         classes=_class_rows(findings),
         leaders=[_leader(trial) for trial in findings.summary.best[:LEADERS]],
         mistakes_shown=min(MISTAKES, len(findings.mistakes)),
-        text=_text,
+        trained=_trained(findings.summary),
+        seconds=sum(trial.seconds or 0.0 for trial in findings.summary.trials),
     )
 
 
 def _text(value: str) -> str:
     """A name from outside as Markdown that shows these very characters."""
-    special = set("\\`*_{}[]<>()#+-.!|&~\n\r\t")
+    special = set("\\`*_[]<>|&~\n\r\t")
     return "".join(f"&#{ord(c)};" if c in special else c for c in value)
 
 
@@ -303,6 +313,11 @@ def _layer(row: LayerRow, verdict: Verdict) -> Sequence[str]:
         wording.percent(share, 1),
         wording.count(row.macs),
     )
+
+
+def _convolutions(verdict: Verdict) -> list[LayerRow]:
+    """Gates and classifier read the whole map: no receptive field is theirs."""
+    return [row for row in verdict.analysis.layers if row.block != "O" and row.kind != "gate"]
 
 
 def _field(row: LayerRow) -> Sequence[str]:
