@@ -55,7 +55,7 @@ def annotate(
     """Gives a trial that ran to its end its note and its pictures."""
     trial, architecture = finished.trial, finished.candidate.architecture
     if trial.number < NOTED or _leads(trial, finished.training.history[-1].accuracy):
-        save_note(trial, trial_note(trial.number, architecture, config.rules))
+        save_note(trial, trial_note(architecture, config.rules))
     with tempfile.TemporaryDirectory() as folder:
         for name, figure in _pictures(finished, config, dataset).items():
             path = Path(folder) / f"{name}.png"

@@ -119,9 +119,8 @@ def _answer(
 
 
 def _guarded(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    names = {name.lower() for name, _ in headers}
-    kept = [(name, value) for name, value in headers if name != "Access-Control-Allow-Origin"]
-    if "content-security-policy" not in names:
+    kept = [pair for pair in headers if not pair[0].lower().startswith("access-control-")]
+    if "content-security-policy" not in {name.lower() for name, _ in kept}:
         kept.append(("Content-Security-Policy", INERT))
     return [*kept, *_HEADERS]
 

@@ -18,7 +18,6 @@ def study_note(summary: Summary, study_id: int, now: datetime) -> str:
     """Objective, limits, road to the target, leaderboard with links, funnel."""
     return "\n\n".join(
         [
-            f"# {summary.name}",
             _objective(summary),
             "## Leaderboard",
             _leaderboard(summary.best[:LEADERS], study_id),
@@ -31,12 +30,11 @@ def study_note(summary: Summary, study_id: int, now: datetime) -> str:
     )
 
 
-def trial_note(number: int, architecture: Architecture, limits: Limits) -> str:
+def trial_note(architecture: Architecture, limits: Limits) -> str:
     """Verdict per rule, the architecture at a glance, the receptive-field table."""
     verdict = check(architecture, limits)
     return "\n\n".join(
         [
-            f"# Trial {number}",
             "```\n" + wording.glance(architecture).replace("  ", "\n") + "\n```",
             "## Verdict",
             _verdict(verdict, limits),
@@ -89,7 +87,8 @@ def _funnel(summary: Summary) -> str:
     stages = {
         "proposed": summary.proposed,
         **{f"✗ {wording.rule(rule)}": count for rule, count in summary.rejected.items()},
-        "✓ accepted, became trials": summary.accepted,
+        "✓ accepted": summary.accepted,
+        "trials": len(summary.trials),
         "pruned": summary.states["pruned"],
         "completed": summary.states["complete"],
     }
@@ -97,7 +96,10 @@ def _funnel(summary: Summary) -> str:
         (name, wording.count(number), "█" * round(BAR * number / summary.proposed))
         for name, number in stages.items()
     )
-    note = "A proposal that breaks several rules counts under each; none of them was trained."
+    note = (
+        "Rejected proposals cost no training; one that breaks several rules counts under each. "
+        "A sampler may compare several accepted ones before it makes a trial of one."
+    )
     return f"{_table(('', 'count', ' '), rows, left=(0, 2))}\n\n{note}"
 
 
@@ -119,23 +121,28 @@ def _verdict(verdict: Verdict, limits: Limits) -> str:
     return _table(("", "rule", "found"), rows, left=(0, 1))
 
 
-def _layers(layers: Iterable[LayerRow]) -> str:
-    rows = (
-        (
-            layer.block,
-            layer.name,
-            *(str(value[0]) for value in (layer.window.kernel, layer.window.stride)),
-            str(layer.window.dilation[0]),
-            *(str(value[0]) for value in (layer.n_in, layer.n_out, layer.r_in, layer.r_out)),
-            str(layer.j_out[0]),
-            wording.count(layer.parameters),
-        )
-        for layer in layers
-    )
+def _layers(layers: Sequence[LayerRow]) -> str:
     titles = ("", "op", "k", "s", "d", "Nin", "Nout", "Rin", "Rout", "Jout", "params")
+    blocks = ["", *(layer.block for layer in layers)]
+    rows = (
+        ("" if layer.block == before else layer.block, layer.name, *_numbers(layer))
+        for layer, before in zip(layers, blocks, strict=False)
+    )
     return _table(titles, rows, left=(0, 1))
 
 
+def _numbers(layer: LayerRow) -> Iterable[str]:
+    """An `Architecture` is square: one axis stands for both."""
+    window = layer.window
+    sizes = (window.kernel, window.stride, window.dilation, layer.n_in, layer.n_out)
+    for values in (*sizes, layer.r_in, layer.r_out, layer.j_out):
+        yield "–" if values[0] is None else str(values[0])
+    yield wording.count(layer.parameters)
+
+
 def _table(titles: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = (0,)) -> str:
+    """A table; the dashboard draws cells without space between them, so a space is written."""
     rule = (":--" if index in left else "--:" for index in range(len(titles)))
-    return "\n".join("| " + " | ".join(row) + " |" for row in (titles, tuple(rule), *rows))
+    spaced = [" | &ensp;".join(row) for row in (titles, *rows)]
+    lines = [spaced[0], " | ".join(rule), *spaced[1:]]
+    return "\n".join(f"| {line} |" for line in lines)

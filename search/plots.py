@@ -54,10 +54,10 @@ def rejections(summary: Summary) -> go.Figure:
     bars = go.Bar(x=counts, y=names, orientation="h", marker={"color": VERMILION}, text=counts)
     figure = go.Figure(bars, layout=_LAYOUT)
     figure.update_traces(texttemplate="%{x:,}", textposition="auto", hoverinfo="skip")
-    figure.update_xaxes(title="rejected proposals", gridcolor="#E4E4E4", rangemode="tozero")
-    figure.update_yaxes(autorange="reversed", automargin=True, ticksuffix="  ")
     accepted = f"{summary.accepted:,} of {summary.proposed:,} proposals accepted"
-    figure.update_layout(title=f"Rejections by rule ({accepted})")
+    figure.update_xaxes(title=accepted, gridcolor="#E4E4E4", rangemode="tozero")
+    figure.update_yaxes(autorange="reversed", automargin=True, ticksuffix="  ")
+    figure.update_layout(title="Rejections by rule")
     return figure
 
 
@@ -102,4 +102,4 @@ def _shade(figure: go.Figure, summary: Summary, cost: str, costs: Sequence[int])
 def _target(figure: go.Figure, target: float) -> None:
     line = {"color": INK, "width": 1, "dash": "dot"}
     label = f"target {wording.percent(target)}"
-    figure.add_hline(y=target, line=line, annotation_text=label, annotation_position="top left")
+    figure.add_hline(y=target, line=line, annotation_text=label, annotation_position="bottom left")

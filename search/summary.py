@@ -69,14 +69,16 @@ class Progress:
 class Summary:
     """A study at one moment.
 
-    `rejected` counts rejected proposals by rule (one proposal may break several), `proposed`
-    all proposals.  `road` is the best accuracy after each completed trial.
+    `proposed` counts all proposals, `accepted` those that kept every rule (a sampler that
+    compares several makes a trial of one), `rejected` the others by rule (one may break
+    several).  `road` is the best accuracy after each completed trial.
     """
 
     name: str
     config: StudyConfig
     trials: tuple[Progress, ...]
     proposed: int
+    accepted: int
     rejected: dict[str, int]
     road: tuple[float, ...]
     started: datetime | None
@@ -100,11 +102,6 @@ class Summary:
     @property
     def finished(self) -> int:
         return self.states["complete"] + self.states["pruned"] + self.states["fail"]
-
-    @property
-    def accepted(self) -> int:
-        """Proposals that kept every rule: those that became trials."""
-        return sum(trial.proposals is not None for trial in self.trials)
 
     @property
     def met(self) -> bool:
@@ -151,6 +148,7 @@ def summarize(study: Study, config: StudyConfig | None = None) -> Summary:
         config=config,
         trials=tuple(Progress.of(trial, now) for trial in trials),
         proposed=sum(a.get("proposals", 0) for a in attributes),
+        accepted=sum(a.get("accepted", 1) for a in attributes if "proposals" in a),
         rejected=_rejected(attributes),
         road=_road(trials),
         started=min((t.datetime_start for t in trials if t.datetime_start), default=None),

@@ -31,7 +31,7 @@ def config(name: str = "demo", **study: Any) -> StudyConfig:
         "dilation": [1, 2],
         "residual": [False, True],
     }
-    training = {"epochs": 16, "learning_rate": {"low": 0.05, "high": 1.0, "log": True}}
+    training = {"epochs": 16, "learning_rate": {"low": 0.02, "high": 0.2, "log": True}}
     section = {"name": name, "target": 0.85, "trials": 40, **study}
     return parse({"study": section, "space": {"block": block}, "training": training}, "test")
 
