@@ -18,7 +18,7 @@ from constraints import Limits
 from search import config as configuration
 from search import data, terminal, wording
 from search.config import DEFAULT_LIMITS, ConfigError, StudyConfig
-from search.proposals import Acceptance, estimate, propose
+from search.proposals import Acceptance, InfeasibleError, estimate, propose
 from search.storage import (
     artifact_store,
     create_or_resume,
@@ -79,27 +79,39 @@ def launch(
             per_gpu=per_gpu,
             tick=tick,
         )
-    view.finish(ending.reason, f"run_study.py {_next(study, ending.code)}")
+    view.finish(ending.reason, f"run_study.py {_next(name, ending.code)}")
     refresher.tick(view.summary, at_once=True)
     return ending.code
 
 
 def _estimate(config: StudyConfig, shape: tuple[int, int, int], classes: int) -> None:
-    acceptance = estimate(config, shape, classes, ESTIMATED, random.Random(config.study.seed))
-    if acceptance.share >= RARE:
+    """Says how much the checker accepts.
+
+    Raises:
+        InfeasibleError: it accepts nothing within the budget of proposals; no study is made.
+    """
+    rng = random.Random(config.study.seed)
+    acceptance = estimate(config, shape, classes, ESTIMATED, rng)
+    if not acceptance.accepted:
+        for proposal, _ in zip(
+            propose(config, shape, classes, rng), range(config.study.proposals), strict=False
+        ):
+            acceptance.add(proposal)
+            if proposal.accepted:
+                break
+        else:
+            raise InfeasibleError(acceptance)
+    if acceptance.share < RARE:
+        terminal.note(f"warning: hardly a proposal is accepted; {acceptance.summary()}")
+    else:
         terminal.note(
             f"of {acceptance.proposed:,} random proposals the checker accepts "
             f"{wording.percent(acceptance.share)}"
         )
-    else:
-        terminal.note(f"warning: hardly a proposal is accepted; {acceptance.summary()}")
 
 
-def _next(study: optuna.Study, code: int) -> str:
-    name = study.study_name
-    if code == 0:
-        return f"export {name}"
-    return f"status {name}"
+def _next(name: str, code: int) -> str:
+    return f"export {name}" if code == 0 else f"status {name}"
 
 
 def worker(name: str, overrides: Sequence[str], storage: str | None, *, device: str) -> int:
@@ -249,17 +261,20 @@ def export(
 ) -> int:
     """Writes the bundle of a study's winner."""
     from search.export import export as write_bundle
+    from search.training import choose_device
 
     study, config, url = _open(name, storage)
     config = configuration.overridden(config, overrides)
+    runs = run_directory(url, study.study_name)
     bundle = write_bundle(
         study,
         config,
-        runs=run_directory(url, study.study_name),
-        trial=trial,
         out=out or EXPORTS / study.study_name,
+        runs=runs,
+        cache=runs.parent.parent / "augmented",
+        device=choose_device(device),
+        trial=trial,
         retrain=retrain,
-        device=device,
         progress=terminal.note,
     )
     terminal.show(str(bundle / "README.md"))
@@ -272,7 +287,7 @@ def verify(bundle: Path, root: Path | None, *, as_json: bool) -> int:
 
     findings = prove(bundle, root)
     _show_findings(findings, as_json=as_json)
-    return 0 if all(finding.ok for finding in findings) else 1
+    return 1 if any(finding.ok is False for finding in findings) else 0
 
 
 def doctor(
@@ -291,7 +306,8 @@ def _show_findings(findings: Sequence[Any], *, as_json: bool) -> None:
         _print_json([dataclasses.asdict(finding) for finding in findings])
         return
     for finding in findings:
-        terminal.show(f"{'✓' if finding.ok else '✗'} {finding.name}: {finding.detail}")
+        mark = {True: "✓", False: "✗", None: "–"}[finding.ok]
+        terminal.show(f"{mark} {finding.name}: {finding.detail}")
         if not finding.ok and getattr(finding, "mend", ""):
             terminal.show(f"  try: {finding.mend}")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -287,12 +288,20 @@ def load(path: Path, overrides: Iterable[str] = ()) -> StudyConfig:
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is not a text file") from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: {error}") from None
+        raise ConfigError(f"{path}: {error}{_quoted(path, str(error))}") from None
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     for override in overrides:
         _apply(raw, override)
     return parse(raw, str(path))
+
+
+def _quoted(path: Path, message: str) -> str:
+    """The line of the file that a TOML error is about, since it names only the number."""
+    lines = path.read_text(encoding="utf-8").rstrip().splitlines()
+    number = re.search(r"at line (\d+)", message)
+    index = int(number[1]) - 1 if number else len(lines) - 1
+    return f": {lines[index].strip()}" if 0 <= index < len(lines) else ""
 
 
 def parse(raw: Mapping[str, Any], origin: str) -> StudyConfig:

@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from run_study import run
+from tests.conftest import STUDIES
+
+ROOT = STUDIES.parent
+FACTORY = """
+import torch
+
+def network():
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.AdaptiveAvgPool2d(1))
+
+def number():
+    return 3
+
+def broken():
+    raise RuntimeError("no such weights")
+"""
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory of its own, with the study files and nothing else."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("STUDY_STORAGE", raising=False)
+    (tmp_path / "studies").mkdir()
+    for file in STUDIES.glob("*"):
+        if file.suffix in (".toml", ".json"):
+            shutil.copy(file, tmp_path / "studies")
+    (tmp_path / "factory.py").write_text(FACTORY)
+    (tmp_path / "broken.py").write_text("import nothing_of_that_name")
+    (tmp_path / "text.db").write_text("this is no database, but long enough to be looked into")
+    return tmp_path
+
+
+def _files(folder: Path) -> set[Path]:
+    caches = {"__pycache__", ".pytest_cache"}
+    return {p for p in folder.rglob("*") if not caches & set(p.parts)}
+
+
+QUICK = "studies/quickstart.toml"
+# What is asked, and what the one line of answer must name.
+BAD_INPUT = {
+    "unknown command": (["lunch", QUICK], "lunch"),
+    "unknown option": (["launch", QUICK, "--wrkers", "2"], "--wrkers"),
+    "missing file": (["launch", "studies/none.toml"], "none.toml"),
+    "directory": (["launch", "studies"], "directory"),
+    "unknown key": (["launch", QUICK, "--set", "space.C2.widht=8"], "did you mean width?"),
+    "no value": (["launch", QUICK, "--set", "space.C2.width"], "section.key=value"),
+    "trials 0": (["launch", QUICK, "--trials", "0"], "--trials"),
+    "workers 0": (["launch", QUICK, "--workers", "0"], "--workers"),
+    "epochs": (["launch", QUICK, "--set", "training.epochs=0"], "training.epochs"),
+    "nan": (["launch", QUICK, "--set", "training.learning_rate=nan"], "training.learning_rate"),
+    "name": (["launch", QUICK, "--set", "study.name=../up"], "study.name"),
+    "long name": (["launch", QUICK, "--set", f"study.name={'x' * 600}"], "study.name"),
+    "status of a path": (["status", "../up"], "../up"),
+    "status of nothing": (["status", "nothing"], "nothing"),
+    "no URL": (["launch", QUICK, "--storage", "studies.db"], "storage"),
+    "unknown database": (["launch", QUICK, "--storage", "oracle://x/y"], "oracle"),
+    "missing folder": (["launch", QUICK, "--storage", "sqlite:///none/a.db"], "none"),
+    "password": (["launch", QUICK, "--storage", "postgresql://a:secret@h/d"], "password"),
+    "export of nothing": (["export", "quickstart"], "quickstart"),
+    "verify of nothing": (["verify", "exports/none"], "none"),
+    "check of nothing": (["check", "none.json"], "none.json"),
+    "check of a folder": (["check", "studies"], "studies"),
+    "check of a text": (["check", "factory.py"], "factory.py"),
+    "check of no factory": (["check", "factory.py:nothing"], "nothing"),
+    "check of a number": (["check", "factory.py:number"], "nn.Module"),
+    "check of a failure": (["check", "factory.py:broken"], "no such weights"),
+    "check of a broken file": (["check", "broken.py:network"], "nothing_of_that_name"),
+    "check of no module": (["check", "nothing_there.at_all:network"], "nothing_there"),
+    "input": (["check", "factory.py:network", "--input", "3,x"], "--input"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_gives_one_line_and_exit_2(
+    case: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, words = BAD_INPUT[case]
+    before = _files(place)
+    assert run(arguments) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    lines = [line for line in output.err.splitlines() if line.startswith("run_study: ")]
+    assert len(lines) == 1
+    assert words in lines[0]
+    assert "secret" not in output.err
+    assert _files(place) == before
+
+
+def test_missing_data_is_exit_3_and_makes_no_study(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = _files(place)
+    arguments = ["launch", "studies/cifar10.toml", "--set", "data.kind=imagefolder"]
+    assert run([*arguments, "--set", "data.root=images"]) == 3
+    assert "data.root=DIR" in capsys.readouterr().err
+    assert _files(place) == before
+
+
+def test_a_file_that_is_no_database_is_left_alone(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (place / "text.db").read_bytes()
+    assert run(["launch", QUICK, "--storage", "sqlite:///text.db"]) in (2, 3)
+    assert "text.db" in capsys.readouterr().err
+    assert (place / "text.db").read_bytes() == before
+
+
+def test_the_baseline_breaks_one_rule(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["check", "studies/baseline.json", "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert (document["parameters"], document["macs"]) == (186_570, 23_143_552)
+    assert document["receptive_field"] == {"height": 61, "width": 61}
+    assert [violation["rule"] for violation in document["violations"]] == ["downsampling"]
+    assert len(document["layers"]) == 15
+    assert {"name", "kind", "n_in", "r_out", "j_out", "parameters"} <= set(document["layers"][0])
+
+
+def test_check_takes_any_module(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["check", "factory.py:network", "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["parameters"] == 8 * 27 + 8
+    assert document["receptive_field"] == {"height": 3, "width": 3}
+
+
+def test_check_takes_the_limits_of_a_study(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = place / "mine.toml"
+    study.write_text('[study]\nname = "mine"\n[limits]\ndownsampling = 2\n')
+    run(["check", "studies/baseline.json", "--limits", str(study), "--json"])
+    rules = [v["rule"] for v in json.loads(capsys.readouterr().out)["violations"]]
+    assert "parameters" not in rules
+
+
+def test_sample_counts_what_it_rejects(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["sample", QUICK, "-n", "300", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["proposed"] == 300
+    assert document["accepted"] == len(document["candidates"]) > 0
+    assert document["accepted"] + sum(document["rejected"].values()) >= 300
+
+
+def test_infeasible_limits_are_exit_1_and_make_no_study(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = _files(place)
+    arguments = ["launch", QUICK, "--set", "limits.parameters=100"]
+    assert run([*arguments, "--set", "study.proposals=300"]) == 1
+    output = capsys.readouterr().err
+    assert "parameters rejects 100.0%" in output
+    assert _files(place) == before
+
+
+def test_doctor_names_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["doctor", "studies/cifar10.toml", "--json"]) == 3
+    findings = {f["name"]: f for f in json.loads(capsys.readouterr().out)}
+    assert findings["device"]["ok"]
+    assert not findings["data"]["ok"]
+    assert "--set data.root" in findings["data"]["mend"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["launch", "worker", "status", "sample", "check", "dashboard", "export", "verify", "doctor"],
+)
+def test_help_of_every_command_has_an_example(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([command, "--help"]) == 0
+    assert f"run_study.py {command}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_main_job(place: Path) -> None:
+    """Study file, candidates, trials, target, status, export and verify, as processes."""
+
+    def call(*arguments: str, code: int = 0) -> str:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [sys.executable, "-m", "run_study", *arguments],
+            cwd=place,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == code, done.stderr
+        return done.stdout
+
+    changes = ["--set", "study.target=0.8", "--set", "training.epochs=4"]
+    call("launch", QUICK, *changes)
+    report = json.loads(call("status", "quickstart", "--json"))
+    assert report["target_met"]
+    assert report["best"]["accuracy"] >= 0.8
+    assert report["best"]["parameters"] < 200_000
+    assert report["best"]["receptive_field"] > 44
+    number = report["best"]["number"]
+    verdict = json.loads(call("check", f"quickstart:{number}", "--json"))
+    assert verdict["accepted"]
+    assert verdict["parameters"] == report["best"]["parameters"]
+    call("launch", QUICK, *changes)  # met already: nothing is trained again
+    assert json.loads(call("status", "quickstart", "--json"))["trials"] == report["trials"]
+    call("export", "quickstart", "--out", "bundle", "--no-retrain")
+    call("verify", "bundle")
+    call("export", "quickstart", "--out", "bundle", code=2)
