@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import psutil
 
 import constraints
 from constraints import Limits
@@ -136,7 +137,8 @@ def worker(name: str, overrides: Sequence[str], storage: str | None, *, device: 
             dataset,
             choose_device(device),
             runs=runs,
-            cache=runs.parent.parent / "augmented",
+            cache=augmented_directory(runs),
+            processes=psutil.cpu_count() or 1,
             stop=stop,
             finished=partial(annotate, config=config, dataset=dataset, store=store),
         )
@@ -144,6 +146,11 @@ def worker(name: str, overrides: Sequence[str], storage: str | None, *, device: 
     ending = work(study, config, make_objective)
     terminal.note(ending.reason)
     return ending.code
+
+
+def augmented_directory(runs: Path) -> Path:
+    """Where all studies of one place share their augmented epochs."""
+    return runs.parent.parent / "augmented"
 
 
 def status(name: str, storage: str | None, *, as_json: bool) -> int:
@@ -260,23 +267,25 @@ def export(
     device: str,
 ) -> int:
     """Writes the bundle of a study's winner."""
+    from search.export import Places
     from search.export import export as write_bundle
     from search.training import choose_device
 
     study, config, url = _open(name, storage)
-    config = configuration.overridden(config, overrides)
     runs = run_directory(url, study.study_name)
-    bundle = write_bundle(
+    bundle = out or EXPORTS / study.study_name
+    write_bundle(
         study,
-        config,
-        out=out or EXPORTS / study.study_name,
-        runs=runs,
-        cache=runs.parent.parent / "augmented",
-        device=choose_device(device),
-        trial=trial,
+        configuration.overridden(config, overrides),
+        bundle,
+        Places(runs, augmented_directory(runs)),
+        choose_device(device),
+        number=trial,
         retrain=retrain,
-        progress=terminal.note,
+        processes=psutil.cpu_count() or 1,
+        say=terminal.note,
     )
+    terminal.note(f"next: run_study.py verify {bundle}")
     terminal.show(str(bundle / "README.md"))
     return 0
 

@@ -35,7 +35,13 @@ from search.objective import Objective
 from search.report import Findings, importances, write_report
 from search.storage import CheckpointError, checkpoint_path, load_checkpoint
 from search.summary import summarize
-from search.training import Evaluation, Normalization, describe_device, evaluate
+from search.training import (
+    Evaluation,
+    Normalization,
+    Training,
+    describe_device,
+    evaluate,
+)
 from space import Architecture, ArchitectureError
 
 ONNX_OPSET = 20
@@ -45,15 +51,7 @@ PACKAGES = (
     "safetensors", "scikit-learn",
 )  # fmt: skip
 
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where a study keeps its checkpoints (`runs`) and its augmented epochs (`cache`)."""
-
-    runs: Path
-    cache: Path
+Progress = Callable[[str], None]
 
 
 def choose(study: optuna.Study, number: int | None = None) -> FrozenTrial:
@@ -99,60 +97,70 @@ def candidate_of(trial: FrozenTrial) -> Candidate:
 def export(
     study: optuna.Study,
     config: StudyConfig,
-    out: Path,
-    places: Places,
-    device: torch.device,
     *,
-    number: int | None = None,
+    out: Path,
+    runs: Path,
+    cache: Path,
+    device: torch.device,
+    trial: int | None = None,
     retrain: bool = True,
     processes: int = 1,
-    say: Say = lambda _: None,
-) -> dict[str, Any]:
-    """Writes the bundle of trial `number`, or of the best, to the new directory `out`.
+    progress: Progress = lambda _: None,
+) -> Path:
+    """Writes the bundle of trial number `trial`, or of the best, to the new directory `out`.
 
     With `retrain` the candidate is trained again, by the trial's recipe and seed, on
     training and validation images together; else the trial's own weights are exported, or
     trained again as in the trial where they are gone.  Then the test images are read, once.
-    `out` comes to be complete, or not at all.  `say` gets a line about each step.
+    `out`, which is returned, comes to be complete or not at all.
 
-    Returns what `metrics.json` holds.
+    `runs` keeps the study's checkpoints, `cache` its augmented epochs; `processes` make
+    those.  `progress` gets a line about each step.
 
     Raises:
         ConfigError: nothing to export, or `out` cannot be made.
         MachineError: the data is not there.
     """
-    trial = choose(study, number)
-    candidate = candidate_of(trial)
+    chosen = choose(study, trial)
+    candidate = candidate_of(chosen)
     with _made_at_once(out) as bundle:
         dataset = load(config.data)
         _require_fit(candidate.architecture, dataset)
-        trained = _trained(
-            config, trial, candidate, dataset, places, device, retrain, processes, say
+        objective = Objective(
+            config,
+            dataset.joined() if retrain else dataset,
+            device,
+            runs=runs,
+            cache=cache,
+            processes=processes,
         )
-        say("reading the test images")
+        train = _retrained if retrain else _as_in_trial
+        trained = train(objective, chosen, candidate, progress)
+        progress("reading the test images")
         test = load_test(config.data)
         # On the CPU in full precision, as the bundle is proved anywhere.
         network = trained.network.cpu().eval()
         result = evaluate(network, test, trained.normalization, torch.device("cpu"))
         verdict = check(candidate.architecture, config.rules)
-        metrics = _metrics(study, config, trial, candidate, verdict, dataset, test, trained, result)
+        metrics = _metrics(
+            study, config, chosen, candidate, verdict, dataset, test, trained, result
+        )
         metrics["hardware"] = _hardware(device)
-        say("writing code, weights and ONNX")
+        progress(f"test accuracy {wording.percent(result.accuracy)}; writing the bundle")
         _write_network(bundle, candidate.architecture, network, metrics, trained.normalization)
         _write_json(bundle / "architecture.json", candidate.architecture.to_json())
         (bundle / "study.toml").write_text(config.to_toml(), encoding="utf-8")
-        _write_log(bundle / "training_log.csv", trial, trained)
-        say("drawing the report")
+        _write_log(bundle / "training_log.csv", chosen, trained)
         write_report(
             Findings(
                 config=config,
-                number=trial.number,
+                number=chosen.number,
                 candidate=candidate,
                 verdict=verdict,
                 dataset=dataset,
                 test=test,
                 logits=result.logits,
-                history=trial.user_attrs.get("history", []),
+                history=chosen.user_attrs.get("history", []),
                 retraining=trained.history,
                 summary=summarize(study, config),
                 importance=importances(study),
@@ -162,7 +170,7 @@ def export(
         )
         metrics["files"] = _digests(bundle)
         _write_json(bundle / "metrics.json", metrics)
-    return metrics
+    return out
 
 
 # --------------------------------------------------------------------------- training
@@ -172,57 +180,52 @@ def export(
 class _Trained:
     network: nn.Module
     normalization: Normalization
-    seed: int
     history: list[dict[str, Any]]  # of a retraining; empty for the trial's own weights
     retrained: bool
 
 
-def _trained(
-    config: StudyConfig,
-    trial: FrozenTrial,
-    candidate: Candidate,
-    dataset: Dataset,
-    places: Places,
-    device: torch.device,
-    retrain: bool,
-    processes: int,
-    say: Say,
+def _retrained(
+    objective: Objective, trial: FrozenTrial, candidate: Candidate, progress: Progress
 ) -> _Trained:
-    data = dataset.joined() if retrain else dataset
-    normalization = Normalization(data.mean, data.std)
-    seed = config.study.seed + candidate.recipe.repeat
-    if not retrain:
-        kept = _kept(places.runs, trial, candidate.architecture, say)
-        if kept is not None:
-            return _Trained(kept.to(device), normalization, seed, [], False)
-    objective = Objective(
-        config, data, device, runs=places.runs, cache=places.cache, processes=processes
-    )
     training = objective.training(candidate)
-    # A trial ends at the target; without retraining its weights are those of that epoch.
-    done = len(trial.user_attrs.get("history", ()))
-    epochs = candidate.recipe.epochs if retrain else done
-    for _ in range(epochs):
-        record = training.run_epoch()
-        loss = f"loss {record.train_loss:.4f}, {wording.duration(record.seconds)}"
-        say(f"training trial {trial.number}'s network: epoch {record.epoch} of {epochs}, {loss}")
-    history = [asdict(record) for record in training.history] if retrain else []
-    return _Trained(training.evaluated, normalization, seed, history, retrain)
+    _train(training, candidate.recipe.epochs, f"retraining trial {trial.number}", progress)
+    history = [asdict(record) for record in training.history]
+    return _Trained(training.evaluated, objective.normalization, history, retrained=True)
 
 
-def _kept(runs: Path, trial: FrozenTrial, architecture: Architecture, say: Say) -> nn.Module | None:
-    """The network with the weights that the trial left, if they are still there."""
+def _as_in_trial(
+    objective: Objective, trial: FrozenTrial, candidate: Candidate, progress: Progress
+) -> _Trained:
+    """The weights that the trial left, or what the same training makes again."""
+    network = _kept(checkpoint_path(objective.runs, trial), candidate.architecture, progress)
+    if network is None:
+        training = objective.training(candidate)
+        # A trial ends where it meets the target, maybe before its last epoch.
+        epochs = len(trial.user_attrs.get("history", ())) or candidate.recipe.epochs
+        _train(training, epochs, f"training trial {trial.number} again", progress)
+        network = training.evaluated
+    return _Trained(network, objective.normalization, [], retrained=False)
+
+
+def _kept(path: Path, architecture: Architecture, progress: Progress) -> nn.Module | None:
     try:
-        state = load_checkpoint(checkpoint_path(runs, trial))
+        state = load_checkpoint(path)
     except CheckpointError as error:
-        say(f"training again: {error}")
+        progress(str(error))
         return None
     if state is None:
-        say(f"training again: trial {trial.number} left no weights here")
+        progress(f"{path}: the trial's weights are not here")
         return None
     network = build(architecture)
     network.load_state_dict(state["network"])
     return network
+
+
+def _train(training: Training, epochs: int, what: str, progress: Progress) -> None:
+    while training.epoch < epochs:
+        record = training.run_epoch()
+        spent = wording.duration(record.seconds)
+        progress(f"{what}: epoch {record.epoch}/{epochs}, loss {record.train_loss:.4f}, {spent}")
 
 
 def _require_fit(architecture: Architecture, dataset: Dataset) -> None:
@@ -295,7 +298,7 @@ def _metrics(
             "study": config.study.seed,
             "data": config.data.seed,
             "augmentation": config.augmentation.seed,
-            "training": trained.seed,
+            "repeat": candidate.recipe.repeat,
         },
         "versions": {
             "python": platform.python_version(),

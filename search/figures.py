@@ -141,8 +141,11 @@ def figure_confusion_matrix(matrix: NDArray[np.int64], classes: Sequence[str]) -
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     axes.set(xlabel="predicted class", ylabel="true class")
-    slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-    axes.set_xticks(range(count), classes, **(slanted if len(max(classes, key=len)) > 3 else {}))
+    axes.set_xticks(range(count), classes)
+    if max(map(len, classes)) > 3:
+        axes.tick_params(axis="x", rotation=45)
+        for label in axes.get_xticklabels():
+            label.set(ha="right", rotation_mode="anchor")
     axes.set_yticks(range(count), classes)
     if count <= 20:
         for row, column in np.argwhere(matrix > 0):

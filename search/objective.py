@@ -74,10 +74,10 @@ class Objective:
         self._config = config
         self._dataset = dataset
         self._device = device
-        self._runs = runs
+        self.runs = runs
         self._stop = stop
         self._finished = finished
-        self._normalization = Normalization(dataset.mean, dataset.std)
+        self.normalization = Normalization(dataset.mean, dataset.std)
 
         self._cache = cache
         self._processes = processes
@@ -98,7 +98,7 @@ class Objective:
         candidate = _fitted(candidate, trial.user_attrs.get(BATCH_DIVISOR, 1))
         macs = self._describe(trial, candidate)
         training = self.training(candidate)
-        path = checkpoint_path(self._runs, trial)
+        path = checkpoint_path(self.runs, trial)
         self._resume(trial, training, path)
         try:
             self._run(trial, training, path)
@@ -125,7 +125,7 @@ class Objective:
             candidate.recipe,
             self._epochs(candidate.recipe.augmentation_strength),
             self._dataset.train.labels,
-            self._normalization,
+            self.normalization,
             validation=self._dataset.validation if len(self._dataset.validation) else None,
             device=self._device,
             bfloat16=use_bfloat16(self._device, self._config.training.precision),
