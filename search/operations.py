@@ -50,11 +50,18 @@ class Value:
 
 @dataclass
 class Builder:
-    """The graph so far.  `grids` maps nodes of adaptive pooling to what they pool."""
+    """The graph so far.
+
+    `grids` maps nodes of adaptive pooling to what they pool, `parts` concatenated channels
+    to what they were: the value as it came out, the dimension, each part and its channels.
+    """
 
     nodes: list[Node]
     notes: list[str] = field(default_factory=list)
     grids: dict[int, int] = field(default_factory=dict)
+    parts: dict[int, tuple[Value, int, list[tuple[Value | None, int]]]] = field(
+        default_factory=dict
+    )
     _whole: set[int] = field(default_factory=set)
 
     @property
@@ -138,7 +145,7 @@ class Call:
                 max(1, math.prod(self.shape) // math.prod(size)),
                 tuple(size),
                 window,
-                macs=self.macs,
+                macs=self.macs if kind else 0,
             )
         )
         return Value(index, tuple(dims))
@@ -173,11 +180,27 @@ def _handles(*names: str) -> Callable[[_H], _H]:
     "log_sigmoid_forward", "rrelu_with_noise_functional", "native_dropout", "fill",
     # Statistics over space are global averages, which do not count.
     "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training",
-    "native_group_norm", "native_layer_norm", "_fused_rms_norm",
+    "native_group_norm",
 )  # fmt: skip
 def elementwise(call: Call) -> Value:
     """Also the handler of everything tagged `pointwise`."""
     return _join(call, list(call.values()), call.shape)
+
+
+@_handles("native_layer_norm", "_fused_rms_norm")
+def _layer_norm(call: Call) -> Value:
+    """Statistics over space do not count, but channels are mixed in each position."""
+    value = call.value("input")
+    return _mixed(call, value, value.dims)
+
+
+@_handles("glu")
+def _gate(call: Call) -> Value:
+    value = call.value("self")
+    if moving(value.dims[call["dim"]]):
+        raise LayoutError("it multiplies one half of the positions by the other")
+    new = _resized(value, call["dim"] % len(value.dims), channels(call.shape[call["dim"]]))
+    return _mixed(call, value, new.dims)
 
 
 @_handles("copy")
@@ -341,7 +364,9 @@ def _permute(call: Call) -> Value:
     else:
         a, b = (call["dim0"], call["dim1"]) if call.name == "transpose" else (0, -1)
         order[a], order[b] = order[b], order[a]
-    return Value(value.node, tuple(value.dims[dim] for dim in order))
+    dims = tuple(value.dims[dim] for dim in order)
+    whole, _, _ = call.builder.parts.get(value.node, (value, 0, []))
+    return Value(value.node, dims) if value == whole else _mixed(call, value, dims)
 
 
 @_handles("expand")
@@ -366,7 +391,7 @@ def _shuffle(call: Call) -> Value:
     value = call.value("self")
     *batch, c, h, w = value.dims
     if "channel" in call.name:
-        return value
+        return _mixed(call, value, value.dims)
     if call.name == "pixel_shuffle":
         r = call["upscale_factor"]
         (outer, down, right), rows, columns = reshape((c,), (length(c) // r**2, r, r)), h, w
@@ -385,8 +410,7 @@ def _take(call: Call, value: Value, dim: int, how: Reach, count: int) -> Value:
     dim %= len(dims)
     found = axes([moving(dims[dim])]) or axes([dims[dim]])
     if not found:
-        dims[dim] = channels(count)
-        return Value(value.node, tuple(dims))
+        return _take_channels(call, value, dim, how, count)
     if len(found) > 1 or TOKENS in found:
         dims[dim] = (Digit(TOKENS, 1, count),)
         return Value(value.node, tuple(dims))
@@ -463,7 +487,8 @@ def _index(call: Call) -> Value:
         picked = [i for i, index in enumerate(call["indices"]) if index is not None]
     if len(picked) != 1 or len(call.shape) != len(value.dims) or moving(value.dims[picked[0]]):
         raise LayoutError("it picks positions by a table")
-    return _take(call, value, picked[0], IDENTITY, call.shape[picked[0]])
+    new = _resized(value, picked[0], channels(call.shape[picked[0]]))
+    return _mixed(call, value, new.dims)
 
 
 @_handles(
@@ -493,9 +518,7 @@ def _concatenate(call: Call) -> Value:
     found = axes(moving(value.dims[dim]) for value, _ in pieces if value)
     shape = list(call.shape)
     if not found:
-        shape[dim] = 1
-        parts = [Value(v.node, (*v.dims[:dim], (), *v.dims[dim + 1 :])) for v, _ in pieces if v]
-        return _resized(_join(call, parts, shape), dim, channels(call.shape[dim]))
+        return _concatenate_channels(call, [(value, size[dim]) for value, size in pieces], dim)
     if len(found) > 1 or TOKENS in found:
         tokens: Dim = (Digit(TOKENS, 1, call.shape[dim]),)
         parts = [_resized(value, dim, ()) for value, _ in pieces if value]
@@ -508,6 +531,46 @@ def _concatenate(call: Call) -> Value:
         if value
     ]
     return _pieces(call, placed, dim, found.pop())
+
+
+def _concatenate_channels(call: Call, pieces: list[tuple[Value | None, int]], dim: int) -> Value:
+    """Keeps in mind which channels came from where, until something mixes them."""
+    shape = list(call.shape)
+    shape[dim] = 1
+    joined = _join(call, [_resized(value, dim, ()) for value, _ in pieces if value], shape)
+    result = _resized(joined, dim, channels(sum(count for _, count in pieces)))
+    if joined.node not in {value.node for value, _ in pieces if value}:
+        call.builder.parts[joined.node] = (result, dim, pieces)
+    return result
+
+
+def _take_channels(call: Call, value: Value, dim: int, how: Reach, count: int) -> Value:
+    """Of concatenated channels in a row only the parts that they come from."""
+    whole, place, pieces = call.builder.parts.get(value.node, (None, 0, []))
+    start, mask = how.phases[0]
+    if (whole, place, how.shift, mask) != (value, dim, 1, 1) or start < 0:
+        return _mixed(call, value, _resized(value, dim, channels(count)).dims)
+    taken: list[tuple[Value | None, int]] = []
+    for part, size in pieces:
+        first, end = max(start, 0), min(start + count, size)
+        if end > first:
+            rows = window(1, 1, -first)
+            inner = part and _take_channels(call, part, dim, rows, end - first)
+            taken.append((inner, end - first))
+        start -= size
+    if not any(part for part, _ in taken):
+        raise LayoutError("it takes channels that do not depend on the image")
+    if len(taken) == 1 and taken[0][0]:
+        return taken[0][0]
+    return _concatenate_channels(call, taken, dim)
+
+
+def _mixed(call: Call, value: Value, dims: Dims) -> Value:
+    """Channels that were concatenated are taken together from here on."""
+    if value.node not in call.builder.parts:
+        return Value(value.node, dims)
+    same_place = [IDENTITY] * call.builder.rank
+    return call.add([(value.node, same_place)], call.size(value), dims)
 
 
 def _resized(value: Value, dim: int, new: Dim) -> Value:
@@ -816,7 +879,7 @@ def _reduce(call: Call) -> Value:
     if not call.arguments.get("keepdim", False):
         gone = {dim % len(left) for dim in dims}
         left = [dim for i, dim in enumerate(left) if i not in gone]
-    return Value(value.node, tuple(left))
+    return _mixed(call, value, tuple(left))
 
 
 @_handles("_softmax", "_log_softmax", "_safe_softmax")
@@ -824,7 +887,7 @@ def _softmax(call: Call) -> Value:
     value = call.value("self")
     found = axes([moving(value.dims[call["dim"]])])
     if not found:
-        return value
+        return _mixed(call, value, value.dims)
     call.note("softmax over positions reads the whole image")
     size = call.size(value)
     how = [None if found & {axis, TOKENS} else IDENTITY for axis in range(len(size))]

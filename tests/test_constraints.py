@@ -1,0 +1,317 @@
+from __future__ import annotations
+
+import json
+import random
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from constraints import (
+    LIMITS,
+    Limits,
+    Reach,
+    Summary,
+    analyze,
+    check,
+    compose,
+    count_macs,
+    count_parameters,
+    unite,
+    violations,
+    window,
+)
+from search.network import SqueezeExcite, build
+from search.trace import trace
+from space import Architecture, ArchitectureError, Block, Layer, Output, SearchSpace, Unit
+from tests import oracle
+from tests.conftest import STUDIES, WIDE_SPACE, candidates
+
+RULES = {
+    "receptive_field": 44,
+    "parameters": 200_000,
+    "downsampling": 3,
+    "depthwise_separable": 1,
+    "dilated": 1,
+}
+
+# op, k, p, s, d, Jin, Nin, Nout, Rin, Rout, Jout: the table of the original report.
+BASELINE_TABLE = """
+CONV1  3 1 1 1 1 32 32  1  3 1
+CONV2  3 1 1 1 1 32 32  3  5 1
+CONV3  1 0 1 1 1 32 32  5  5 1
+CONV4  3 0 2 2 1 32 14  5  9 2
+CONV5  3 1 1 2 2 14 12  9 17 2
+CONV6  3 1 1 1 2 12 12 17 21 2
+CONV7  1 0 1 1 2 12 12 21 21 2
+CONV8  3 0 2 2 2 12  4 21 29 4
+CONV9  3 1 1 1 4  4  4 29 37 4
+CONV10 1 0 1 1 4  4  4 37 37 4
+CONV11 3 1 1 1 4  4  4 37 45 4
+CONV12 1 0 1 1 4  4  4 45 45 4
+CONV13 3 1 1 1 4  4  4 45 53 4
+CONV14 3 1 1 1 4  4  4 53 61 4
+"""
+
+
+@pytest.fixture(scope="module")
+def baseline() -> Architecture:
+    return Architecture.from_json(json.loads((STUDIES / "baseline.json").read_text()))
+
+
+def limits(**values: int) -> Limits:
+    return Limits.from_mapping(values)
+
+
+def small(
+    *units: Unit,
+    transition: Layer | None = None,
+    output: Output | None = None,
+    side: int = 32,
+) -> Architecture:
+    """C1 to C4 of two channels, one 3x3 layer each, with `units` for C4's."""
+    plain = Unit((Layer(2, 2, padding=1),))
+    down = transition or Layer(2, 2, stride=2, padding=1)
+    blocks = [Block(name, (plain,), (down,)) for name in ("C1", "C2", "C3")]
+    return Architecture(
+        (*blocks, Block("C4", units or (plain,))), output or Output(10), (2, side, side)
+    )
+
+
+def test_baseline_table_row_by_row(baseline: Architecture) -> None:
+    keys = ("name", "kernel", "padding", "stride", "dilation")
+    keys += ("j_in", "n_in", "n_out", "r_in", "r_out", "j_out")
+    rows = check(baseline, limits(**RULES)).to_json()["layers"]
+    table = [[str(row[key]) for key in keys] for row in rows[:14]]
+    assert table == [line.split() for line in BASELINE_TABLE.strip().splitlines()]
+    assert [row["name"] for row in rows[14:]] == ["CLASSIFIER"]
+
+
+def test_baseline_counts_and_the_one_rule_it_breaks(baseline: Architecture) -> None:
+    verdict = check(baseline, limits(**RULES))
+    assert (verdict.analysis.parameters, verdict.analysis.macs) == (186_570, 23_143_552)
+    assert verdict.analysis.receptive_field == (61, 61)
+    (violation,) = verdict.violations
+    assert (violation.rule, violation.found, violation.limit) == ("downsampling", 2, 3)
+    assert "C3" in violation.message
+    assert not verdict.accepted
+
+
+def test_verdict_as_json_has_the_documented_keys(baseline: Architecture) -> None:
+    document = json.loads(json.dumps(check(baseline, limits(**RULES)).to_json()))
+    assert document["receptive_field"] == {"height": 61, "width": 61}
+    assert document["jump"] == {"height": 4, "width": 4}
+    assert set(document["violations"][0]) == {"rule", "found", "limit", "message"}
+    assert set(document["layers"][0]) == {
+        *("name", "kind", "kernel", "padding", "stride", "dilation", "groups"),
+        *("n_in", "n_out", "r_in", "r_out", "j_in", "j_out", "parameters", "macs"),
+    }
+
+
+def test_exactly_44_is_rejected_and_45_is_not() -> None:
+    # Chain of four 3x3 and three transitions: 1 + 2 + 2 + 4 + 4 + 8 + 8 + 16 = 45.
+    network = small()
+    assert analyze(network).receptive_field == (45, 45)
+    assert violations(network, limits(receptive_field=44)) == ()
+    (violation,) = violations(network, limits(receptive_field=45))
+    assert (violation.found, violation.limit) == (45, 45)
+
+
+def test_exactly_the_limit_of_parameters_is_rejected() -> None:
+    network = small()
+    # Seven 3x3 layers of 2 -> 2 with batch norm, and a linear classifier.
+    assert count_parameters(network) == 7 * (36 + 4) + 2 * 10 + 10
+    (violation,) = violations(network, limits(parameters=310))
+    assert violation.found == 310
+    assert violations(network, limits(parameters=311)) == ()
+
+
+@pytest.mark.parametrize("name", sorted(LIMITS))
+def test_every_limit_says_what_it_found_and_allows(name: str) -> None:
+    hardest = {"downsampling": 9, "depthwise_separable": 99, "dilated": 99, "feature_map": 999}
+    rules = limits(**{name: hardest.get(name, 999 if name == "receptive_field" else 1)})
+    network = small()
+    (violation,) = violations(network, rules)
+    assert violation.rule == name
+    assert violation.excess > 0
+    assert str(violation.found) in violation.message.replace(",", "")
+    assert str(violation.limit) in violation.message.replace(",", "")
+    assert check(network, rules).violations == (violation,)
+
+
+# Seven layers of 36 weights on these maps, and a classifier of 2 x 10.
+SMALL_MACS = sum(36 * side**2 for side in (32, 16, 16, 8, 8, 4, 4)) + 20
+
+
+@pytest.mark.parametrize(
+    ("name", "kept", "broken"),
+    [
+        ("macs", SMALL_MACS + 1, SMALL_MACS),
+        ("depth", 7, 6),
+        ("feature_map", 4, 5),
+        ("parameter_bytes", 1241, 1240),
+        # C1's layer reads and writes 2 channels of 32 x 32 floats.
+        ("activation_bytes", 2 * 2 * 32**2 * 4 + 1, 2 * 2 * 32**2 * 4),
+    ],
+)
+def test_edge_of_limits(name: str, kept: int, broken: int) -> None:
+    assert violations(small(), limits(**{name: kept})) == ()
+    assert len(violations(small(), limits(**{name: broken}))) == 1
+
+
+def test_residual_keeps_its_input_alive() -> None:
+    wide = Layer(2, 2, padding=1)
+    network = small(Unit((wide, wide), residual=True), side=8)
+    # C1 dominates: 2 maps of 2 x 8 x 8 floats. In C4 of 1 x 1 cells it does not show.
+    assert analyze(network).activation_bytes == 2 * 2 * 64 * 4
+    first = Block("C1", (Unit((wide, wide), residual=True),), (Layer(2, 2, stride=2, padding=1),))
+    kept = Architecture((first, *network.blocks[1:]), network.output, network.input)
+    assert analyze(kept).activation_bytes == 3 * 2 * 64 * 4
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        (small(Unit((Layer(2, 2, stride=2, padding=1),))), "stride-2 layer in C4"),
+        (small(transition=Layer(2, 2, 5, stride=2, padding=2)), "there are 0"),
+        (small(transition=Layer(2, 2, 3, stride=3, padding=1)), "there are 0"),
+        (small(output=Output(10, "conv", True, 2, 2)), "leaves 4"),
+    ],
+)
+def test_other_downsampling_is_found(network: Architecture, words: str) -> None:
+    (violation,) = violations(network, limits(downsampling=3))
+    assert words in violation.message
+
+
+def test_a_separable_transition_is_one_too() -> None:
+    down = (Layer(2, 2, stride=2, padding=1, groups=2, norm=False), Layer(2, 2, 1))
+    blocks = [Block(b.name, b.units, b.transition and down) for b in small().blocks]
+    network = Architecture(tuple(blocks), Output(10), (2, 32, 32))
+    assert violations(network, limits(downsampling=3, depthwise_separable=3)) == ()
+
+
+def test_a_window_that_does_not_fit_is_refused_by_name() -> None:
+    with pytest.raises(ArchitectureError, match=r"CONV7 in C4: a window of 5 .* map of 1"):
+        analyze(small(Unit((Layer(2, 2, 5),)), side=8))
+    with pytest.raises(ArchitectureError, match="window of 5"):
+        violations(small(Unit((Layer(2, 2, 5),)), side=8), limits(downsampling=3))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"recptive_field": 44}, "did you mean 'receptive_field'"),
+        ({"colour": 1}, "known: receptive_field"),
+        ({"parameters": 1.5}, "whole number"),
+        ({"parameters": True}, "whole number"),
+        ({"parameters": 0}, "at least 1"),
+    ],
+)
+def test_bad_limits(values: dict[str, int], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Limits.from_mapping(values)
+
+
+def test_limits_keep_their_order() -> None:
+    values = {"dilated": 1, "receptive_field": 44}
+    assert list(Limits.from_mapping(values).to_mapping()) == ["dilated", "receptive_field"]
+
+
+# ----------------------------------------------------------------------------- reaches
+
+
+def test_misaligned_branches_see_more_than_either() -> None:
+    joined = unite(window(13, before=14), window(9), size=5)
+    assert joined.span == 23
+    assert joined.seen == 22
+
+
+def test_a_stride_leaves_gaps() -> None:
+    # A 3x3 layer of stride 1, a 1x1 of stride 4, a 3x3: taps at 0, 4, 8, three pixels each.
+    reach = compose(window(3), compose(window(1, 4), window(3), 9), 9)
+    assert (reach.span, reach.seen, reach.jump) == (11, 9, 4)
+
+
+@given(
+    taps=st.integers(1, 5),
+    stride=st.integers(1, 3),
+    before=st.integers(0, 4),
+    dilation=st.integers(1, 3),
+    unit=st.integers(0, 20),
+)
+def test_composition_unites_what_its_steps_see(
+    taps: int, stride: int, before: int, dilation: int, unit: int
+) -> None:
+    outer = window(taps, stride, before, dilation)
+    inner = Reach(((0, 0b11), (1, 0b101), (1, 0)), shift=2)
+    expected = set()
+    for tap in range(taps):
+        first, mask = inner.at(unit * stride - before + tap * dilation)
+        expected |= {first + bit for bit in range(8) if mask >> bit & 1}
+    first, mask = compose(outer, inner, 100).at(unit)
+    assert {first + bit for bit in range(64) if mask >> bit & 1} == expected
+
+
+# -------------------------------------------------------------------- random candidates
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=60, deadline=None)
+def test_the_fast_way_agrees_with_the_table(seed: int) -> None:
+    space = SearchSpace.model_validate(WIDE_SPACE)
+    network = space.architecture(space.sample(random.Random(seed)))
+    table, fast = analyze(network), Summary(network)
+    for name in ("receptive_field", "parameters", "macs", "feature_map", "structure"):
+        assert getattr(fast, name) == getattr(table, name)
+    assert table.parameters == sum(row.parameters for row in table.layers)
+    assert table.macs == sum(row.macs for row in table.layers) == count_macs(network)
+    rules = limits(**RULES, macs=5_000_000, depth=12, activation_bytes=300_000)
+    assert violations(network, rules) == check(network, rules).violations
+
+
+@pytest.mark.parametrize("network", list(candidates(12, seed=11)))
+def test_counts_and_sizes_equal_torch(network: Architecture) -> None:
+    module, found = build(network), analyze(network)
+    assert found.parameters == oracle.parameters(module)
+    assert found.macs == oracle.macs(module, network.input)
+    rows = [row.n_out for row in found.layers if row.name.startswith("CONV")]
+    maps = [size for size in oracle.shapes(module, network.input) if size != (1, 1)]
+    assert maps == rows
+
+
+@pytest.mark.parametrize("network", list(candidates(12, seed=12)))
+def test_receptive_field_equals_the_gradient_on_both_axes(network: Architecture) -> None:
+    found = analyze(network)
+    (span,) = set(found.receptive_field)
+    assert span is not None
+    side = span + 64
+    maps = nn.Sequential(*(getattr(build(network), block) for block in ("C1", "C2", "C3", "C4")))
+    for parent in list(maps.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, SqueezeExcite):
+                setattr(parent, name, nn.Identity())
+    maps = oracle.linearize(maps)
+    for axis, shape in enumerate([(3, side, 8), (3, 8, side)]):
+        spans, seen = oracle.support(maps, shape, reach=0)
+        assert spans[axis] == span
+        assert seen[axis] == found.pixels_seen[axis]
+
+
+@pytest.mark.parametrize("network", list(candidates(8, seed=13)))
+def test_tracing_the_built_module_gives_the_same(network: Architecture) -> None:
+    given_, traced = analyze(network), analyze(trace(build(network), network.input))
+    for name in ("receptive_field", "jump", "center", "pixels_seen", "parameters", "macs"):
+        assert getattr(traced, name) == getattr(given_, name)
+    assert traced.activation_bytes == given_.activation_bytes
+    assert traced.feature_map == given_.feature_map
+    for name in ("separable", "dilated", "depth", "output_cells"):
+        assert getattr(traced.structure, name) == getattr(given_.structure, name)
+    if not given_.structure.missing:  # a graph has no blocks to miss a transition in
+        assert traced.structure == given_.structure
+
+
+def test_fields_grow_along_the_table(baseline: Architecture) -> None:
+    rows = analyze(baseline).layers[:-1]
+    assert all(a.r_out == b.r_in and a.n_out == b.n_in for a, b in pairwise(rows))
