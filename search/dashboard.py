@@ -7,6 +7,7 @@ note and plots up to date, `open_server` answers for both through `search.guard`
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import socket
 import tempfile
@@ -37,6 +38,8 @@ from search.objective import Finished
 from search.storage import attach, study_storage
 from search.summary import Summary, summarize
 
+log = logging.getLogger(__name__)
+
 # The dashboard searches all notes for each trial that has one: 0.4 s for the first view at
 # 1,000 notes, 115 s at 10,000.  Later trials get one when they are among the best.
 NOTED = 1000
@@ -56,11 +59,15 @@ def annotate(
     trial, architecture = finished.trial, finished.candidate.architecture
     if trial.number < NOTED or _leads(trial, finished.training.history[-1].accuracy):
         save_note(trial, trial_note(architecture, config.rules))
-    with tempfile.TemporaryDirectory() as folder:
-        for name, figure in _pictures(finished, config, dataset).items():
-            path = Path(folder) / f"{name}.png"
-            path.write_bytes(figures.png(figure))
-            attach(trial, path, store)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            for name, figure in _pictures(finished, config, dataset).items():
+                path = Path(folder) / f"{name}.png"
+                path.write_bytes(figures.png(figure))
+                attach(trial, path, store)
+    except OSError as error:
+        # What was trained for hours is not lost over a picture.
+        log.warning("trial %d stays without pictures: %s", trial.number, error)
 
 
 def _leads(trial: optuna.Trial, accuracy: float) -> bool:
@@ -134,16 +141,20 @@ class Refresher:
         self._next = 0.0
 
     def tick(self, summary: Summary, *, at_once: bool = False) -> None:
-        """Call it as often as a new summary is at hand; `at_once` ignores all pauses."""
-        state = (summary.finished, len(summary.trials))
-        begin = time.monotonic()
-        if not at_once and (state == self._shown or begin < self._next or self._fresh()):
-            return
-        self._study.set_user_attr("refreshed", time.time())
-        refresh(self._study, summary)
-        self._shown = state
-        cost = time.monotonic() - begin
-        self._next = begin + max(self.pause, self.share * cost)
+        """Call it as often as a new summary is at hand; `at_once` ignores all pauses.
+
+        While the storage does not answer it does nothing.
+        """
+        with contextlib.suppress(StorageInternalError):
+            state = (summary.finished, len(summary.trials))
+            begin = time.monotonic()
+            if not at_once and (state == self._shown or begin < self._next or self._fresh()):
+                return
+            self._study.set_user_attr("refreshed", time.time())
+            refresh(self._study, summary)
+            self._shown = state
+            cost = time.monotonic() - begin
+            self._next = begin + max(self.pause, self.share * cost)
 
     def _fresh(self) -> bool:
         return time.time() - float(self._study.user_attrs.get("refreshed", 0.0)) < self.pause
