@@ -147,7 +147,7 @@ def trace(module: nn.Module, input: tuple[int, ...] = (3, 32, 32)) -> Graph:
     with _evaluating(module), _named(module, recorder), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with torch.no_grad(), _Borders(), recorder:
+            with torch.no_grad(), _Intent(), recorder:
                 outputs = torch.func.functionalize(_Runner(recorder, module))(image)
         except TraceError:
             raise
@@ -220,11 +220,17 @@ def _named(module: nn.Module, recorder: _Recorder) -> Iterator[None]:
             handle.remove()
 
 
-class _Borders(TorchFunctionMode):
-    """Reads a circular border as a copied one.
+class _Side(int):
+    """A size that was read off a tensor, so that it follows the image's."""
 
-    What stands in a border counts as nothing; but torch makes a circular one of copies
-    from the far side, which would make units there see the whole image.
+
+class _Intent(TorchFunctionMode):
+    """Keeps what is lost on the way down to torch's operations.
+
+    Pooling over a window as large as the map, where that size was read off the map, is
+    global pooling.  And a circular border is read as a copied one: what stands in a border
+    counts as nothing, but torch makes a circular one of copies from the far side, with
+    which units there would see the whole image.
     """
 
     def __torch_function__(
@@ -235,9 +241,25 @@ class _Borders(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = dict(kwargs or {})
-        if getattr(func, "__name__", "") == "pad" and "circular" in (*args[2:], *kwargs.values()):
+        name = getattr(func, "__name__", "")
+        if name == "pad" and "circular" in (*args[2:], *kwargs.values()):
             args, kwargs = args[:2], {**kwargs, "mode": "replicate"}
-        return func(*args, **kwargs)
+        elif name.startswith(("avg_pool", "max_pool")) and _follows_image(*args[:2], **kwargs):
+            reduce = torch.mean if name.startswith("avg") else torch.amax
+            rank = int(name[len("avg_pool")])
+            return reduce(args[0], tuple(range(-rank, 0)), keepdim=True)
+        out = func(*args, **kwargs)
+        if isinstance(out, torch.Size):
+            return torch.Size(_Side(size) for size in out)
+        return _Side(out) if name == "size" else out
+
+
+def _follows_image(tensor: Tensor, kernel_size: object, **_: object) -> bool:
+    """Every entry of the window is a size read off a tensor, and as large as this one."""
+    entries = list(kernel_size) if isinstance(kernel_size, list | tuple) else [kernel_size]
+    sizes = list(tensor.shape[2:])
+    whole = entries * len(sizes) if len(entries) == 1 else entries
+    return whole == sizes and all(isinstance(entry, _Side) for entry in entries)
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own is untyped

@@ -66,7 +66,7 @@ def macs(module: nn.Module, shape: tuple[int, ...]) -> int:
     """Half of what torch counts for one input."""
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
-        module.eval()(torch.zeros(1, *shape, device=next(module.parameters()).device))
+        module.eval()(torch.zeros(1, *shape))
     return counter.get_total_flops() // 2
 
 

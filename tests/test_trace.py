@@ -288,7 +288,7 @@ GEOMETRY: dict[str, nn.Module] = {
 def test_geometry_equals_the_gradient(name: str) -> None:
     module = GEOMETRY[name]
     found = analyzed(module)
-    measured = oracle.support(oracle.linearize(module), (3, 96, 96), reach=8)
+    measured = oracle.support(oracle.linearize(module), (3, 96, 96), reach=4 if name != "adaptive" else 8)
     assert (found.receptive_field, found.pixels_seen) == measured
 
 
@@ -393,9 +393,9 @@ def graphs(draw: Any) -> Graph:
 
 
 @given(module=graphs())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_random_graphs_equal_the_gradient(module: Graph) -> None:
-    shape = (2, 70, 80)
+    shape = (2, 56, 60)
     try:
         module.eval()(torch.zeros(1, *shape))
     except RuntimeError:  # a window wider than its map
@@ -404,8 +404,8 @@ def test_random_graphs_equal_the_gradient(module: Graph) -> None:
         return
     found = analyzed(module, shape)
     span = max(n for n in found.receptive_field if n is not None)
-    assume(span <= 24)
-    assume(all(n * j >= 50 for n, j in zip(found.feature_map, found.jump, strict=True) if j))
+    assume(span <= 20)
+    assume(all(n * j >= 40 for n, j in zip(found.feature_map, found.jump, strict=True) if j))
     expected = oracle.support(oracle.linearize(module), shape, reach=6)
     assert (found.receptive_field, found.pixels_seen) == expected
     assert found.macs == oracle.macs(module.float(), shape)
@@ -479,6 +479,25 @@ def test_global_pooling_and_gates_do_not_count() -> None:
 def test_pooling_of_fixed_size_counts_as_the_local_operation_it_is() -> None:
     module = nn.Sequential(C(3, 4, 3, 2), nn.AvgPool2d(3), nn.Flatten(), nn.Linear(4, 10))
     assert analyzed(module, (3, 8, 8)).receptive_field == (7, 7)
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        lambda x: F.avg_pool2d(x, x.size()[2:]),
+        lambda x: F.avg_pool2d(x, kernel_size=x.shape[-1]),
+        lambda x: nn.MaxPool2d((x.size(2), x.size(3)))(x),
+        lambda x: x.amax((2, 3)),
+        lambda x: x.flatten(2).mean(2),
+        lambda x: F.adaptive_max_pool2d(x, 1),
+    ],
+)
+def test_pooling_over_whatever_size_there_is_is_global(pool: Callable[[Tensor], Tensor]) -> None:
+    module = Net(
+        lambda n, x: n.last(pool(n.first(x)).flatten(1)), first=C(3, 4, 3, 2), last=nn.Linear(4, 2)
+    )
+    found = analyzed(module, (3, 9, 9))
+    assert (found.receptive_field, found.feature_map) == ((3, 3), (4, 4))
 
 
 @pytest.mark.parametrize(
