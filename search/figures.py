@@ -191,39 +191,55 @@ def figure_misclassified(
 
     With no image the figure says so.
     """
-    rows = max(1, math.ceil(len(images) / columns))
-    figure = canvas(0.2 + 1.36 * rows)
-    grid = _image_grid(figure, rows, columns)
-    below = 0.32 / figure.get_figheight()  # what the captions of the last row need
-    figure.set_layout_engine("constrained", hspace=0.34, rect=(0, below, 1, 1 - below))
-    for i, (axes, image) in enumerate(zip(grid.flat, images, strict=False)):
-        sure = "" if confidence is None else f" {confidence[i]:.0%}"
-        axes.imshow(image, interpolation="nearest")
-        _caption(axes, 0, _short(classes[true[i]]), INK)
-        _caption(axes, 1, f"→ {_short(classes[predicted[i]])}{sure}", DARK_RED)
     if not len(images):
+        figure = canvas(1.2)
         figure.text(0.5, 0.5, "Every image was classified correctly.", ha="center", va="center")
+        return figure
+    rows = [images[start : start + columns] for start in range(0, len(images), columns)]
+    figure = canvas(WIDTH / columns * 1.32 * len(rows))
+    axes = figure.subplots()
+    across, down = _mosaic(axes, rows, columns, gaps=(0.42, 0.12))
+    for i, (label, taken) in enumerate(zip(true, predicted, strict=True)):
+        sure = "" if confidence is None else f" {confidence[i]:.0%}"
+        below = i % columns + across / 2, i // columns + down
+        _caption(axes, below, 0, _short(classes[label]), INK)
+        _caption(axes, below, 1, f"→ {_short(classes[taken])}{sure}", DARK_RED)
     return figure
 
 
-def _image_grid(figure: Figure, rows: int, columns: int) -> Any:
-    """An array (rows, columns) of bare axes."""
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set_visible(False)
-    return grid
+def _mosaic(
+    axes: Axes, rows: Sequence[Pixels], columns: int, gaps: tuple[float, float] = (0.08, 0.08)
+) -> tuple[float, float]:
+    """Draws images (N, H, W, 3) per row as one picture: far faster than an axes for each.
+
+    The image in row r and column c begins at (c, r); answers with the width and height that
+    one takes of its cell.  `gaps` are between rows and columns, in sizes of an image.
+    """
+    height, width = rows[0].shape[1:3]
+    cell = height + round(gaps[0] * height), width + round(gaps[1] * width)
+    picture = np.full((len(rows) * cell[0], columns * cell[1], 3), 255, np.uint8)
+    for r, row in enumerate(rows):
+        for c, image in enumerate(row[:columns]):
+            top, left = r * cell[0], c * cell[1]
+            picture[top : top + height, left : left + width] = image
+    axes.imshow(
+        picture, interpolation="nearest", extent=(0, columns, len(rows), 0),
+        aspect=cell[0] / cell[1],
+    )  # fmt: skip
+    axes.set(xticks=[], yticks=[])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return width / cell[1], height / cell[0]
 
 
 def _short(name: str) -> str:
     return name if len(name) <= 12 else name[:11] + "…"
 
 
-def _caption(axes: Axes, line: int, text: str, color: str) -> None:
-    offset = (0, -3 - 10 * line)
+def _caption(axes: Axes, below: tuple[float, float], line: int, text: str, color: str) -> None:
     axes.annotate(
-        text, (0.5, 0), offset, xycoords="axes fraction", textcoords="offset points",
-        ha="center", va="top", fontsize=7, color=color, in_layout=False,
+        text, below, (0, -3 - 10 * line), textcoords="offset points", ha="center", va="top",
+        fontsize=7, color=color, in_layout=False,
     )  # fmt: skip
 
 
@@ -274,26 +290,25 @@ def figure_samples(
     images: Pixels, labels: Integers, classes: Sequence[str], per_class: int = 10
 ) -> Figure:
     """The first `per_class` images (N, H, W, 3) of each class, one row per class."""
-    figure = canvas(0.1 + 0.6 * len(classes))
-    grid = _image_grid(figure, len(classes), per_class)
     of = np.asarray(labels)
-    for row, name in enumerate(classes):
-        for axes, image in zip(grid[row], images[of == row], strict=False):
-            axes.imshow(image, interpolation="nearest")
-        grid[row, 0].set_ylabel(name, rotation=0, ha="right", va="center", labelpad=4)
+    rows = [images[np.flatnonzero(of == label)[:per_class]] for label in range(len(classes))]
+    figure = canvas(0.1 + 0.66 * len(classes))
+    axes = figure.subplots()
+    _, down = _mosaic(axes, rows, per_class)
+    axes.set_yticks([row + down / 2 for row in range(len(rows))], classes)
     return figure
 
 
 @styled
 def figure_augmentations(originals: Pixels, versions: Mapping[str, Pixels]) -> Figure:
-    """One row per image: the original, then what each named augmentation made of it."""
+    """One row per image (N, H, W, 3): the original, then what each augmentation made of it."""
     columns = {"original": originals, **versions}
-    figure = canvas(0.3 + 1.12 * len(originals), min(WIDTH, 1.5 * len(columns)))
-    grid = _image_grid(figure, len(originals), len(columns))
-    for column, (name, images) in enumerate(columns.items()):
-        grid[0, column].set_title(name, fontsize=8, loc="center")
-        for row, image in enumerate(images):
-            grid[row, column].imshow(image, interpolation="nearest")
+    rows = list(np.stack(list(columns.values()), axis=1))
+    figure = canvas(0.4 + 1.15 * len(originals), min(WIDTH, 1.2 * len(columns) + 0.2))
+    axes = figure.subplots()
+    across, _ = _mosaic(axes, rows, len(columns))
+    axes.set_xticks([column + across / 2 for column in range(len(columns))], columns, fontsize=8)
+    axes.xaxis.tick_top()
     return figure
 
 
