@@ -267,23 +267,22 @@ def export(
     device: str,
 ) -> int:
     """Writes the bundle of a study's winner."""
-    from search.export import Places
     from search.export import export as write_bundle
     from search.training import choose_device
 
     study, config, url = _open(name, storage)
     runs = run_directory(url, study.study_name)
-    bundle = out or EXPORTS / study.study_name
-    write_bundle(
+    bundle = write_bundle(
         study,
         configuration.overridden(config, overrides),
-        bundle,
-        Places(runs, augmented_directory(runs)),
-        choose_device(device),
-        number=trial,
+        out=out or EXPORTS / study.study_name,
+        runs=runs,
+        cache=augmented_directory(runs),
+        device=choose_device(device),
+        trial=trial,
         retrain=retrain,
         processes=psutil.cpu_count() or 1,
-        say=terminal.note,
+        progress=terminal.note,
     )
     terminal.note(f"next: run_study.py verify {bundle}")
     terminal.show(str(bundle / "README.md"))
@@ -317,7 +316,7 @@ def _show_findings(findings: Sequence[Any], *, as_json: bool) -> None:
     for finding in findings:
         mark = {True: "✓", False: "✗", None: "–"}[finding.ok]
         terminal.show(f"{mark} {finding.name}: {finding.detail}")
-        if not finding.ok and getattr(finding, "mend", ""):
+        if not finding.ok and getattr(finding, "mend", None):
             terminal.show(f"  try: {finding.mend}")
 
 
