@@ -39,6 +39,7 @@ class Progress:
     seconds: float | None
     eta: float | None
     device: str | None
+    worker: str | None
     failure: str | None
 
     @classmethod
@@ -61,6 +62,7 @@ class Progress:
             seconds=seconds,
             eta=_eta(trial, epoch, epochs, seconds),
             device=attributes.get("device"),
+            worker=_worker(attributes),
             failure=attributes.get("failure"),
         )
 
@@ -71,7 +73,8 @@ class Summary:
 
     `proposed` counts all proposals, `accepted` those that kept every rule (a sampler that
     compares several makes a trial of one), `rejected` the others by rule (one may break
-    several).  `road` is the best accuracy after each completed trial.
+    several).  `road` is the best accuracy after each completed trial, `spent` the seconds in
+    which at least one worker was active.
     """
 
     name: str
@@ -81,6 +84,7 @@ class Summary:
     accepted: int
     rejected: dict[str, int]
     road: tuple[float, ...]
+    spent: float
     started: datetime | None
 
     @cached_property
@@ -109,6 +113,12 @@ class Summary:
         target = self.config.study.target
         return target is not None and bool(self.road) and self.road[-1] >= target
 
+    @property
+    def left(self) -> float | None:
+        """Seconds that are left of the budget of hours, None where there is none."""
+        hours = self.config.study.hours
+        return None if hours is None else max(0.0, 3600 * hours - self.spent)
+
     def to_json(self) -> dict[str, Any]:
         """What `status --json` prints."""
         section = self.config.study
@@ -118,7 +128,8 @@ class Summary:
             "target_met": self.met,
             "trials": self.states,
             "trials_left": max(0, section.trials - self.finished),
-            "hours": section.hours,
+            "seconds_spent": self.spent,
+            "seconds_left": self.left,
             "started": self.started.isoformat() if self.started else None,
             "best": asdict(self.best[0]) if self.best else None,
             "leaders": [asdict(trial) for trial in self.best[:LEADERS]],
@@ -128,7 +139,7 @@ class Summary:
                 "accepted": self.accepted,
                 "rejected": self.rejected,
             },
-            "workers": sorted({t.device for t in self.running if t.device}),
+            "workers": sorted({trial.worker for trial in self.running if trial.worker}),
         }
 
 
@@ -151,6 +162,7 @@ def summarize(study: Study, config: StudyConfig | None = None) -> Summary:
         accepted=sum(a.get("accepted", 1) for a in attributes if "proposals" in a),
         rejected=_rejected(attributes),
         road=_road(trials),
+        spent=study.user_attrs.get("clock", {}).get("seconds", 0.0),
         started=min((t.datetime_start for t in trials if t.datetime_start), default=None),
     )
 
@@ -160,6 +172,11 @@ def _rejected(attributes: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     for trial in attributes:
         counted.update(trial.get("rejected", {}))
     return dict(counted.most_common())
+
+
+def _worker(attributes: Mapping[str, Any]) -> str | None:
+    worker = attributes.get("worker")
+    return f"{worker['host']}:{worker['pid']}" if worker else None
 
 
 def _accuracy(trial: FrozenTrial) -> float | None:

@@ -221,8 +221,13 @@ def _candidates(candidates: Sequence[Candidate], sizes: Sequence[tuple[int, int,
 
 
 def render_status(study: Study) -> RenderableType:
-    """Where a study stands."""
-    return _status(summarize(study), most=8)
+    """Where a study stands, and who works on it."""
+    summary = summarize(study)
+    workers = [f"{t.worker} ({t.device or 'no device yet'})" for t in summary.running if t.worker]
+    parts = [_status(summary, most=8), *(Text(f"worker {line}", "dim") for line in workers)]
+    if summary.left is not None:
+        parts.append(Text(f"{wording.duration(summary.left)} of the budget left", "dim"))
+    return Group(*parts)
 
 
 def status_json(study: Study) -> dict[str, Any]:
@@ -338,8 +343,7 @@ class LiveView:
 
     A context manager.  `update` may be called as often as one likes: the storage is read at
     most once a second.  On a terminal the view is redrawn in place; elsewhere every start,
-    epoch and end of a trial is one timestamped line.  `deadline` is the `time.monotonic` at
-    which the budget of hours ends, `screen` stands in for stderr.
+    epoch and end of a trial is one timestamped line.  `screen` stands in for stderr.
     """
 
     def __init__(
@@ -347,12 +351,10 @@ class LiveView:
         study: Study,
         config: StudyConfig,
         *,
-        deadline: float | None = None,
         screen: Console | None = None,
     ) -> None:
         self.study = study
         self.config = config
-        self.deadline = deadline
         self.summary = summarize(study, config)
         self._console = screen or console(sys.stderr)
         self._plain = not self._console.is_terminal or self._console.is_dumb_terminal
@@ -408,8 +410,8 @@ class LiveView:
     def _clock(self) -> Text:
         now = time.monotonic()
         words = [f"{wording.duration(now - self._started)} passed"]
-        if self.deadline is not None:
-            words.append(f"{wording.duration(self.deadline - now)} left")
+        if self.summary.left is not None:
+            words.append(f"{wording.duration(self.summary.left)} left")
         words.append("Ctrl-C stops and keeps everything")
         if now - self._answered > 5:
             words = [f"the storage has not answered for {wording.duration(now - self._answered)}"]

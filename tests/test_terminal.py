@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -172,6 +173,8 @@ def test_status_agrees_with_optuna(study: optuna.Study) -> None:
     assert document["best"]["number"] == study.best_trial.number
     assert document["best"]["accuracy"] == study.best_value
     assert document["trials_left"] == 40 - 14
+    assert document["workers"] == [f"{socket.gethostname()}:{os.getpid()}"]
+    assert document["seconds_left"] is None
     proposals = sum(trial.user_attrs["proposals"] for trial in study.trials)
     assert document["proposals"]["proposed"] == proposals
 
@@ -183,6 +186,16 @@ def test_status_shows_running_and_best(study: optuna.Study) -> None:
     assert wording.percent(study.best_value) in text
     assert "7/16" in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_status_knows_the_hours_that_are_left(tmp_path: Path) -> None:
+    study = build(config(hours=2.0), f"sqlite:///{tmp_path}/h.db", trials=1, running=1)
+    study.set_user_attr("clock", {"seconds": 5400.0, "at": time.time()})
+    assert terminal.status_json(study)["seconds_left"] == 1800.0
+    assert "30:00 of the budget left" in shown(terminal.render_status(study))
+    assert f"worker {socket.gethostname()}:{os.getpid()} (cpu)" in shown(
+        terminal.render_status(study)
+    )
 
 
 def test_status_of_an_empty_study(tmp_path: Path) -> None:
