@@ -43,6 +43,20 @@ class Residual(nn.Module):
         return out
 
 
+class DilatedGroups(nn.Conv2d):
+    """A dilated convolution in groups, which autocast on a CPU leaves in float32.
+
+    In bfloat16 and channels_last, torch 2.15 leaves parts of the gradient of its weight
+    unwritten there: trainings diverge, or train on whatever the memory held.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.float())
+
+
 def build(architecture: Architecture) -> nn.Sequential:
     """The module that `architecture` describes, with torch's default initialization.
 
@@ -67,8 +81,9 @@ def _unit(unit: Unit) -> nn.Module:
 
 
 def _layer(layer: Layer) -> list[nn.Module]:
+    convolution = DilatedGroups if layer.groups > 1 and layer.dilation > 1 else nn.Conv2d
     modules: list[nn.Module] = [
-        nn.Conv2d(
+        convolution(
             layer.in_channels,
             layer.out_channels,
             layer.kernel,
