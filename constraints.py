@@ -393,7 +393,7 @@ def graph_structure(nodes: Sequence[Node], output: int) -> Structure:
     strays = [
         f"{node.kind or 'slicing'} {node.name}"
         for node in maps
-        if node not in transitions and _shrinks(node) and math.prod(node.size) > 1
+        if node not in transitions and _shrinks(node) and not _leaves_one_cell(node)
     ]
     return Structure(
         transitions=len(transitions),
@@ -425,6 +425,11 @@ def _halves(node: Node) -> bool:
         {3},
         {2},
     )
+
+
+def _leaves_one_cell(node: Node) -> bool:
+    """Pooling at the end, as an output block may do it with a fixed window."""
+    return node.kind.endswith("pool") and math.prod(node.size) == 1
 
 
 def _shrinks(node: Node) -> bool:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -53,7 +54,7 @@ class UnknownOperationError(TraceError):
 # ---------------------------------------------------------------------- what is traced
 
 
-def load_factory(target: str) -> Callable[[], nn.Module]:
+def load_factory(target: str) -> Callable[..., nn.Module]:
     """The callable that `file.py:factory` or `package.module:factory` names.
 
     This imports, and so runs, the user's code.
@@ -75,7 +76,9 @@ def load_factory(target: str) -> Callable[[], nn.Module]:
         raise TraceError(f"{place} has no {name!r}")
     if not callable(factory):
         raise TraceError(f"{target} must be a callable that makes an nn.Module")
-    made: Callable[[], nn.Module] = (lambda: factory) if isinstance(factory, nn.Module) else factory
+    made: Callable[..., nn.Module] = (
+        (lambda: factory) if isinstance(factory, nn.Module) else factory
+    )
     return made
 
 
@@ -104,25 +107,37 @@ def _import_path(folder: Path) -> Iterator[None]:
         sys.path.remove(str(folder))
 
 
-def make(factory: Callable[[], nn.Module]) -> nn.Module:
+def make(factory: Callable[..., nn.Module]) -> nn.Module:
     """The module, made on the meta device where its constructor allows, else as usual.
+
+    Pretrained weights, which torchvision's factories may fetch, are declined: only shapes
+    count.
 
     Raises:
         TraceError: the factory fails, or makes something else.
     """
+    unweighted = _declined(factory)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the user's, about pretrained weights and the like
         try:
             with torch.device("meta"):
-                module = factory()
+                module = factory(**unweighted)
         except Exception:  # a constructor that reads values needs real ones
             try:
-                module = factory()
+                module = factory(**unweighted)
             except Exception as error:
                 raise TraceError(f"the factory failed: {_in_words(error)}") from error
     if not isinstance(module, nn.Module):
         raise TraceError(f"the factory must make an nn.Module, but made {type(module).__name__}")
     return module
+
+
+def _declined(factory: Callable[..., nn.Module]) -> dict[str, None]:
+    try:
+        known = inspect.signature(factory).parameters
+    except (TypeError, ValueError):  # some callables have none
+        return {}
+    return dict.fromkeys({"weights", "weights_backbone"} & set(known))
 
 
 def _in_words(error: Exception) -> str:
@@ -153,8 +168,8 @@ def trace(module: nn.Module, input: tuple[int, ...] = (3, 32, 32)) -> Graph:
             raise
         except Exception as error:  # the module's own code, or torch's on meta tensors
             raise TraceError(
-                f"{recorder.where()} does not run on an image of shape {list(input)} without "
-                f"data: {_in_words(error)}"
+                f"{recorder.where()} does not run on an input of shape {list(input)} (--input "
+                f"gives another) without data: {_in_words(error)}"
             ) from error
     return recorder.graph(outputs)
 
