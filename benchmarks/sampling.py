@@ -51,9 +51,16 @@ SPACE = {
         "width": {"low": 8, "high": 72, "step": 8},
         "operator": ["dense", "separable", "inverted"],
         "dilation": [1, 2],
+        "residual": True,
     }
 }
-TRAINING = {"epochs": 2, "batch_size": 100, "warmup": 0.2}
+TRAINING = {
+    "epochs": 2,
+    "batch_size": 100,
+    "learning_rate": 0.1,
+    "matrix_learning_rate": 0.05,
+    "warmup": 0.2,
+}
 
 
 def tight(seed: int, sampler: str = "tpe") -> StudyConfig:
@@ -144,7 +151,10 @@ STRATEGIES = (
 
 @dataclass
 class Run:
-    """A study's trial slots in order: which were legal, and what they were worth."""
+    """A study's trial slots in order: which were legal, and what they were worth.
+
+    `proposing` are seconds of CPU, which other work on the machine does not lengthen.
+    """
 
     legal: list[bool] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
@@ -168,12 +178,12 @@ def run(
     result = Run()
 
     def objective(trial: optuna.Trial) -> float:
-        start = time.perf_counter()
+        start = time.process_time()
         result.legal.append(False)
         try:
             candidate = strategy.candidate(trial, config)
         finally:
-            result.proposing += time.perf_counter() - start
+            result.proposing += time.process_time() - start
         # Also the sampler's survivors are judged once more here.
         if violations(candidate.architecture, config.rules):
             raise AssertionError("an illegal network was about to be trained")
@@ -193,7 +203,8 @@ def run(
 
 
 def spread(values: list[float], digits: int = 1, unit: str = "") -> str:
-    """Mean, and lowest to highest."""
+    """Mean, and lowest to highest; a study without a legal network has no values."""
+    values = [value for value in values if not math.isnan(value)]
     mean, low, high = statistics.mean(values), min(values), max(values)
     return f"{mean:.{digits}f}{unit} ({low:.{digits}f}–{high:.{digits}f})"
 
@@ -218,7 +229,7 @@ def print_legality(seeds: int) -> None:
     print(f"\nFeasible at random: {tally.share:.2%} of {tally.proposed:,}; {SLOTS} slots, ", end="")
     print(f"{seeds} seeds, mean (lowest–highest).\n")
     print(
-        "| strategy | legal slots | legal, slots 76–150 | best proxy | ms / slot | ms / proposal |"
+        "| strategy | legal slots | legal, slots 76–150 | best proxy | CPU ms / slot | CPU ms / proposal |"
     )
     print("|---|---|---|---|---|---|")
     for strategy in STRATEGIES:
@@ -265,10 +276,10 @@ def _store(study: optuna.Study, config: StudyConfig, count: int) -> None:
 
 
 def _milliseconds(study: optuna.Study, config: StudyConfig) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     trial = study.ask()
     suggested(trial, config)
-    elapsed = 1000 * (time.perf_counter() - start)
+    elapsed = 1000 * (time.process_time() - start)
     study.tell(trial, random.Random(trial.number).random())
     return elapsed
 
@@ -299,7 +310,7 @@ def print_training(root: Path, seeds: int, trained: int, images: int, slots: int
                 spread([len(r.values) for r in runs], 0),
                 spread([epochs * len(r.values) for r in runs], 0),
                 spread([100 * max(r.values, default=math.nan) for r in runs], 2, " %"),
-                spread([100 * statistics.median(r.values) for r in runs], 2, " %"),
+                spread([100 * statistics.median(r.values or [math.nan]) for r in runs], 2, " %"),
             )
             print(f"| {strategy.name} | {' | '.join(cells)} |", flush=True)
 
@@ -313,7 +324,7 @@ def trainer(root: Path, images: int, cache: Path) -> Callable[[Candidate], float
     from search.config import AugmentationSection, DataSection
     from search.data import load
     from search.network import build
-    from search.training import Normalization, Training, choose_device, use_bfloat16
+    from search.training import DivergedError, Normalization, Training, choose_device, use_bfloat16
 
     torch.set_num_threads(1)
     whole = load(DataSection(kind="imagefolder", root=root))
@@ -345,8 +356,11 @@ def trainer(root: Path, images: int, cache: Path) -> Callable[[Candidate], float
             bfloat16=use_bfloat16(device, "auto"),
             seed=0,
         )
-        for _ in range(candidate.recipe.epochs):
-            training.run_epoch()
+        try:
+            for _ in range(candidate.recipe.epochs):
+                training.run_epoch()
+        except DivergedError:
+            return 1 / CLASSES
         return training.history[-1].accuracy
 
     return accuracy
