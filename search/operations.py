@@ -469,11 +469,11 @@ def _flip(call: Call) -> Value:
 
 @_handles("roll")
 def _roll(call: Call) -> Value:
+    """A shift by the shorter way; what comes in at the far end is a border, as in padding."""
     value = call.value("self")
     for dim, shift in zip(call["dims"], call["shifts"], strict=True):
         n = call.shape[dim]
-        how = Reach(tuple(((i - shift) % n, 1) for i in range(n)), 0, bounded=True)
-        value = _take(call, value, dim, how, n)
+        value = _take(call, value, dim, window(1, 1, (shift + n // 2) % n - n // 2), n)
     return value
 
 

@@ -33,6 +33,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
@@ -157,16 +158,33 @@ def trace(module: nn.Module, input: tuple[int, ...] = (3, 32, 32)) -> Graph:
     """
     if not 2 <= len(input) <= 4:
         raise TraceError(f"input must be C,W or C,H,W or C,D,H,W, but got {list(input)}")
+    if any(is_lazy(parameter) for parameter in module.parameters()):
+        raise TraceError("the module has lazy parameters: state their sizes, or run it once first")
+    try:
+        return _record(module, input, functional=True)
+    except _CustomFunctionError:
+        return _record(module, input, functional=False)
+
+
+class _CustomFunctionError(Exception):
+    """The module uses `torch.autograd.Function`, which torch cannot functionalize."""
+
+
+def _record(module: nn.Module, input: tuple[int, ...], *, functional: bool) -> Graph:
     image = torch.empty((1, *input), device="meta")
     recorder = _Recorder(module, image)
+    runner = _Runner(module)
+    run = torch.func.functionalize(runner) if functional else runner
     with _evaluating(module), _named(module, recorder), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             with torch.no_grad(), _Intent(), recorder:
-                outputs = torch.func.functionalize(_Runner(recorder, module))(image)
+                outputs = run(image)
         except TraceError:
             raise
         except Exception as error:  # the module's own code, or torch's on meta tensors
+            if functional and "autograd.Function" in str(error):
+                raise _CustomFunctionError from None
             raise TraceError(
                 f"{recorder.where()} does not run on an input of shape {list(input)} (--input "
                 f"gives another) without data: {_in_words(error)}"
@@ -175,10 +193,10 @@ def trace(module: nn.Module, input: tuple[int, ...] = (3, 32, 32)) -> Graph:
 
 
 class _Runner:
-    """The module as a function of the image whose results the recorder keeps."""
+    """The module as a function of the image to a flat tuple of tensors."""
 
-    def __init__(self, recorder: _Recorder, module: nn.Module) -> None:
-        self._recorder, self._module = recorder, module
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
 
     def __call__(self, image: Tensor) -> tuple[Tensor, ...]:
         return tuple(_tensors(self._module(image)))
@@ -354,6 +372,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
             handler = elementwise
         if handler is None:
             raise UnknownOperationError(self._refusal(name, "it is not known what it reads"))
+        if func._schema.is_mutable and self._shared(args[0]):
+            raise UnknownOperationError(self._refusal(name, "it writes through a view"))
         try:
             found = handler(call)
         except LayoutError as error:
@@ -365,6 +385,14 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
                 raise UnknownOperationError(self._refusal(name, "its shape is not understood"))
             self._remember(tensor, value)
         self._credit(values[0].node, used)
+
+    def _shared(self, target: Tensor) -> bool:
+        """Other values lie in the same memory.  (Functionalized, nothing is written at all.)"""
+        memory = target.untyped_storage()._cdata
+        return any(
+            tensor is not target and tensor.untyped_storage()._cdata == memory
+            for tensor in self._keep
+        )
 
     def _label(self, name: str) -> str:
         return (self.path[-1] if self.path else "") or name

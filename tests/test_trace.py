@@ -288,7 +288,9 @@ GEOMETRY: dict[str, nn.Module] = {
 def test_geometry_equals_the_gradient(name: str) -> None:
     module = GEOMETRY[name]
     found = analyzed(module)
-    measured = oracle.support(oracle.linearize(module), (3, 96, 96), reach=4 if name != "adaptive" else 8)
+    measured = oracle.support(
+        oracle.linearize(module), (3, 96, 96), reach=4 if name != "adaptive" else 8
+    )
     assert (found.receptive_field, found.pixels_seen) == measured
 
 
@@ -576,6 +578,39 @@ def test_what_depends_on_data_is_refused_in_one_line() -> None:
     with pytest.raises(TraceError, match="without data") as caught:
         trace(module, (3, 8, 8))
     assert "\n" not in str(caught.value)
+
+
+class Double(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * 2
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient * 2
+
+
+def test_custom_functions_run_and_writes_through_views_beside_them_are_refused() -> None:
+    plain = Net(lambda n, x: n.b(Double.apply(n.a(x).relu_())), a=C(3, 4, 3), b=C(4, 4, 3))
+    assert analyzed(plain, (3, 8, 8)).receptive_field == (5, 5)
+
+    def writing(net: Any, x: Tensor) -> Tensor:
+        y = Double.apply(net.first(x))
+        y[:, :, 1:] += 1
+        return y
+
+    with pytest.raises(UnknownOperationError, match="writes through a view"):
+        trace(Net(writing, first=C(3, 4, 3)), (3, 8, 8))
+
+
+def test_lazy_parameters_are_refused() -> None:
+    with pytest.raises(TraceError, match="lazy"):
+        trace(nn.LazyConv2d(4, 3), (3, 8, 8))
+
+
+def test_a_roll_is_a_shift_whose_far_end_is_a_border() -> None:
+    module = Net(lambda n, x: n.first(x) + n.first(x).roll(3, 2), first=C(3, 4, 3, padding=1))
+    assert analyzed(module, (3, 16, 16)).receptive_field == (6, 3)
 
 
 def test_an_output_without_the_image_is_refused() -> None:
