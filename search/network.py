@@ -43,11 +43,12 @@ class Residual(nn.Module):
         return out
 
 
-class DilatedGroups(nn.Conv2d):
-    """A dilated convolution in groups, which autocast on a CPU leaves in float32.
+class SparseGroups(nn.Conv2d):
+    """A dilated or strided convolution in groups, which autocast on a CPU leaves in float32.
 
-    In bfloat16 and channels_last, torch 2.15 leaves parts of the gradient of its weight
-    unwritten there: trainings diverge, or train on whatever the memory held.
+    In bfloat16 and channels_last, torch 2.15 leaves parts of the gradient of a dilated one's
+    weight unwritten there: trainings diverge, or train on whatever the memory held.  A
+    strided one takes six times as long as in float32.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -81,7 +82,8 @@ def _unit(unit: Unit) -> nn.Module:
 
 
 def _layer(layer: Layer) -> list[nn.Module]:
-    convolution = DilatedGroups if layer.groups > 1 and layer.dilation > 1 else nn.Conv2d
+    sparse = layer.groups > 1 and (layer.dilation > 1 or layer.stride > 1)
+    convolution = SparseGroups if sparse else nn.Conv2d
     modules: list[nn.Module] = [
         convolution(
             layer.in_channels,
