@@ -86,7 +86,6 @@ _DRIVERS = {
     "mariadb": "mysql+pymysql",
 }
 _TRAINED = (TrialState.COMPLETE, TrialState.PRUNED)
-_SQLITE_MAGIC = b"SQLite format 3\0"
 
 
 class BudgetSpentError(Exception):
@@ -196,19 +195,18 @@ def _require_place(url: URL) -> None:
 
 
 def _require_sqlite(path: Path, url: URL) -> None:
-    try:
-        with path.open("rb") as file:
-            head = file.read(len(_SQLITE_MAGIC))
-    except OSError as error:
-        raise ConfigError(f"storage {_shown(url)}: {error.strerror}") from None
-    if head and head != _SQLITE_MAGIC:
-        raise ConfigError(f"storage {_shown(url)}: {path} is not a SQLite database")
+    # Through SQLite alone: closing a file of one's own to this path would release every lock
+    # that connections of this process hold on it, and another one would take the log away.
+    if path.is_dir():
+        raise ConfigError(f"storage {_shown(url)}: {path} is a directory")
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
             found = database.execute("PRAGMA quick_check(1)").fetchone()[0]
     except sqlite3.OperationalError:
         return  # busy, or not readable: the real connection waits, or says so
     except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+            raise ConfigError(f"storage {_shown(url)}: {path} is not a SQLite database") from None
         found = str(error)
     if found != "ok":
         raise MachineError(

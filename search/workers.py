@@ -467,7 +467,8 @@ def _environments(url: str, workers: int, device: str, per_gpu: int | None) -> l
         return [
             {**common, "CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} for index in range(workers)
         ]
-    cores = len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else 1
+    affinity = getattr(psutil.Process(), "cpu_affinity", None)  # macOS has none
+    cores = len(affinity()) if affinity else os.cpu_count() or 1
     common.setdefault("OMP_NUM_THREADS", str(max(1, cores // workers)))
     return [common] * workers
 

@@ -109,7 +109,7 @@ def test_runs_lie_beside_the_database() -> None:
         ("nonsense", "not a URL"),
         ("sqlite:///{tmp}/missing/x.db", "missing does not exist"),
         ("sqlite:///{tmp}/text", "not a SQLite database"),
-        ("sqlite:///{tmp}", "Is a directory"),
+        ("sqlite:///{tmp}", "is a directory"),
         ("sqlite://", "must name a file"),
         ("redis://host/1", "must be sqlite, postgresql or mysql"),
     ],
@@ -240,6 +240,16 @@ def test_a_foreign_study_is_refused(sqlite: str) -> None:
     optuna.create_study(study_name="foreign", storage=open_storage(sqlite))
     with pytest.raises(ConfigError, match="not made by this program"):
         load_study("foreign", sqlite)
+
+
+def test_opening_twice_keeps_the_locks_of_the_first(sqlite: str) -> None:
+    # A process that closes a database's file drops all its locks on it (POSIX): the next one
+    # to leave would take the write-ahead log away from under those that stay.
+    study = created(sqlite, trials=5)
+    assert study.trials == []
+    created(sqlite, trials=5)
+    assert code(start(_create_and_run, sqlite, 5)) == 0
+    assert len(study.trials) == 5
 
 
 def _create_and_run(url: str, trials: int) -> None:
