@@ -207,7 +207,6 @@ class Graph:
     last: tuple[int, ...]
     parameters: int
     structure: Structure
-    name: str = ""
     notes: tuple[str, ...] = ()
     square: bool = False
 
@@ -543,14 +542,8 @@ def lower(architecture: Architecture) -> Graph:
             _lower_layer(nodes, layer, block.name)
     last = len(nodes) - 1
     _lower_output(nodes, architecture)
-    return Graph(
-        tuple(nodes),
-        (last,),
-        count_parameters(architecture),
-        structure(architecture),
-        architecture.name,
-        square=True,
-    )
+    summary = Summary(architecture)
+    return Graph(tuple(nodes), (last,), summary.parameters, summary.structure, square=True)
 
 
 def _lower_unit(nodes: list[Node], unit: Unit, block: str) -> None:
@@ -677,11 +670,6 @@ def count_parameters(architecture: Architecture) -> int:
 def count_macs(architecture: Architecture) -> int:
     """Multiply-adds of convolutions and the classifier for one input."""
     return Summary(architecture).macs
-
-
-def structure(architecture: Architecture) -> Structure:
-    """What the rules about structure ask, of an architecture."""
-    return Summary(architecture).structure
 
 
 # ------------------------------------------------------------------------- fast facts
@@ -874,13 +862,20 @@ class Violation:
         }
 
 
+LIMITS: dict[str, type[Limit]] = {}
+
+
 @dataclass(frozen=True, slots=True)
 class Limit(ABC):
-    """One rule.  A subclass names it in `key` and joins `LIMITS` by being defined."""
+    """One rule.  A subclass names it in `key`, and joins `LIMITS` by being defined."""
 
     value: int
     key: ClassVar[str]
     lowest: ClassVar[int] = 1
+
+    def __init_subclass__(cls) -> None:
+        if "key" in vars(cls):
+            LIMITS[cls.key] = cls
 
     @abstractmethod
     def violation(self, network: Summary | Analysis) -> Violation | None:
@@ -981,7 +976,7 @@ class Downsampling(Limit):
         found = network.structure
         faults = []
         if found.transitions != self.value:
-            where = f" ({', '.join(found.missing)} has none)" if found.missing else ""
+            where = f" (none ends {', '.join(found.missing)})" if found.missing else ""
             faults.append(
                 f"exactly {self.value} 3x3 stride-2 convolutions must downsample, one at the "
                 f"end of each of C1, C2 and C3, but there are {found.transitions}{where}"
@@ -1055,23 +1050,6 @@ class Depth(Limit):
             return None
         message = f"at most {self.value} convolutions allowed, but got {found}"
         return self._broken(found, message, found - self.value)
-
-
-LIMITS: dict[str, type[Limit]] = {
-    limit.key: limit
-    for limit in (
-        ReceptiveField,
-        Parameters,
-        Downsampling,
-        DepthwiseSeparable,
-        Dilated,
-        Macs,
-        ActivationBytes,
-        ParameterBytes,
-        FeatureMap,
-        Depth,
-    )
-}
 
 
 @dataclass(frozen=True, slots=True)
