@@ -228,9 +228,7 @@ def print_legality(seeds: int) -> None:
     print(f"\n{machine()}")
     print(f"\nFeasible at random: {tally.share:.2%} of {tally.proposed:,}; {SLOTS} slots, ", end="")
     print(f"{seeds} seeds, mean (lowest–highest).\n")
-    print(
-        "| strategy | legal slots | legal, slots 76–150 | best proxy | CPU ms / slot | CPU ms / proposal |"
-    )
+    print("| strategy | legal slots | legal, 76–150 | best proxy | CPU ms/slot | CPU ms/proposal |")
     print("|---|---|---|---|---|---|")
     for strategy in STRATEGIES:
         runs = [
@@ -249,7 +247,7 @@ def print_legality(seeds: int) -> None:
 def print_long(repeats: int = 10) -> None:
     print(f"\n{machine()}")
     print(
-        f"\nMilliseconds from `ask` to an accepted candidate, {repeats} trials each, in memory.\n"
+        f"\nCPU milliseconds from `ask` to an accepted candidate, {repeats} trials each, in memory.\n"
     )
     print(f"| sampler | empty study | {LONG:,} trials |\n|---|---|---|")
     for kind in KINDS:

@@ -327,7 +327,7 @@ _KINDS: dict[str, _Kind] = {
     "tpe": _Kind(lambda seeds, draws: FeasibleTPE(seeds.trial, draws), patience=1),
     "gp": _Kind(lambda seeds, draws: FeasibleGP(seeds.trial, draws), patience=1),
     "nsga2": _Kind(lambda seeds, draws: NSGAIISampler(seed=seeds.trial), patience=200),
-    "cmaes": _Kind(_cmaes, patience=20),
+    "cmaes": _Kind(_cmaes, patience=10),
 }
 
 
