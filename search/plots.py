@@ -19,7 +19,7 @@ _LAYOUT = {
     "paper_bgcolor": "white",
     "plot_bgcolor": "white",
     "font": {"color": INK, "size": 13},
-    "margin": {"l": 70, "r": 30, "t": 60, "b": 60},
+    "margin": {"l": 70, "r": 80, "t": 60, "b": 60},
     "legend": {"orientation": "h", "y": 1.08, "x": 1, "xanchor": "right"},
 }
 
@@ -100,6 +100,7 @@ def _shade(figure: go.Figure, summary: Summary, cost: str, costs: Sequence[int])
 
 
 def _target(figure: go.Figure, target: float) -> None:
-    line = {"color": INK, "width": 1, "dash": "dot"}
-    label = f"target {wording.percent(target)}"
-    figure.add_hline(y=target, line=line, annotation_text=label, annotation_position="bottom left")
+    figure.add_hline(y=target, line={"color": INK, "width": 1, "dash": "dot"})
+    label = f"target<br>{wording.percent(target)}"
+    place = {"x": 1, "xref": "paper", "xanchor": "left", "y": target, "xshift": 4}
+    figure.add_annotation(text=label, showarrow=False, align="left", **place)

@@ -224,7 +224,8 @@ def render_status(study: Study) -> RenderableType:
     """Where a study stands, and who works on it."""
     summary = summarize(study)
     workers = [f"{t.worker} ({t.device or 'no device yet'})" for t in summary.running if t.worker]
-    parts = [_status(summary, most=8), *(Text(f"worker {line}", "dim") for line in workers)]
+    parts: list[RenderableType] = [_status(summary, most=8)]
+    parts += [Text(f"worker {line}", "dim") for line in workers]
     if summary.left is not None:
         parts.append(Text(f"{wording.duration(summary.left)} of the budget left", "dim"))
     return Group(*parts)
@@ -359,7 +360,8 @@ class LiveView:
         self._console = screen or console(sys.stderr)
         self._plain = not self._console.is_terminal or self._console.is_dumb_terminal
         self._log = _Log(self.summary)
-        self._started = self._read = self._answered = time.monotonic()
+        self._started = self._answered = time.monotonic()
+        self._next = self._started + 1.0
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
 
     def __enter__(self) -> Self:
@@ -377,17 +379,18 @@ class LiveView:
         self._live.stop()
 
     def update(self) -> None:
-        """Reads the storage, when a second has passed, and shows what is new."""
-        now = time.monotonic()
-        if now - self._read < 1.0:
+        """Reads the storage, when it is time, and shows what is new."""
+        begin = time.monotonic()
+        if begin < self._next:
             return
-        self._read = now
         try:
             self.summary = summarize(self.study, self.config)
-            self._answered = now
+            self._answered = time.monotonic()
         except StorageInternalError:
             # The workers retry and report; a view that dies would take them along.
             pass
+        # A large study takes a while to read: never more than a tenth of the time.
+        self._next = begin + max(1.0, 10 * (time.monotonic() - begin))
         if self._plain:
             for line in self._log.news(self.summary):
                 self._console.print(f"{datetime.now():%H:%M:%S} {line}", soft_wrap=True)

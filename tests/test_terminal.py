@@ -14,6 +14,7 @@ import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from rich.console import Console, RenderableType
 from synthetic_study import CLASSES, INPUT, build, config, feasible
@@ -256,6 +257,23 @@ def test_the_live_view_fits_a_small_terminal(tmp_path: Path, running: int) -> No
     assert len(lines) <= 24
     assert any("passed" in line for line in lines), "the last line must not be cropped"
     assert max(map(len, lines)) <= 80
+
+
+def test_a_silent_storage_leaves_the_last_picture(
+    study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise StorageInternalError("gone")
+
+    screen = Console(file=io.StringIO(), force_terminal=True, width=80, height=24)
+    with terminal.LiveView(study, config(), screen=screen) as live:
+        monkeypatch.setattr(terminal, "summarize", fail)
+        live._answered -= 9
+        live._next = 0.0
+        live.update()
+    assert live.summary.finished == 14
+    drawn = screen.file.getvalue()  # type: ignore[attr-defined]
+    assert "the storage has not answered for 0:09" in drawn
 
 
 LIVE = """
