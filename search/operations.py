@@ -323,7 +323,7 @@ def _axis(dim: Dim) -> int | None:
 # --------------------------------------------------------------------- rearrangements
 
 
-@_handles("view", "_unsafe_view", "reshape", "_reshape_alias", "view_copy")
+@_handles("view", "_unsafe_view", "_reshape_alias")
 def _view(call: Call) -> Value:
     value = call.value("self")
     return Value(value.node, reshape(value.dims, call.shape))
@@ -386,7 +386,7 @@ def _repeat(call: Call) -> Value:
     return Value(value.node, tuple(dims))
 
 
-@_handles("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle")
+@_handles("pixel_shuffle", "pixel_unshuffle", "native_channel_shuffle")
 def _shuffle(call: Call) -> Value:
     value = call.value("self")
     *batch, c, h, w = value.dims
@@ -445,7 +445,7 @@ def _dropped(value: Value, dim: int) -> Value:
     return Value(value.node, value.dims[:dim] + value.dims[dim + 1 :])
 
 
-@_handles("split", "split_with_sizes", "unbind", "unsafe_split", "unsafe_split_with_sizes", "chunk")
+@_handles("split", "split_with_sizes", "unbind", "unsafe_split", "unsafe_split_with_sizes")
 def _split(call: Call) -> list[Value]:
     value, dim = call.value("self"), call["dim"] % len(call.value("self").dims)
     result, start = [], 0
@@ -894,7 +894,7 @@ def _softmax(call: Call) -> Value:
     return call.add([(value.node, how)], size, value.dims)
 
 
-@_handles("mm", "bmm", "addmm", "baddbmm", "mv", "addmv", "dot", "linear", "matmul")
+@_handles("mm", "bmm", "addmm", "baddbmm", "mv", "addmv", "dot")
 def _matmul(call: Call) -> Value:
     names = {"mat1", "batch1", "mat", "mat2", "batch2", "vec", "vec2", "tensor"}
     factors = [name for name in call.arguments if name in names]
