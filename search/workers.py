@@ -147,8 +147,9 @@ class Watch:
             self._deadline = time.monotonic() + 60 * self._section.minutes
 
     def end(self) -> None:
-        """The running trial is over."""
+        """The running trial is over; it may have met the target, so look before the next."""
         self._trial = self._deadline = None
+        self._looked = -POLL
 
     @contextmanager
     def signals(self) -> Iterator[None]:
