@@ -246,9 +246,7 @@ def print_legality(seeds: int) -> None:
 
 def print_long(repeats: int = 10) -> None:
     print(f"\n{machine()}")
-    print(
-        f"\nCPU milliseconds from `ask` to an accepted candidate, {repeats} trials each, in memory.\n"
-    )
+    print(f"\nCPU ms from `ask` to an accepted candidate, {repeats} trials each, in memory.\n")
     print(f"| sampler | empty study | {LONG:,} trials |\n|---|---|---|")
     for kind in KINDS:
         config = tight(0, kind)
