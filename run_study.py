@@ -107,8 +107,11 @@ def check(
         ),
     ],
     input: Annotated[
-        str, typer.Option("--input", metavar="C,H,W", help="Input of a foreign module.")
-    ] = "3,32,32",
+        str | None,
+        typer.Option(
+            "--input", metavar="C,H,W", help="A module's input; else 3,32,32 or 3,224,224."
+        ),
+    ] = None,
     limits: Annotated[
         Path | None, typer.Option(metavar="STUDY.toml", help="The study file whose limits count.")
     ] = None,

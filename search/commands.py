@@ -17,7 +17,7 @@ import psutil
 import constraints
 from constraints import Limits
 from search import config as configuration
-from search import data, terminal, wording
+from search import data, explain, terminal, wording
 from search.config import DEFAULT_LIMITS, ConfigError, StudyConfig
 from search.proposals import Acceptance, InfeasibleError, estimate, propose
 from search.storage import (
@@ -182,32 +182,46 @@ def sample(file: Path, n: int, overrides: Sequence[str], *, as_json: bool) -> in
 
 
 def check(
-    target: str, shape: str, limits: Path | None, storage: str | None, *, as_json: bool
+    target: str, shape: str | None, limits: Path | None, storage: str | None, *, as_json: bool
 ) -> int:
     """Judges one network by the rules."""
-    rules, network = _resolve(target, _shape(shape), storage)
+    rules, network = _resolve(target, _shapes(shape), storage)
     if limits is not None:
         rules = configuration.load(limits).rules
     verdict = constraints.check(network, rules)
     if as_json:
         _print_json(verdict.to_json())
     else:
-        terminal.show(terminal.render_check(verdict, rules, name=target))
+        advice = _advice(network, verdict, rules)
+        terminal.show(terminal.render_check(verdict, rules, name=target, advice=advice))
     return 0 if verdict.accepted else 1
 
 
-def _shape(text: str) -> tuple[int, ...]:
+def _advice(
+    network: Architecture | constraints.Graph, verdict: constraints.Verdict, rules: Limits
+) -> list[str]:
+    lines = list(explain.advice(verdict.analysis))
+    if isinstance(network, Architecture):
+        remedy = explain.remedy(network, rules)
+        lines = [f"the nearest legal network: {remedy}", *lines] if remedy else lines
+    return lines
+
+
+def _shapes(text: str | None) -> list[tuple[int, ...]]:
+    """The input shapes to try: the one that is named, else CIFAR's and ImageNet's."""
+    if text is None:
+        return [(3, 32, 32), (3, 224, 224)]
     try:
         shape = tuple(int(part) for part in text.split(","))
     except ValueError:
         shape = ()
     if len(shape) < 2 or min(shape, default=0) < 1:
         raise ConfigError(f"--input {text}: must read C,H,W, such as 3,32,32")
-    return shape
+    return [shape]
 
 
 def _resolve(
-    target: str, shape: tuple[int, ...], storage: str | None
+    target: str, shapes: Sequence[tuple[int, ...]], storage: str | None
 ) -> tuple[Limits, Architecture | constraints.Graph]:
     """The network that TARGET names, and the limits it came with."""
     rules = Limits.from_mapping(DEFAULT_LIMITS)
@@ -219,10 +233,20 @@ def _resolve(
             raise ConfigError(f"{target}: study {left} has no such trial with an architecture")
         return config.rules, Architecture.from_json(trial.user_attrs["architecture"])
     if left and not Path(target).exists():
-        from search.trace import load_factory, make, trace
-
-        return rules, trace(make(load_factory(target)), shape)
+        return rules, _traced(target, shapes)
     return rules, read_architecture(Path(target))
+
+
+def _traced(target: str, shapes: Sequence[tuple[int, ...]]) -> constraints.Graph:
+    from search.trace import TraceError, load_factory, make, trace
+
+    module = make(load_factory(target))
+    for shape in shapes[:-1]:
+        try:
+            return trace(module, shape)
+        except TraceError:
+            terminal.note(f"{target} does not take {list(shape)}; trying {list(shapes[-1])}")
+    return trace(module, shapes[-1])
 
 
 def read_architecture(path: Path) -> Architecture:
