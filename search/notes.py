@@ -122,22 +122,18 @@ def _verdict(verdict: Verdict, limits: Limits) -> str:
 
 
 def _layers(layers: Sequence[LayerRow]) -> str:
-    titles = ("", "op", "k", "s", "d", "Nin", "Nout", "Rin", "Rout", "Jout", "params")
     blocks = ["", *(layer.block for layer in layers)]
     rows = (
-        ("" if layer.block == before else layer.block, layer.name, *_numbers(layer))
+        (
+            "" if layer.block == before else layer.block,
+            layer.name,
+            *wording.geometry(layer),
+            wording.count(layer.parameters),
+            wording.count(layer.macs),
+        )
         for layer, before in zip(layers, blocks, strict=False)
     )
-    return _table(titles, rows, left=(0, 1))
-
-
-def _numbers(layer: LayerRow) -> Iterable[str]:
-    """An `Architecture` is square: one axis stands for both."""
-    window = layer.window
-    sizes = (window.kernel, window.stride, window.dilation, layer.n_in, layer.n_out)
-    for values in (*sizes, layer.r_in, layer.r_out, layer.j_out):
-        yield "–" if values[0] is None else str(values[0])
-    yield wording.count(layer.parameters)
+    return _table(("", "op", *wording.GEOMETRY, "params", "MACs"), rows, left=(0, 1))
 
 
 def _table(titles: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = (0,)) -> str:

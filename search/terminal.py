@@ -86,7 +86,7 @@ def _layers(verdict: Verdict) -> Table:
     table.add_column("", style="dim", no_wrap=True)
     names = [len(layer.name) for layer in verdict.analysis.layers]
     table.add_column("op", overflow="fold", min_width=min(12, max(names, default=0)))
-    for title in ("k", "p", "s", "d", "Jin", "Nin", "Nout", "Rin", "Rout", "Jout"):
+    for title in wording.GEOMETRY:
         table.add_column(title, justify="right", no_wrap=True)
     total = verdict.analysis.parameters
     largest = max((layer.parameters for layer in verdict.analysis.layers), default=0)
@@ -99,7 +99,7 @@ def _layers(verdict: Verdict) -> Table:
         table.add_row(
             "" if layer.block == block else layer.block,
             layer.name,
-            *_geometry(layer.to_json()),
+            *wording.geometry(layer),
             wording.count(layer.parameters),
             wording.count(layer.macs),
             wording.percent(layer.parameters / max(total, 1), 0),
@@ -107,19 +107,6 @@ def _layers(verdict: Verdict) -> Table:
         )
         block = layer.block
     return table
-
-
-def _geometry(row: Mapping[str, Any]) -> list[str]:
-    keys = ("kernel", "padding", "stride", "dilation", "j_in", "n_in", "n_out")
-    return [_pair(row[key]) for key in (*keys, "r_in", "r_out", "j_out")]
-
-
-def _pair(value: Any) -> str:
-    """One number where the axes agree, else all of them."""
-    if not isinstance(value, list):
-        return "–" if value is None else str(value)
-    words = [_pair(member) for member in value]
-    return words[0] if len(set(words)) == 1 else "×".join(words)
 
 
 def _verdict(verdict: Verdict, limits: Limits) -> Group:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from constraints import Analysis
+from typing import Any
+
+from constraints import Analysis, LayerRow
 from space import Architecture, Block, Unit
 
 _RULES = {"macs": "MACs", "depthwise_separable": "depthwise separable"}
@@ -47,6 +49,35 @@ def found(analysis: Analysis) -> dict[str, str]:
         "depth": structure.depth,
     }
     return {name: count(number) for name, number in numbers.items()}
+
+
+# The columns of the original report's receptive-field table, after the operation's name.
+_GEOMETRY = {
+    "k": "kernel",
+    "p": "padding",
+    "s": "stride",
+    "d": "dilation",
+    "Jin": "j_in",
+    "Nin": "n_in",
+    "Nout": "n_out",
+    "Rin": "r_in",
+    "Rout": "r_out",
+    "Jout": "j_out",
+}
+GEOMETRY = tuple(_GEOMETRY)
+
+
+def geometry(layer: LayerRow) -> list[str]:
+    """The values of `GEOMETRY`; one number where the axes agree, else all of them."""
+    row = layer.to_json()
+    return [_spatial(row[key]) for key in _GEOMETRY.values()]
+
+
+def _spatial(value: Any) -> str:
+    if not isinstance(value, list):
+        return "–" if value is None else str(value)
+    words = [_spatial(member) for member in value]
+    return words[0] if len(set(words)) == 1 else "×".join(words)
 
 
 def percent(share: float | None, digits: int = 2) -> str:

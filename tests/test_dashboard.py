@@ -316,9 +316,9 @@ def _browse(url: str, folder: Path, *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("name", "path", "size", "words"),
     [
-        ("study", "", "1400,1500", ["Accuracy over parameters", "Rejections by rule"]),
+        ("study", "", "1400,2050", ["Accuracy over parameters", "Rejections by rule"]),
         ("note", "/note", "1200,1250", ["Leaderboard", "receptive field &gt; 44"]),
-        ("trial", "/trials?numbers={real}", "1400,1900", ["layer by layer", "architecture.png"]),
+        ("trial", "/trials?numbers={real}", "1400,2300", ["layer by layer", "architecture.png"]),
     ],
 )
 def test_a_browser_shows_it(
