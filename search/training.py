@@ -224,7 +224,7 @@ class Training:
         # Trials begin at epochs of their own, so that none is tied to the first few.
         pixels = _tensor(self._epochs.epoch(self._seed + self.epoch))
         self._network.train()
-        learning_rate = self._schedules[0].get_last_lr()[0]
+        learning_rate = float(self._schedules[0].get_last_lr()[0])
         loss_sum = torch.zeros((), device=self._device)
         for step in range(self._steps):
             batch = order[step * self._batch : (step + 1) * self._batch]
@@ -236,7 +236,7 @@ class Training:
             if (last or step % DIVERGENCE_INTERVAL == 0) and not math.isfinite(loss_sum.item()):
                 raise DivergedError(f"loss is {loss_sum.item()} in epoch {self.epoch + 1}")
             on_step()
-        record = self._record(float(loss_sum.item()) / self._steps, learning_rate, started)
+        record = self._record(loss_sum.item() / self._steps, learning_rate, started)
         self.history.append(record)
         return record
 
