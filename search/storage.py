@@ -318,6 +318,32 @@ def _patient(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[A
     return repeated
 
 
+def _transactions(
+    kind: str,
+) -> Callable[[Callable[Concatenate[Any, P], T]], Callable[Concatenate[Any, P], T]]:
+    """Makes the transactions of a method of that kind on SQLite.
+
+    `reading` ones let writers pass.  `light` ones reach the disk together with the next
+    ordinary one: after a power cut they may be missing, after anything less they are there.
+    """
+
+    def decorate(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
+        @functools.wraps(method)
+        def wrapped(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
+            self._thread.kind = kind
+            try:
+                return method(self, *args, **kwargs)
+            finally:
+                self._thread.kind = "ordinary"
+
+        return wrapped
+
+    return decorate
+
+
+_reading, _light = _transactions("reading"), _transactions("light")
+
+
 def _dropped(error: Exception) -> bool:
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
     if isinstance(cause, PendingRollbackError):
@@ -339,7 +365,7 @@ class StudyStorage(RDBStorage):
     def __init__(self, url: URL, *, heartbeat: int, grace: int) -> None:
         self.location = url
         self.trials: int | None = None
-        self._reading = threading.local()
+        self._thread = threading.local()
         self._given_up = False
         # Optuna fills `{SCHEMA_VERSION}` into URLs; a brace in a password is none.
         template = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
@@ -361,8 +387,13 @@ class StudyStorage(RDBStorage):
     def _begin(self, connection: sa.Connection) -> None:
         # A transaction that reads before it writes cannot upgrade its lock while another one
         # writes: it would claim a trial that is already claimed.  So every one is a writer.
-        reads = getattr(self._reading, "now", False)
-        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+        kind = getattr(self._thread, "kind", "ordinary")
+        if kind == "reading":
+            connection.exec_driver_sql("BEGIN")
+            return
+        durable = "NORMAL" if kind == "light" else "FULL"
+        connection.exec_driver_sql(f"PRAGMA synchronous = {durable}")
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     def _connect_patiently(
         self, dialect: sa.Dialect, record: object, args: tuple[Any, ...], options: dict[str, Any]
@@ -391,20 +422,14 @@ class StudyStorage(RDBStorage):
     set_study_system_attr = _patient(RDBStorage.set_study_system_attr)
     set_study_user_attr = _patient(RDBStorage.set_study_user_attr)
     set_trial_intermediate_value = _patient(RDBStorage.set_trial_intermediate_value)
-    set_trial_system_attr = _patient(RDBStorage.set_trial_system_attr)
-    set_trial_user_attr = _patient(RDBStorage.set_trial_user_attr)
+    set_trial_system_attr = _patient(_light(RDBStorage.set_trial_system_attr))
+    set_trial_user_attr = _patient(_light(RDBStorage.set_trial_user_attr))
     _get_best_trial_id = _patient(RDBStorage._get_best_trial_id)
-    _set_trial_param = _patient(RDBStorage._set_trial_param)
+    _set_trial_param = _patient(_light(RDBStorage._set_trial_param))
+    _get_trials = _patient(_reading(RDBStorage._get_trials))
     _silent = _patient(RDBStorage._get_stale_trial_ids)
 
-    @_patient
-    def _get_trials(self, *args: Any, **kwargs: Any) -> list[FrozenTrial]:
-        self._reading.now = True  # at length in a large study: writers need not wait
-        try:
-            return super()._get_trials(*args, **kwargs)
-        finally:
-            self._reading.now = False
-
+    @_light
     def record_heartbeat(self, trial_id: int) -> None:
         # One that fails is followed by another; a storage that is lost ends the trial itself.
         with suppress(StorageInternalError, SQLAlchemyError):
@@ -598,6 +623,7 @@ class StudyStorage(RDBStorage):
             return best
 
     @_patient
+    @_light
     def advance_clock(self, study_id: int) -> float:
         """Seconds for which at least one worker was active; every worker calls it now and then.
 

@@ -46,7 +46,7 @@ def start(target: Callable[..., None], *args: Any, **kwargs: Any) -> BaseProcess
     return process
 
 
-def code(process: BaseProcess, seconds: float = 30) -> int:
+def code(process: BaseProcess, seconds: float = 120) -> int:
     """The exit code of `process`, which must end within `seconds`."""
     process.join(seconds)
     if process.exitcode is None:
@@ -55,7 +55,7 @@ def code(process: BaseProcess, seconds: float = 30) -> int:
     return process.exitcode
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 20) -> None:
+def wait_until(condition: Callable[[], Any], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

