@@ -137,10 +137,10 @@ def test_every_trial_is_legal_new_counted_and_repeatable(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_resumed_study_goes_on_as_if_it_had_never_stopped(kind: str) -> None:
     config = study_config(kind)
-    whole = run(config, 14)
+    whole = run(config, 12)
     parted = run(config, 9)
     parted.sampler = make_sampler(config, INPUT, CLASSES)
-    run(config, 5, parted)
+    run(config, 3, parted)
     assert [t.params for t in parted.trials] == [t.params for t in whole.trials]
 
 
@@ -273,7 +273,7 @@ def test_the_chi_square_notices_mended_proposals(truth: list[Architecture]) -> N
 def test_it_still_optimizes(kind: str) -> None:
     """Plain random search under the same rules is the measure."""
     seeds = range(3)
-    trials = 40 if kind == "tpe" else 20
+    trials = 40 if kind == "tpe" else 16
     taught = [run(study_config(kind, seed=seed), trials).best_value for seed in seeds]
     drawn = [run(study_config("random", seed=seed), trials).best_value for seed in seeds]
     assert np.mean(taught) > np.mean(drawn)
@@ -492,7 +492,7 @@ def test_a_long_study_proposes_within_a_second() -> None:
     study = create(config)
     space = distributions(config)
     rng = random.Random(0)
-    for number in range(3_000):
+    for number in range(2_000):
         study.add_trial(
             create_trial(
                 params=config.space.sample(rng),
