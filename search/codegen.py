@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from space import Activation, Architecture, Block, Layer, Unit
 
@@ -59,7 +59,7 @@ def generate(
         "O": [_indented(module) for module in _output(architecture)],
     }
     units = [unit for block in architecture.blocks for unit in block.units]
-    return _environment().get_template("model.py.jinja").render(
+    return template("model.py.jinja").render(
         title="\n".join(textwrap.wrap(title, LINE_LENGTH - 4)),
         facts=facts,
         shape=", ".join(map(str, architecture.input)),
@@ -381,9 +381,10 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
-def _environment() -> Environment:
-    loader = PackageLoader("search")
-    return Environment(
-        loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        keep_trailing_newline=True, autoescape=False,
+def template(name: str) -> Template:
+    """A text of `search/templates`; it may use no name that it is not given."""
+    environment = Environment(
+        loader=PackageLoader("search"), undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True, autoescape=False,
     )  # fmt: skip
+    return environment.get_template(name)

@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import importlib.metadata
-import json
-import math
 import os
 import platform
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import onnx
 import optuna
 import psutil
 import torch
 from optuna.trial import FrozenTrial, TrialState
-from safetensors.torch import save
 from torch import nn
 
-from constraints import Verdict, check
-from search import codegen, wording
+from constraints import Analysis, check
+from search import wording
+from search.bundle import (
+    METRICS_VERSION,
+    ONNX_OPSET,
+    digests,
+    fingerprint,
+    made_at_once,
+    write_json,
+    write_log,
+    write_network,
+)
 from search.config import Candidate, ConfigError, Recipe, StudyConfig
 from search.data import Dataset, Images, load, load_test
+from search.findings import Findings, importances
 from search.network import build
 from search.objective import Objective
-from search.report import Findings, importances, write_report
+from search.report import write_report
 from search.storage import CheckpointError, checkpoint_path, load_checkpoint
 from search.summary import summarize
 from search.training import (
@@ -44,8 +46,6 @@ from search.training import (
 )
 from space import Architecture, ArchitectureError
 
-ONNX_OPSET = 20
-METRICS_VERSION = 1
 PACKAGES = (
     "torch", "torchvision", "albumentations", "optuna", "numpy", "onnx", "onnxscript",
     "safetensors", "scikit-learn",
@@ -123,7 +123,7 @@ def export(
     """
     chosen = choose(study, trial)
     candidate = candidate_of(chosen)
-    with _made_at_once(out) as bundle:
+    with made_at_once(out) as bundle:
         dataset = load(config.data)
         _require_fit(candidate.architecture, dataset)
         objective = Objective(
@@ -137,40 +137,23 @@ def export(
         train = _retrained if retrain else _as_in_trial
         trained = train(objective, chosen, candidate, progress)
         progress("reading the test images")
-        test = load_test(config.data)
-        # On the CPU in full precision, as the bundle is proved anywhere.
-        network = trained.network.cpu().eval()
-        result = evaluate(network, test, trained.normalization, torch.device("cpu"))
-        verdict = check(candidate.architecture, config.rules)
-        metrics = _metrics(
-            study, config, chosen, candidate, verdict, dataset, test, trained, result
-        )
-        metrics["hardware"] = _hardware(device)
-        progress(f"test accuracy {wording.percent(result.accuracy)}; writing the bundle")
-        _write_network(bundle, candidate.architecture, network, metrics, trained.normalization)
-        _write_json(bundle / "architecture.json", candidate.architecture.to_json())
-        (bundle / "study.toml").write_text(config.to_toml(), encoding="utf-8")
-        _write_log(bundle / "training_log.csv", chosen, trained)
-        write_report(
-            Findings(
-                config=config,
-                number=chosen.number,
-                candidate=candidate,
-                verdict=verdict,
-                dataset=dataset,
-                test=test,
-                logits=result.logits,
-                history=chosen.user_attrs.get("history", []),
-                retraining=trained.history,
-                summary=summarize(study, config),
-                importance=importances(study),
-                metrics=metrics,
-            ),
-            bundle,
-        )
-        metrics["files"] = _digests(bundle)
-        _write_json(bundle / "metrics.json", metrics)
+        findings = _findings(study, config, chosen, candidate, dataset, trained, device)
+        accuracy = wording.percent(findings.metrics["accuracy"]["test"])
+        progress(f"test accuracy {accuracy}; writing the bundle")
+        _write(bundle, findings, trained)
     return out
+
+
+def _write(bundle: Path, findings: Findings, trained: _Trained) -> None:
+    architecture = findings.candidate.architecture
+    write_network(bundle, architecture, trained.network, findings.metrics)
+    write_json(bundle / "architecture.json", architecture.to_json())
+    (bundle / "study.toml").write_text(findings.config.to_toml(), encoding="utf-8")
+    runs = {"search": findings.history, "retraining": findings.retraining}
+    write_log(bundle / "training_log.csv", runs)
+    write_report(findings, bundle)
+    # Last, since it names the digests of all others.
+    write_json(bundle / "metrics.json", {**findings.metrics, "files": digests(bundle)})
 
 
 # --------------------------------------------------------------------------- training
@@ -240,84 +223,109 @@ def _require_fit(architecture: Architecture, dataset: Dataset) -> None:
 # ---------------------------------------------------------------------------- numbers
 
 
-def _metrics(
+def _findings(
     study: optuna.Study,
     config: StudyConfig,
     trial: FrozenTrial,
     candidate: Candidate,
-    verdict: Verdict,
     dataset: Dataset,
-    test: Images,
     trained: _Trained,
-    result: Evaluation,
-) -> dict[str, Any]:
-    facts = verdict.analysis
-    correct = result.logits.argmax(axis=1) == test.labels
-    trials = study.get_trials(deepcopy=False)
-    return {
-        "version": METRICS_VERSION,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "study": study.study_name,
-        "trial": trial.number,
-        "architecture": candidate.architecture.hash,
-        "candidate": candidate.hash,
-        "accuracy": {
-            "validation": trial.values[0],
-            "test": result.accuracy,
-            "test_correct": int(correct.sum()),
-            "test_loss": result.loss,
-            "per_class": {
-                name: float(correct[test.labels == k].mean()) if (test.labels == k).any() else None
-                for k, name in enumerate(dataset.classes)
+    device: torch.device,
+) -> Findings:
+    test = load_test(config.data)
+    # On the CPU in full precision, as the bundle is proved anywhere.
+    network = trained.network.cpu().eval()
+    result = evaluate(network, test, trained.normalization, torch.device("cpu"))
+    verdict = check(candidate.architecture, config.rules)
+    measured = _accuracy(result, test, dataset.classes)
+    return Findings(
+        config=config,
+        number=trial.number,
+        candidate=candidate,
+        verdict=verdict,
+        dataset=dataset,
+        test=test,
+        logits=result.logits,
+        history=trial.user_attrs.get("history", []),
+        retraining=trained.history,
+        summary=summarize(study, config),
+        importance=importances(study),
+        metrics={
+            "version": METRICS_VERSION,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "study": study.study_name,
+            "trial": trial.number,
+            "architecture": candidate.architecture.hash,
+            "candidate": candidate.hash,
+            "accuracy": {"validation": trial.values[0], **measured},
+            "target": config.study.target,
+            "retrained": trained.retrained,
+            **_size(verdict.analysis),
+            "cost": _cost(study, trial, verdict.analysis.macs, trained.history),
+            "data": _data(dataset, test, trained.normalization),
+            "recipe": asdict(candidate.recipe),
+            "seeds": {
+                "study": config.study.seed,
+                "data": config.data.seed,
+                "augmentation": config.augmentation.seed,
+                "repeat": candidate.recipe.repeat,
             },
+            "versions": {
+                "python": platform.python_version(),
+                **{name: importlib.metadata.version(name) for name in PACKAGES},
+            },
+            "hardware": _hardware(device),
+            "onnx_opset": ONNX_OPSET,
         },
-        "target": config.study.target,
-        "retrained": trained.retrained,
-        "receptive_field": min(side for side in facts.receptive_field if side is not None),
-        "parameters": facts.parameters,
-        "macs": facts.macs,
-        "cost": {
-            "trial_pflop": trial.user_attrs.get("pflop", 0.0),
-            "trial_pflop_to_target": trial.user_attrs.get("pflop_to_target"),
-            "retraining_pflop": _pflop(facts.macs, trained.history),
-            "study_pflop": sum(t.user_attrs.get("pflop", 0.0) for t in trials),
+    )
+
+
+def _accuracy(result: Evaluation, test: Images, classes: tuple[str, ...]) -> dict[str, Any]:
+    correct = result.logits.argmax(axis=1) == test.labels
+    members = {name: test.labels == k for k, name in enumerate(classes)}
+    return {
+        "test": result.accuracy,
+        "test_correct": int(correct.sum()),
+        "test_loss": result.loss,
+        "per_class": {
+            name: float(correct[of].mean()) if of.any() else None for name, of in members.items()
         },
-        "data": {
-            "name": dataset.name,
-            "classes": list(dataset.classes),
-            "train": len(dataset.train),
-            "validation": len(dataset.validation),
-            "test": len(test),
-            "mean": list(trained.normalization.mean),
-            "std": list(trained.normalization.std),
-            "fingerprint": dataset.fingerprint,
-            "test_fingerprint": fingerprint(test),
-        },
-        "recipe": asdict(candidate.recipe),
-        "seeds": {
-            "study": config.study.seed,
-            "data": config.data.seed,
-            "augmentation": config.augmentation.seed,
-            "repeat": candidate.recipe.repeat,
-        },
-        "versions": {
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in PACKAGES},
-        },
-        "onnx_opset": ONNX_OPSET,
     }
 
 
-def _pflop(macs: int, history: list[dict[str, Any]]) -> float:
-    return 6 * macs * history[-1]["images"] / 1e15 if history else 0.0
+def _size(analysis: Analysis) -> dict[str, int]:
+    return {
+        "receptive_field": min(side for side in analysis.receptive_field if side is not None),
+        "parameters": analysis.parameters,
+        "macs": analysis.macs,
+    }
 
 
-def fingerprint(images: Images) -> str:
-    """Sixteen hexadecimal digits that name images, labels and their order."""
-    digest = hashlib.blake2b(digest_size=8)
-    digest.update(images.pixels.tobytes())
-    digest.update(images.labels.tobytes())
-    return digest.hexdigest()
+def _cost(
+    study: optuna.Study, trial: FrozenTrial, macs: int, retraining: list[dict[str, Any]]
+) -> dict[str, float | None]:
+    trials = study.get_trials(deepcopy=False)
+    images = retraining[-1]["images"] if retraining else 0
+    return {
+        "trial_pflop": trial.user_attrs.get("pflop", 0.0),
+        "trial_pflop_to_target": trial.user_attrs.get("pflop_to_target"),
+        "retraining_pflop": 6 * macs * images / 1e15,
+        "study_pflop": sum(each.user_attrs.get("pflop", 0.0) for each in trials),
+    }
+
+
+def _data(dataset: Dataset, test: Images, normalization: Normalization) -> dict[str, Any]:
+    return {
+        "name": dataset.name,
+        "classes": list(dataset.classes),
+        "train": len(dataset.train),
+        "validation": len(dataset.validation),
+        "test": len(test),
+        "mean": list(normalization.mean),
+        "std": list(normalization.std),
+        "fingerprint": dataset.fingerprint,
+        "test_fingerprint": fingerprint(test),
+    }
 
 
 def _hardware(device: torch.device) -> dict[str, Any]:
@@ -337,111 +345,3 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.machine())
-
-
-# ------------------------------------------------------------------------------ files
-
-
-@contextmanager
-def _made_at_once(out: Path) -> Iterator[Path]:
-    """A directory beside `out` that becomes `out` at the end, or vanishes."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out}: exists already; name a new directory with --out")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise ConfigError(f"{out}: {error.strerror}; name another with --out") from None
-    try:
-        yield scratch
-        scratch.chmod(0o755)  # mkdtemp lets nobody else in
-        scratch.replace(out)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _write_network(
-    bundle: Path,
-    architecture: Architecture,
-    network: nn.Module,
-    metrics: Mapping[str, Any],
-    normalization: Normalization,
-) -> None:
-    classes = metrics["data"]["classes"]
-    source = codegen.generate(
-        architecture,
-        title=f"The network that trial {metrics['trial']} of study {metrics['study']} found.",
-        facts=_facts(metrics),
-        classes=classes,
-        mean=normalization.mean,
-        std=normalization.std,
-    )
-    (bundle / "model.py").write_text(source, encoding="utf-8")
-    weights = {
-        codegen.state_key(architecture, key): tensor.detach().contiguous()
-        for key, tensor in network.state_dict().items()
-    }
-    (bundle / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
-    _write_onnx(bundle / "model.onnx", network, architecture.input)
-
-
-def _facts(metrics: Mapping[str, Any]) -> list[str]:
-    accuracy = metrics["accuracy"]
-    return [
-        f"{metrics['parameters']:,} parameters; {metrics['macs']:,} multiply-adds for one image; "
-        f"receptive field {metrics['receptive_field']} pixels.",
-        f"{accuracy['test']:.2%} of {metrics['data']['test']:,} test images classified correctly.",
-        "",
-        'Weights: network.load_state_dict(safetensors.torch.load_file("model.safetensors")).',
-    ]
-
-
-def _write_onnx(path: Path, network: nn.Module, shape: tuple[int, int, int]) -> None:
-    program = torch.onnx.export(
-        network,
-        (torch.zeros(2, *shape),),
-        dynamo=True,
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        opset_version=ONNX_OPSET,
-        verbose=False,
-    )
-    if program is None:
-        raise RuntimeError("torch.onnx.export gave no program")
-    model = program.model_proto
-    # torch writes the source lines, with their paths on this machine, into every node.
-    for item in (*model.graph.node, *model.graph.input, *model.graph.output, model.graph):
-        item.ClearField("metadata_props")
-    for value in (*model.graph.value_info, *model.graph.initializer):
-        value.ClearField("metadata_props")
-    onnx.checker.check_model(model)
-    path.write_bytes(model.SerializeToString())
-
-
-def _write_log(path: Path, trial: FrozenTrial, trained: _Trained) -> None:
-    """One line per epoch of the trial, then of the retraining."""
-    runs = (("search", trial.user_attrs.get("history", [])), ("retraining", trained.history))
-    fields = (
-        "run", "epoch", "train_loss", "validation_loss", "accuracy", "learning_rate", "images",
-        "seconds",
-    )  # fmt: skip
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fields, restval="", extrasaction="ignore")
-        writer.writeheader()
-        for run, records in runs:
-            for record in records:
-                measured = {k: v for k, v in record.items() if v is not None and math.isfinite(v)}
-                writer.writerow({"run": run, **measured})
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def _digests(bundle: Path) -> dict[str, str]:
-    files = sorted(path for path in bundle.rglob("*") if path.is_file())
-    return {
-        path.relative_to(bundle).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in files
-    }

@@ -60,7 +60,7 @@ def require_plain(source: str) -> None:
     """
     try:
         tree = ast.parse(source)
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise NotPlainError(f"no Python: {error}") from None
     for node in ast.walk(tree):
         reason = _objection(node)
@@ -77,6 +77,8 @@ def _objection(node: ast.AST) -> str | None:
             for alias in node.names:
                 if alias.asname or alias.name not in _IMPORTS.get(module, ()):
                     return f"imports {module or alias.name}, not torch alone"
+        case ast.Name(ctx=ast.Store()) | ast.arg() | ast.ClassDef() if _rebinds(node):
+            return "gives torch, nn or self another meaning"
         case ast.Name():
             hidden = node.id.startswith("_") and node.id != "_"
             if hidden or (hasattr(builtins, node.id) and node.id not in _BUILTINS):
@@ -86,10 +88,24 @@ def _objection(node: ast.AST) -> str | None:
         case ast.FunctionDef():
             if node.decorator_list or node.name not in ("__init__", "forward"):
                 return f"defines {node.name}"
+            if [arg.arg for arg in node.args.args[:1]] != ["self"]:
+                return f"{node.name} must begin with self"
+            if len(node.args.defaults) >= len(node.args.args) or node.args.vararg:
+                return f"{node.name} has a default for self"
         case ast.ClassDef():
             if node.decorator_list or node.keywords:
                 return f"class {node.name} has decorators or keywords"
     return None
+
+
+def _rebinds(node: ast.Name | ast.arg | ast.ClassDef) -> bool:
+    """Whether what follows `torch.`, `nn.` or `self.` could belong to something else."""
+    match node:
+        case ast.Name():
+            return node.id in ("torch", "nn", "self")
+        case ast.arg():
+            return node.arg in ("torch", "nn")
+    return node.name in ("torch", "nn", "self")
 
 
 def _attribute_objection(node: ast.Attribute) -> str | None:

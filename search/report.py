@@ -6,107 +6,29 @@ Every number in it comes from `Findings`; nothing is measured here.
 from __future__ import annotations
 
 import base64
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optuna
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
-from optuna.importance import FanovaImportanceEvaluator, get_param_importances
-from optuna.trial import TrialState
 
 from constraints import LayerRow, Verdict
 from search import figures, wording
 from search.augmentation import pipeline
-from search.config import AugmentationSection, Candidate, StudyConfig
-from search.data import Dataset, Images
+from search.codegen import template
+from search.config import AugmentationSection
 from search.diagram import figure_architecture, figure_receptive_field
+from search.findings import Findings
 from search.summary import Progress, Summary
 
 LEADERS = 5
+SAMPLED = 20  # classes of which images are shown
 MISTAKES = 35  # misclassified images shown
-IMPORTANCE_TRIALS = 10  # completed trials from which importances are worth a look
 
 Rows = Sequence[Sequence[str]]
-
-
-@dataclass(frozen=True)
-class Findings:
-    """What is known about an exported network.
-
-    `dataset` is the split that the search saw; `logits` (N, classes) are those of the `test`
-    images; `history` and `retraining` are epoch records of the search's trial and of the
-    training that gave the weights (empty where the trial's own weights are exported).
-    `importance` maps parameters to shares, empty where the trials are too few.
-    """
-
-    config: StudyConfig
-    number: int
-    candidate: Candidate
-    verdict: Verdict
-    dataset: Dataset
-    test: Images
-    logits: NDArray[np.float32]
-    history: figures.History
-    retraining: figures.History
-    summary: Summary
-    importance: Mapping[str, float]
-    metrics: Mapping[str, Any]
-
-    @cached_property
-    def predicted(self) -> NDArray[np.int64]:
-        """(N,) classes."""
-        classes: NDArray[np.int64] = self.logits.argmax(axis=1)
-        return classes
-
-    @cached_property
-    def confusion(self) -> NDArray[np.int64]:
-        """(classes, classes) test images: rows true, columns predicted."""
-        return confusion_matrix(self.test.labels, self.predicted, len(self.dataset.classes))
-
-    @cached_property
-    def mistakes(self) -> NDArray[np.int64]:
-        """Indices of misclassified test images, the most confident mistakes first."""
-        wrong = np.flatnonzero(self.predicted != self.test.labels)
-        surest: NDArray[np.int64] = wrong[np.argsort(-self.confidence[wrong], kind="stable")]
-        return surest
-
-    @cached_property
-    def confidence(self) -> NDArray[np.float64]:
-        """(N,) softmax probabilities of the predicted classes."""
-        shifted = self.logits.astype(np.float64) - self.logits.max(axis=1, keepdims=True)
-        shares: NDArray[np.float64] = 1 / np.exp(shifted).sum(axis=1)
-        return shares
-
-
-def confusion_matrix(
-    true: NDArray[np.int64], predicted: NDArray[np.int64], classes: int
-) -> NDArray[np.int64]:
-    """Counts (classes, classes): rows true, columns predicted."""
-    cells = np.bincount(true * classes + predicted, minlength=classes**2)
-    return cells.reshape(classes, classes)
-
-
-def importances(study: optuna.Study) -> dict[str, float]:
-    """The share of the variance of accuracy that each hyperparameter explains (functional
-    ANOVA, Hutter et al., 2014); empty where too few trials completed to tell."""
-    completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if len(completed) < IMPORTANCE_TRIALS or len({trial.values[0] for trial in completed}) == 1:
-        return {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return get_param_importances(
-            study,
-            evaluator=FanovaImportanceEvaluator(seed=0),
-            target=lambda trial: float(trial.values[0]),
-        )
 
 
 def write_report(findings: Findings, bundle: Path) -> None:
@@ -131,7 +53,9 @@ def _figures(findings: Findings) -> dict[str, Figure]:
     drawn = {
         "class_balance": figures.figure_class_balance(_balance(findings), data.classes),
         "pixel_values": figures.figure_pixel_histogram(data.train.pixels),
-        "samples": figures.figure_samples(data.train.pixels, data.train.labels, data.classes),
+        "samples": figures.figure_samples(
+            data.train.pixels, data.train.labels, data.classes[:SAMPLED]
+        ),
         "augmentations": _augmentations(findings),
         "architecture": figure_architecture(findings.candidate.architecture),
         "receptive_field": figure_receptive_field(
@@ -251,13 +175,9 @@ def _hole_probability(section: AugmentationSection, strength: float) -> float:
 
 
 def _markdown(findings: Findings, drawn: set[str]) -> str:
-    environment = Environment(
-        loader=PackageLoader("search"), undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True, autoescape=False,
-    )  # fmt: skip
     section = findings.config.augmentation
     recipe = findings.candidate.recipe
-    return environment.get_template("README.md.jinja").render(
+    return template("README.md.jinja").render(
         f=findings,
         m=findings.metrics,
         w=wording,
@@ -266,6 +186,7 @@ def _markdown(findings: Findings, drawn: set[str]) -> str:
         layers=[_layer(row, findings.verdict) for row in findings.verdict.analysis.layers],
         fields=[_field(row) for row in _convolutions(findings.verdict)],
         balance=_balance(findings),
+        sampled=min(SAMPLED, len(findings.dataset.classes)),
         channels=("red", "green", "blue"),
         augmentation=section,
         hole_probability=_hole_probability(section, recipe.augmentation_strength),
@@ -393,9 +314,6 @@ def _html(markdown: str, images: Mapping[str, bytes]) -> str:
                 content = base64.b64encode(images[str(child.attrs["src"])]).decode()
                 child.attrs["src"] = f"data:image/png;base64,{content}"
     body = parser.renderer.render(tokens, parser.options, {})
-    environment = Environment(
-        loader=PackageLoader("search"), undefined=StrictUndefined, autoescape=False
-    )
     title = next(t.content for t, before in zip(tokens[1:], tokens, strict=False)
                  if before.type == "heading_open")  # fmt: skip
-    return environment.get_template("report.html.jinja").render(title=title, body=body)
+    return template("report.html.jinja").render(title=title, body=body)

@@ -25,18 +25,14 @@ from torch import Tensor, nn
 
 from constraints import Verdict, check
 from search import isolated, wording
+from search.bundle import METRICS_VERSION, REQUIRED, fingerprint
 from search.codegen import state_key
 from search.config import ConfigError, DataSection, MachineError, StudyConfig, parse
 from search.data import Images, load_test
-from search.export import METRICS_VERSION, fingerprint
 from search.network import build
 from search.training import EVALUATION_BATCH, Normalization
 from space import Architecture, ArchitectureError
 
-REQUIRED = (
-    "model.py", "model.safetensors", "model.onnx", "architecture.json", "study.toml",
-    "training_log.csv", "README.md", "report.html",
-)  # fmt: skip
 LARGEST = 2**28  # bytes of one file: far beyond any network of this kind
 TOLERANCE = 1e-4  # of logits
 PROBES = 8  # random images on which logits are compared
@@ -138,7 +134,7 @@ def _content(bundle: Path, name: str) -> bytes:
 def _json(files: Files, name: str) -> dict[str, Any]:
     try:
         content = json.loads(files[name])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _Failure(f"{name}: {error}") from None
     if not isinstance(content, dict):
         raise _Failure(f"{name} must hold a JSON object")
@@ -146,12 +142,36 @@ def _json(files: Files, name: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
+class _Claim:
+    """What `metrics.json` says of the test."""
+
+    correct: int
+    share: float
+    fingerprint: str
+    normalization: Normalization
+
+    @classmethod
+    def of(cls, metrics: Mapping[str, Any]) -> _Claim:
+        try:
+            accuracy, data = metrics["accuracy"], metrics["data"]
+            mean, std = (tuple(float(n) for n in data[key]) for key in ("mean", "std"))
+            return cls(
+                int(accuracy["test_correct"]),
+                float(accuracy["test"]),
+                str(data["test_fingerprint"]),
+                Normalization(mean, std),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise _Failure(f"metrics.json tells no accuracy ({_one_line(error)})") from None
+
+
+@dataclass(frozen=True)
 class _Parts:
-    """What a bundle's files hold.  `reference` is built from architecture and weights by
-    this project, and gives `logits` for the random `inputs`."""
+    """What a bundle's files hold."""
 
     files: Files
     metrics: dict[str, Any]
+    claim: _Claim
     architecture: Architecture
     config: StudyConfig
     weights: dict[str, Tensor]
@@ -168,8 +188,8 @@ class _Parts:
             weights = load_tensors(files["model.safetensors"])
             verdict = check(architecture, config.rules)
         except (ArchitectureError, ConfigError, SafetensorError, ValueError) as error:
-            raise _Failure(str(error)) from None
-        return cls(files, metrics, architecture, config, weights, verdict)
+            raise _Failure(_one_line(error)) from None
+        return cls(files, metrics, _Claim.of(metrics), architecture, config, weights, verdict)
 
     @property
     def source(self) -> str:
@@ -320,14 +340,15 @@ def _one_line(error: Exception) -> str:
 
 def _accuracy(parts: _Parts, data_root: Path | None) -> str:
     images = _test_images(parts.config.data, data_root)
-    claimed, data = parts.metrics["accuracy"], parts.metrics["data"]
+    claim = parts.claim
     correct = _correct(parts, images)
     share = wording.percent(correct / len(images))
-    if fingerprint(images) != data["test_fingerprint"]:
+    if fingerprint(images) != claim.fingerprint:
         raise _Unknown(f"{share} on the images here, which are others than those of the test")
     # Sums in another order may tip an image or two that lie on the edge.
-    if abs(correct - claimed["test_correct"]) > max(1, len(images) // 1_000):
-        raise _Failure(f"{share} of the test images, but metrics.json says {claimed['test']:.2%}")
+    told = wording.percent(claim.share)
+    if abs(correct - claim.correct) > max(1, len(images) // 1_000):
+        raise _Failure(f"{share} of the test images ({correct}), not {told} ({claim.correct})")
     return f"{share} of {len(images):,} test images, through model.onnx"
 
 
@@ -343,13 +364,11 @@ def _test_images(section: DataSection, root: Path | None) -> Images:
 
 
 def _correct(parts: _Parts, images: Images) -> int:
-    data = parts.metrics["data"]
-    normalization = Normalization(tuple(data["mean"]), tuple(data["std"]))
     session = _session(parts)
     correct = 0
     for start in range(0, len(images), EVALUATION_BATCH):
         pixels = torch.from_numpy(images.pixels[start : start + EVALUATION_BATCH])
-        inputs = normalization(pixels, torch.float32).contiguous().numpy()
+        inputs = parts.claim.normalization(pixels, torch.float32).contiguous().numpy()
         labels = images.labels[start : start + EVALUATION_BATCH]
         correct += int((_onnx_logits(session, inputs).argmax(axis=1) == labels).sum())
     return correct

@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 
 from constraints import check
 from search import data
+from search.bundle import REQUIRED
 from search.codegen import state_key
 from search.config import ConfigError, StudyConfig, load, overridden
 from search.export import candidate_of, choose, export
@@ -31,7 +32,7 @@ from search.objective import Objective
 from search.sampler import make_sampler
 from search.storage import checkpoint_path, create_or_resume, load_checkpoint
 from search.training import Normalization, evaluate
-from search.verify import REQUIRED, verify
+from search.verify import verify
 from space import Architecture
 
 CPU = torch.device("cpu")
