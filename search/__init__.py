@@ -1,1 +1,41 @@
-"""Searches small convolutional networks under hard limits."""
+"""Searches small convolutional networks under hard limits.
+
+    from search import Study
+    study = Study("studies/quickstart.toml")
+    study.launch()
+    study.export()
+
+What is public is listed in `__all__`.  Each name is imported when it is first used: the
+worker processes that augment images need neither torch nor Optuna.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from constraints import Limits, Verdict, check
+    from search.network import build
+    from search.study import Study
+    from search.trace import trace
+    from space import Architecture, SearchSpace
+
+__all__ = ["Architecture", "Limits", "SearchSpace", "Study", "Verdict", "build", "check", "trace"]
+
+_HOMES = {
+    "Architecture": "space",
+    "Limits": "constraints",
+    "SearchSpace": "space",
+    "Study": "search.study",
+    "Verdict": "constraints",
+    "build": "search.network",
+    "check": "constraints",
+    "trace": "search.trace",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'search' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

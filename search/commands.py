@@ -5,38 +5,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import optuna
-import psutil
 
 import constraints
 from constraints import Limits
 from search import config as configuration
 from search import data, explain, terminal, wording
-from search.config import DEFAULT_LIMITS, ConfigError, StudyConfig
-from search.proposals import Acceptance, InfeasibleError, estimate, propose
-from search.storage import (
-    artifact_store,
-    create_or_resume,
-    load_study,
-    redacted,
-    run_directory,
-    storage_url,
-    study_config,
-)
+from search.config import DEFAULT_LIMITS, ConfigError
+from search.proposals import Acceptance, propose
+from search.storage import artifact_store, redacted
+from search.study import Study
 from space import Architecture, ArchitectureError
 
-# Proposals that estimate the acceptance rate before a study starts: a fraction of a second.
-ESTIMATED = 2_000
-RARE = 0.001
-EXPORTS = Path("exports")
-
-optuna.logging.set_verbosity(optuna.logging.WARNING)
+RARE = 0.001  # of proposals accepted: below it, launch warns
 
 
 def launch(
@@ -51,57 +34,27 @@ def launch(
     """Creates or resumes the study of `file` and runs it in worker processes."""
     from search.dashboard import Refresher
     from search.training import choose_device, describe_device
-    from search.workers import launch as launch_workers
 
-    config = configuration.load(file, overrides)
-    shape, classes = data.describe(config.data)
+    study = Study(file, overrides=overrides, storage=storage)
+    data.describe(study.config.data)  # what is not there is told before torch is imported
     terminal.note(f"device: {describe_device(choose_device(device))}")
-    _estimate(config, shape, classes)
-    data.load(config.data)  # downloads and decodes once, before several workers would
-    url = storage_url(storage, config.study.storage, config.study.name)
-    study = create_or_resume(config, url)
-    name = config.study.name
-    terminal.note(f"study: {name} in {redacted(url)}")
-    view, refresher = terminal.LiveView(study, config), Refresher(study)
+    _tell(study.estimate())
+    running = study.create()
+    terminal.note(f"study: {study.name} in {redacted(study.url)}")
+    refresher = Refresher(running)
+    with terminal.LiveView(running, study.config) as view:
 
-    def tick() -> None:
-        view.update()
-        refresher.tick(view.summary)
+        def tick() -> None:
+            view.update()
+            refresher.tick(view.summary)
 
-    command = [sys.executable, "-m", "run_study", "worker", name, "--device", device]
-    command += ["--set", f"data.root={config.data.root}"]
-    with view:
-        ending = launch_workers(
-            command,
-            url,
-            workers=workers,
-            logs=run_directory(url, name) / "logs",
-            device=device,
-            per_gpu=per_gpu,
-            tick=tick,
-        )
-    view.finish(ending.reason, f"run_study.py {_next(name, ending.code)}")
+        ending = study.launch(workers=workers, device=device, per_gpu=per_gpu, tick=tick)
+    view.finish(ending.reason, f"run_study.py {_next(study.name, ending.code)}")
     refresher.tick(view.summary, at_once=True)
     return ending.code
 
 
-def _estimate(config: StudyConfig, shape: tuple[int, int, int], classes: int) -> None:
-    """Says how much the checker accepts.
-
-    Raises:
-        InfeasibleError: it accepts nothing within the budget of proposals; no study is made.
-    """
-    rng = random.Random(config.study.seed)
-    acceptance = estimate(config, shape, classes, ESTIMATED, rng)
-    if not acceptance.accepted:
-        for proposal, _ in zip(
-            propose(config, shape, classes, rng), range(config.study.proposals), strict=False
-        ):
-            acceptance.add(proposal)
-            if proposal.accepted:
-                break
-        else:
-            raise InfeasibleError(acceptance)
+def _tell(acceptance: Acceptance) -> None:
     if acceptance.share < RARE:
         terminal.note(f"warning: hardly a proposal is accepted; {acceptance.summary()}")
     else:
@@ -117,45 +70,14 @@ def _next(name: str, code: int) -> str:
 
 def worker(name: str, overrides: Sequence[str], storage: str | None, *, device: str) -> int:
     """Runs trials of an existing study in this process."""
-    from search.dashboard import annotate
-    from search.objective import Objective, make_pruner
-    from search.sampler import make_sampler
-    from search.training import choose_device
-    from search.workers import work
-
-    study, config, url = _open(name, storage)
-    config = configuration.overridden(config, overrides)
-    dataset = data.load(config.data)
-    study.sampler = make_sampler(config, dataset.input, len(dataset.classes))
-    study.pruner = make_pruner(config)
-    runs = run_directory(url, study.study_name)
-    store = artifact_store(runs)
-
-    def make_objective(stop: Callable[[], str | None]) -> Objective:
-        return Objective(
-            config,
-            dataset,
-            choose_device(device),
-            runs=runs,
-            cache=augmented_directory(runs),
-            processes=psutil.cpu_count() or 1,
-            stop=stop,
-            finished=partial(annotate, config=config, dataset=dataset, store=store),
-        )
-
-    ending = work(study, config, make_objective)
+    ending = Study(name, overrides=overrides, storage=storage).work(device=device)
     terminal.note(ending.reason)
     return ending.code
 
 
-def augmented_directory(runs: Path) -> Path:
-    """Where all studies of one place share their augmented epochs."""
-    return runs.parent.parent / "augmented"
-
-
 def status(name: str, storage: str | None, *, as_json: bool) -> int:
     """Shows what a study has come to."""
-    study, _, _ = _open(name, storage)
+    study = Study(name, storage=storage).load()
     if as_json:
         _print_json(terminal.status_json(study))
     else:
@@ -227,11 +149,12 @@ def _resolve(
     rules = Limits.from_mapping(DEFAULT_LIMITS)
     left, _, right = target.rpartition(":")
     if left and right.isdecimal():
-        study, config, _ = _open(left, storage)
-        trial = next((t for t in study.get_trials(deepcopy=False) if t.number == int(right)), None)
+        study = Study(left, storage=storage)
+        trials = {trial.number: trial for trial in study.load().get_trials(deepcopy=False)}
+        trial = trials.get(int(right))
         if trial is None or "architecture" not in trial.user_attrs:
             raise ConfigError(f"{target}: study {left} has no such trial with an architecture")
-        return config.rules, Architecture.from_json(trial.user_attrs["architecture"])
+        return study.config.rules, Architecture.from_json(trial.user_attrs["architecture"])
     if left and not Path(target).exists():
         return rules, _traced(target, shapes)
     return rules, read_architecture(Path(target))
@@ -274,9 +197,16 @@ def dashboard(
     """Serves a study to browsers until Ctrl-C."""
     from search.dashboard import serve
 
-    study, _, url = _open(name, storage)
-    store = artifact_store(run_directory(url, study.study_name))
-    serve(study, store, host=host, port=port, write=write, token=token, announce=terminal.note)
+    study = Study(name, storage=storage)
+    serve(
+        study.load(),
+        artifact_store(study.runs),
+        host=host,
+        port=port,
+        write=write,
+        token=token,
+        announce=terminal.note,
+    )
     return 0
 
 
@@ -291,23 +221,8 @@ def export(
     device: str,
 ) -> int:
     """Writes the bundle of a study's winner."""
-    from search.export import export as write_bundle
-    from search.training import choose_device
-
-    study, config, url = _open(name, storage)
-    runs = run_directory(url, study.study_name)
-    bundle = write_bundle(
-        study,
-        configuration.overridden(config, overrides),
-        out=out or EXPORTS / study.study_name,
-        runs=runs,
-        cache=augmented_directory(runs),
-        device=choose_device(device),
-        trial=trial,
-        retrain=retrain,
-        processes=psutil.cpu_count() or 1,
-        progress=terminal.note,
-    )
+    study = Study(name, overrides=overrides, storage=storage)
+    bundle = study.export(out, trial=trial, retrain=retrain, device=device, progress=terminal.note)
     terminal.note(f"next: run_study.py verify {bundle}")
     terminal.show(str(bundle / "README.md"))
     return 0
@@ -342,19 +257,6 @@ def _show_findings(findings: Sequence[Any], *, as_json: bool) -> None:
         terminal.show(f"{mark} {finding.name}: {finding.detail}")
         if not finding.ok and getattr(finding, "mend", None):
             terminal.show(f"  try: {finding.mend}")
-
-
-def _open(name: str, storage: str | None) -> tuple[optuna.Study, StudyConfig, str]:
-    """The study that a study file or a study's name means, with its configuration and URL."""
-    file = None
-    if name.endswith(".toml"):
-        section = configuration.load(Path(name)).study
-        name, file = section.name, section.storage
-    else:
-        configuration.require_name(name)
-    url = storage_url(storage, file, name)
-    study = load_study(name, url)
-    return study, study_config(study), url
 
 
 def _print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:

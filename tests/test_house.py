@@ -28,8 +28,10 @@ ROWS = (
     "search.wording search.summary search.figures search.diagram search.plots",
     "search.notes search.guard search.dashboard",
     "search.terminal",
-    "search.codegen search.report search.export search.isolated search.verify",
+    "search.codegen search.findings search.report search.bundle search.export",
+    "search.isolated search.verify",
     "search.doctor",
+    "search.study",
     "search.commands",
     "run_study",
 )

@@ -1,0 +1,196 @@
+"""A study, as the command line and a notebook use it: launch, work, look, export."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import optuna
+import psutil
+
+from search import config as configuration
+from search import data
+from search.proposals import Acceptance, InfeasibleError, estimate, propose
+from search.storage import (
+    artifact_store,
+    create_or_resume,
+    load_study,
+    run_directory,
+    storage_url,
+    study_config,
+)
+from search.summary import Summary, summarize
+
+if TYPE_CHECKING:
+    from search.workers import Ending
+
+# Proposals that estimate the acceptance rate: a fraction of a second.
+ESTIMATED = 2_000
+EXPORTS = Path("exports")
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+class Study:
+    """The study that a study file describes, or that a database holds under a name.
+
+    `source` is a study file (a `Path`, or text that ends in .toml) or the name of a study;
+    `overrides` are `section.key=value` as with `--set`; `storage` is a database's URL.
+    Nothing is made until `create` or `launch`.
+
+    Raises:
+        ConfigError: bad input, or no study of that name.
+        MachineError: the database cannot be reached.
+    """
+
+    def __init__(
+        self, source: str | Path, *, overrides: Sequence[str] = (), storage: str | None = None
+    ) -> None:
+        if isinstance(source, Path) or source.endswith(".toml"):
+            self.config = configuration.load(Path(source), overrides)
+            section = self.config.study
+            self.url = storage_url(storage, section.storage, section.name)
+        else:
+            self.url = storage_url(storage, None, configuration.require_name(source))
+            kept = study_config(load_study(source, self.url))
+            self.config = configuration.overridden(kept, overrides)
+
+    @property
+    def name(self) -> str:
+        return self.config.study.name
+
+    @property
+    def runs(self) -> Path:
+        """Where checkpoints, artifacts and logs lie."""
+        return run_directory(self.url, self.name)
+
+    @property
+    def cache(self) -> Path:
+        """Where all studies of one place share their augmented epochs."""
+        return self.runs.parent.parent / "augmented"
+
+    def load(self) -> optuna.Study:
+        """The study as Optuna knows it, with all its trials."""
+        return load_study(self.name, self.url)
+
+    @property
+    def summary(self) -> Summary:
+        """What the study has come to."""
+        return summarize(self.load(), self.config)
+
+    def estimate(self) -> Acceptance:
+        """What the checker does with random proposals.
+
+        Raises:
+            InfeasibleError: it accepts nothing within the budget of proposals.
+        """
+        shape, classes = data.describe(self.config.data)
+        rng = random.Random(self.config.study.seed)
+        acceptance = estimate(self.config, shape, classes, ESTIMATED, rng)
+        proposals = propose(self.config, shape, classes, rng)
+        while not acceptance.accepted:
+            if acceptance.proposed >= self.config.study.proposals:
+                raise InfeasibleError(acceptance)
+            acceptance.add(next(proposals))
+        return acceptance
+
+    @cached_property
+    def _created(self) -> optuna.Study:
+        self.estimate()
+        data.load(self.config.data)  # downloads and decodes once, before several workers would
+        return create_or_resume(self.config, self.url)
+
+    def create(self) -> optuna.Study:
+        """The study in its database, made or resumed; its data is there.
+
+        Raises:
+            InfeasibleError: the checker accepts nothing; no study is made.
+        """
+        return self._created
+
+    def launch(
+        self,
+        *,
+        workers: int = 1,
+        device: str = "auto",
+        per_gpu: int | None = None,
+        tick: Callable[[], None] = lambda: None,
+    ) -> Ending:
+        """Creates or resumes the study and runs it in worker processes until it ends.
+
+        `tick` is called twice a second.
+        """
+        from search.workers import launch
+
+        self.create()
+        command = [sys.executable, "-m", "run_study", "worker", self.name, "--device", device]
+        command += ["--set", f"data.root={self.config.data.root}"]
+        return launch(
+            command,
+            self.url,
+            workers=workers,
+            logs=self.runs / "logs",
+            device=device,
+            per_gpu=per_gpu,
+            tick=tick,
+        )
+
+    def work(self, *, device: str = "auto") -> Ending:
+        """Runs trials in this process, beside other workers, until the study ends."""
+        from search.dashboard import annotate
+        from search.objective import Objective, make_pruner
+        from search.sampler import make_sampler
+        from search.training import choose_device
+        from search.workers import work
+
+        study, dataset = self.load(), data.load(self.config.data)
+        study.sampler = make_sampler(self.config, dataset.input, len(dataset.classes))
+        study.pruner = make_pruner(self.config)
+        store = artifact_store(self.runs)
+
+        def make_objective(stop: Callable[[], str | None]) -> Objective:
+            return Objective(
+                self.config,
+                dataset,
+                choose_device(device),
+                runs=self.runs,
+                cache=self.cache,
+                processes=psutil.cpu_count() or 1,
+                stop=stop,
+                finished=partial(annotate, config=self.config, dataset=dataset, store=store),
+            )
+
+        return work(study, self.config, make_objective)
+
+    def export(
+        self,
+        out: Path | None = None,
+        *,
+        trial: int | None = None,
+        retrain: bool = True,
+        device: str = "auto",
+        progress: Callable[[str], None] = lambda _: None,
+    ) -> Path:
+        """Writes the bundle of trial number `trial`, or of the best; answers with its path."""
+        from search.export import export
+        from search.training import choose_device
+
+        return export(
+            self.load(),
+            self.config,
+            out=out or EXPORTS / self.name,
+            runs=self.runs,
+            cache=self.cache,
+            device=choose_device(device),
+            trial=trial,
+            retrain=retrain,
+            processes=psutil.cpu_count() or 1,
+            progress=progress,
+        )
+
+    def __repr__(self) -> str:
+        return f"Study({self.name!r}, {len(self.config.parameters)} parameters)"
