@@ -49,7 +49,7 @@ def launch(
             refresher.tick(view.summary)
 
         ending = study.launch(workers=workers, device=device, per_gpu=per_gpu, tick=tick)
-    view.finish(ending.reason, f"run_study.py {_next(study.name, ending.code)}")
+    view.finish(ending.reason, f"run_study.py {_next(study.name, ending.code, file)}")
     refresher.tick(view.summary, at_once=True)
     return ending.code
 
@@ -64,8 +64,10 @@ def _tell(acceptance: Acceptance) -> None:
         )
 
 
-def _next(name: str, code: int) -> str:
-    return f"export {name}" if code == 0 else f"status {name}"
+def _next(name: str, code: int, file: Path) -> str:
+    if code == 0:
+        return f"export {name}"
+    return f"status {name}" if code == 1 else f"launch {file}"
 
 
 def worker(name: str, overrides: Sequence[str], storage: str | None, *, device: str) -> int:

@@ -104,7 +104,6 @@ class Objective:
             self._run(trial, training, path)
         finally:
             images = training.history[-1].images if training.history else 0
-            trial.set_user_attr("history", [vars(record) for record in training.history])
             trial.set_user_attr("seconds", sum(record.seconds for record in training.history))
             trial.set_user_attr("pflop", 6 * macs * images / 1e15)
         final = training.history[-1]
@@ -189,6 +188,7 @@ class Objective:
         while training.epoch < training.recipe.epochs:
             record = training.run_epoch(on_step)
             save_checkpoint(path, training.state())
+            trial.set_user_attr("history", [vars(done) for done in training.history])
             self._report(trial, record.accuracy, record.epoch)
             if self._met(record.accuracy):
                 return
