@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import sqlite3
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -16,6 +17,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 from processes import (
+    ROOT,
     code,
     created,
     epochs_run,
@@ -25,7 +27,15 @@ from processes import (
     worker,
 )
 
-from search.storage import load_checkpoint, load_study, save_checkpoint, study_storage
+from search.config import load
+from search.storage import (
+    create_or_resume,
+    load_checkpoint,
+    load_study,
+    save_checkpoint,
+    study_config,
+    study_storage,
+)
 from search.training import DivergedError
 
 pytest_plugins = ["servers"]
@@ -66,6 +76,49 @@ def test_kill_9_in_mid_trial(url: str, tmp_path: Path) -> None:
     assert again[-1] == (0, 8)
     assert code(start(worker, url, tmp_path)) == 0
     assert len(study.trials) == 1
+
+
+def _digits(url: str, runs: Path) -> None:
+    """A worker as the command line makes it, on scikit-learn's handwritten digits."""
+    import torch
+
+    from search.data import load
+    from search.objective import Objective
+    from search.sampler import make_sampler
+    from search.workers import work
+
+    torch.set_num_threads(1)
+    study = load_study("quickstart", url)
+    config = study_config(study)
+    dataset = load(config.data)
+    study.sampler = make_sampler(config, dataset.input, len(dataset.classes))
+
+    def make(stop: Stop) -> Objective:
+        device = torch.device("cpu")
+        return Objective(config, dataset, device, runs=runs, cache=runs / "cache", stop=stop)
+
+    sys.exit(work(study, config, make).code)
+
+
+def test_kill_9_in_a_real_training(sqlite: str, tmp_path: Path) -> None:
+    settings = ["study.trials=1", "study.target=1.0", "training.epochs=5", "augmentation.epochs=1"]
+    study = create_or_resume(load(ROOT / "studies" / "quickstart.toml", settings), sqlite)
+    process = start(_digits, sqlite, tmp_path)
+    wait_until(lambda: study.trials and len(study.trials[0].intermediate_values) >= 2, 120)
+    process.kill()
+    process.join()
+    killed = study.trials[0]
+    assert code(start(_digits, sqlite, tmp_path)) in (0, 1)
+    trials = study.trials
+    assert [(trial.number, trial.state.name) for trial in trials] == [(0, "COMPLETE")]
+    history = trials[0].user_attrs["history"]
+    epochs = list(range(1, len(history) + 1))
+    assert [record["epoch"] for record in history] == epochs
+    assert sorted(trials[0].intermediate_values) == epochs
+    assert trials[0].params == killed.params
+    for epoch, value in killed.intermediate_values.items():
+        assert trials[0].intermediate_values[epoch] == value == history[epoch - 1]["accuracy"]
+    assert trials[0].value == history[-1]["accuracy"]
 
 
 def _before_anything(runs: Path) -> Any:
