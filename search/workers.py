@@ -107,11 +107,12 @@ class Watch:
         """Whether the running trial has used up its minutes."""
         return self._deadline is not None and time.monotonic() >= self._deadline
 
-    def ending(self) -> Ending | None:
-        """Why this worker must end, None while it must not."""
+    def ending(self, *, fresh: bool = False) -> Ending | None:
+        """Why this worker must end, None while it must not; `fresh` asks the storage now."""
         if self._signal is not None:
             return Ending(f"stopped by {self._signal.name}", 128 + self._signal)
-        if self._ending is None and time.monotonic() - self._looked >= POLL:
+        stale = fresh or time.monotonic() - self._looked >= POLL
+        if self._ending is None and stale:
             self._ending = self._look()
             self._looked = time.monotonic()
         return self._ending
@@ -306,7 +307,7 @@ def work(
 
 def _work(study: optuna.Study, config: StudyConfig, guarded: _Guarded, watch: Watch) -> Ending:
     storage, failures = study_storage(study), 0
-    while (ending := watch.ending()) is None:
+    while (ending := watch.ending(fresh=True)) is None:
         try:
             # One at a time: heartbeats need `optimize`, an exact budget a look before each.
             study.optimize(guarded, n_trials=1, catch=(Exception,))

@@ -76,8 +76,7 @@ def test_a_budget_without_the_target_is_short(sqlite: str) -> None:
     assert ending == Ending("the budget of 2 trials is spent", 1)
 
 
-def test_the_target_ends_the_study(sqlite: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search.workers, "POLL", 0.0)
+def test_the_target_ends_the_study_and_no_trial_begins_after_it(sqlite: str) -> None:
     study = created(sqlite, trials=9, target=0.4)
     assert run(study, _constant(Path()), trials=9, target=0.4) == Ending("target 0.4 met", 0)
     assert len(study.trials) == 1
@@ -132,9 +131,7 @@ def test_no_feasible_candidate_ends_the_study(sqlite: str) -> None:
     assert [trial.state.name for trial in study.trials] == ["FAIL"]
 
 
-def test_a_worker_whose_launch_is_gone_ends(
-    sqlite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_whose_launch_is_gone_ends(sqlite: str, tmp_path: Path) -> None:
     study = created(sqlite)
     process = start(_orphan, sqlite, tmp_path)
     assert code(process) == 129
