@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from constraints import analyze
+from constraints import LayerRow, analyze
 from search.figures import (
     BLUE,
     DARK_RED,
@@ -71,7 +71,7 @@ def figure_architecture(architecture: Architecture) -> Figure:
     for x, (name, groups) in enumerate(columns.items()):
         axes.text(x + 0.4, -1.75, name, ha="center", va="center", fontsize=12, weight="bold")
         axes.text(
-            x + 0.4, -0.75, captions[name], ha="center", va="center", fontsize=8, color="#555555"
+            x + 0.4, -0.75, captions[name], ha="center", va="center", fontsize=8.5, color="#555555"
         )
         _draw_column(axes, x, groups)
         if x:
@@ -87,7 +87,7 @@ def figure_architecture(architecture: Architecture) -> Figure:
 
 
 def _captions(architecture: Architecture) -> dict[str, str]:
-    rows = analyze(architecture).layers
+    rows = _convolutions(architecture)
     captions = {"O": f"{architecture.output.classes} classes"}
     for block in architecture.blocks:
         own = [row for row in rows if row.block == block.name]
@@ -95,6 +95,12 @@ def _captions(architecture: Architecture) -> dict[str, str]:
         size = before if before == after else f"{before} → {after}"
         captions[block.name] = f"{size}, RF {own[-1].r_out[0]}"
     return captions
+
+
+def _convolutions(architecture: Architecture) -> list[LayerRow]:
+    """The layers that move the receptive field: gates and the output read global averages."""
+    layers = analyze(architecture).layers
+    return [row for row in layers if row.block in _BLOCK_COLORS and row.kind != "gate"]
 
 
 def _draw_column(axes: Axes, x: float, groups: tuple[_Group, ...]) -> None:
@@ -120,7 +126,7 @@ def _draw_box(axes: Axes, x: float, y: float, box: _Box) -> None:
     axes.add_patch(
         FancyBboxPatch((x, y), 0.8, 1, boxstyle=outline, fc=color, lw=0, mutation_aspect=3)
     )
-    axes.text(x + 0.4, y + 0.52, box.text, ha="center", va="center", fontsize=7.5)
+    axes.text(x + 0.4, y + 0.52, box.text, ha="center", va="center", fontsize=8)
 
 
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
@@ -181,8 +187,7 @@ def figure_receptive_field(
 
     What reaches beyond the image sees padding.
     """
-    layers = analyze(architecture).layers
-    rows = [row for row in layers if row.block in _BLOCK_COLORS and row.kind != "gate"]
+    rows = _convolutions(architecture)
     spans = [int(min(span or 0 for span in row.r_out)) for row in rows]
     fields = {row.block: span for row, span in zip(rows, spans, strict=True)}
     figure = canvas(3.5)

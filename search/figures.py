@@ -109,7 +109,7 @@ def figure_learning_curves(runs: Mapping[str, History], target: float | None = N
             f"target {target:.1%}", (0, target), (2, 3), xycoords=("axes fraction", "data"),
             textcoords="offset points", fontsize=8,
         )  # fmt: skip
-    accuracy.yaxis.set_major_formatter(PercentFormatter(1))
+    _percent_scale(accuracy)
     accuracy.set(xlabel="epoch", title="Accuracy on validation images")
     loss.set(xlabel="epoch", title="Cross-entropy loss")
     loss.legend(fontsize=8)
@@ -117,7 +117,7 @@ def figure_learning_curves(runs: Mapping[str, History], target: float | None = N
         accuracy.legend(fontsize=8, loc="lower right")
     for axes in (accuracy, loss):
         axes.grid(axis="y")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
 
 
@@ -321,18 +321,17 @@ def figure_funnel(stages: Mapping[str, int], rejected: Mapping[str, int]) -> Fig
     bars = max(len(stages), len(rejected), 1)
     figure = canvas(0.8 + 0.32 * bars)
     left, right = figure.subplots(1, 2)
-    _counted_bars(left, stages, BLUE, "Candidates")
-    _counted_bars(right, rejected or {"none": 0}, VERMILION, "Rejections by rule")
+    _counted_bars(left, stages, BLUE, "Candidates", bars)
+    _counted_bars(right, rejected or {"none": 0}, VERMILION, "Rejections by rule", bars)
     return figure
 
 
-def _counted_bars(axes: Axes, counts: Mapping[str, int], color: str, title: str) -> None:
+def _counted_bars(axes: Axes, counts: Mapping[str, int], color: str, title: str, rows: int) -> None:
     bars = axes.barh(
         [name.replace("_", " ") for name in counts], list(counts.values()), color=color, height=0.68
     )
     axes.bar_label(bars, [f"{n:,}" for n in counts.values()], padding=3, fontsize=8)
-    axes.invert_yaxis()
-    axes.set(title=title, xlim=(0, 1.25 * max(1, *counts.values())))
+    axes.set(title=title, xlim=(0, 1.25 * max(1, *counts.values())), ylim=(rows - 0.5, -0.5))
     axes.set_xticks([])
     axes.spines[:].set_visible(False)
     axes.tick_params(axis="y", length=0)
@@ -358,11 +357,17 @@ def figure_history(
     if target is not None:
         axes.axhline(target, color=INK, lw=1, ls=":", label=f"target {target:.1%}")
     axes.grid(axis="y")
-    axes.set(xlabel="trial", ylabel="validation accuracy")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.set(xlabel="trial", ylabel="validation accuracy", xlim=(x.min() - 0.6, x.max() + 0.6))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    _percent_scale(axes)
     axes.legend(fontsize=8, loc="lower right")
     return figure
+
+
+def _percent_scale(axes: Axes) -> None:
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, -0.005), min(high, 1.005))  # margins beyond 100 % mislead
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
 
 
 @styled
@@ -409,7 +414,7 @@ def figure_tradeoff(
         axes.set(xlabel=name)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
-    panels[0].yaxis.set_major_formatter(PercentFormatter(1))
+    _percent_scale(panels[0])
     panels[0].set_ylabel("validation accuracy")
     panels[-1].legend(fontsize=8, loc="lower right")
     return figure

@@ -194,7 +194,7 @@ def _markdown(findings: Findings, drawn: set[str]) -> str:
         log=_log(findings),
         classes=_class_rows(findings),
         leaders=[_leader(trial) for trial in findings.summary.best[:LEADERS]],
-        mistakes_shown=min(MISTAKES, len(findings.mistakes)),
+        mistakes=_mistakes_shown(len(findings.mistakes)),
         trained=_trained(findings.summary),
         seconds=sum(trial.seconds or 0.0 for trial in findings.summary.trials),
     )
@@ -288,6 +288,12 @@ def _class_rows(findings: Findings) -> Rows:
             (_text(name), wording.count(int(counts[k].sum())), wording.percent(share), taken)
         )
     return rows
+
+
+def _mistakes_shown(count: int) -> str:
+    if count > MISTAKES:
+        return f"the {MISTAKES} most confident mistakes"
+    return "all of them" if count else "none"
 
 
 def _leader(trial: Progress) -> Sequence[str]:

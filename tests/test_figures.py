@@ -136,10 +136,11 @@ def test_augmentations_are_columns() -> None:
 
 @pytest.mark.parametrize("architecture", [*candidates(6, seed=11)], ids=lambda a: a.hash)
 def test_a_diagram_tells_sizes_and_receptive_fields(architecture: Architecture) -> None:
-    last = [row for row in analyze(architecture).layers if row.block == "C4"][-1]
+    facts = analyze(architecture)
+    field = facts.receptive_field[0]
     captions = [text for text in texts(figure_architecture(architecture)) if "RF " in text]
     assert len(captions) == 4
-    side = "×".join(str(n) for n in last.n_out)
-    assert any(side in text and f"RF {last.r_out[0]}" in text for text in captions)
+    side = "×".join(str(n) for n in facts.feature_map)
+    assert any(side in text and f"RF {field}" in text for text in captions)
     picture = figure_receptive_field(np.zeros((32, 32, 3), np.uint8), architecture, 44)
-    assert {f"C4: {last.r_out[0]}×{last.r_out[0]}", "must exceed 44"} <= texts(picture)
+    assert {f"C4: {field}×{field}", "must exceed 44"} <= texts(picture)
