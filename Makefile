@@ -1,13 +1,14 @@
 # `make study` and `make test` each stand alone: both make .venv and install what they need.
 PYTHON ?= python3
 BIN = .venv/bin
-DATA ?= data
 
 .PHONY: study test lint bench clean
 
 study: .venv/study
 	$(BIN)/python run_study.py launch studies/quickstart.toml
-	$(BIN)/python run_study.py export quickstart
+	test -d exports/quickstart || $(BIN)/python run_study.py export quickstart
+	$(BIN)/python run_study.py verify exports/quickstart
+	@echo "The report: exports/quickstart/report.html; the dashboard: $(BIN)/python run_study.py dashboard quickstart"
 
 test: .venv/test lint
 	$(BIN)/python -m pytest -n 2
