@@ -29,9 +29,10 @@ import torch
 from optuna.trial import Trial, TrialState
 
 from search.config import ConfigError, MachineError, StudyConfig
+from search.database import BudgetSpentError, StudyStorage
 from search.objective import Interrupted
 from search.proposals import InfeasibleError
-from search.storage import BATCH_DIVISOR, BudgetSpentError, StudyStorage, study_storage
+from search.storage import BATCH_DIVISOR, study_storage
 
 log = logging.getLogger(__name__)
 

@@ -17,6 +17,7 @@ from typing import Any
 import optuna
 import pytest
 
+import search.database
 import search.storage
 from search.config import MachineError, StudyConfig, parse
 from search.storage import (
@@ -141,7 +142,7 @@ def worker(
     make: Callable[..., Any] = toy,
     *,
     name: str = "toy",
-    patience: float = search.storage.PATIENCE,
+    patience: float = search.database.PATIENCE,
     heartbeat: int = search.storage.HEARTBEAT,
     grace: int = search.storage.GRACE,
     **options: Any,
@@ -149,7 +150,7 @@ def worker(
     """One worker process; writes why it ended to `runs`/reason."""
     from search.workers import work
 
-    search.storage.PATIENCE = patience
+    search.database.PATIENCE = patience
     study = load_study(name, url, heartbeat=heartbeat, grace=grace)
     try:
         ending = work(study, study_config(study), make(runs, **options))

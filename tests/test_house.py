@@ -22,7 +22,7 @@ ROWS = (
     "search.augmentation",
     "search.training",
     "search.proposals search.draws search.inner_samplers search.sampler",
-    "search.storage",
+    "search.database search.storage",
     "search.objective",
     "search.workers",
     "search.wording search.summary search.figures search.diagram search.plots",

@@ -20,11 +20,11 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 from processes import code, created, start, study_file
 
+import search.database
 import search.storage
 from search.config import ConfigError, MachineError, StudyConfig
+from search.database import DEATHS, BudgetSpentError
 from search.storage import (
-    DEATHS,
-    BudgetSpentError,
     CheckpointError,
     artifact_store,
     attach,
@@ -57,9 +57,10 @@ def test_flag_before_environment_before_file_before_default(
     assert storage_url(None, None, "x") == "sqlite:///studies/x.db"
 
 
-def test_a_password_on_the_command_line_is_refused_and_not_repeated() -> None:
+@pytest.mark.parametrize("rest", ["me:s3cret@host/db", "me@host/db?password=s3cret"])
+def test_a_password_on_the_command_line_is_refused_and_not_repeated(rest: str) -> None:
     with pytest.raises(ConfigError, match="STUDY_STORAGE") as caught:
-        storage_url("postgresql://me:s3cret@host/db", None, "x")
+        storage_url(f"postgresql://{rest}", None, "x")
     assert "s3cret" not in str(caught.value)
 
 
@@ -458,7 +459,7 @@ def test_the_clock_runs_only_while_somebody_works(
 ) -> None:
     study = create_or_resume(study_file(name=f"s{time.time_ns()}"), sqlite)
     storage, now = study_storage(study), [1000.0]
-    monkeypatch.setattr(search.storage.time, "time", lambda: now[0])
+    monkeypatch.setattr(search.database.time, "time", lambda: now[0])
     passed = storage.advance_clock(study._study_id)
     assert passed == 0
     for gap in gaps:
