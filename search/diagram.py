@@ -34,6 +34,7 @@ _KINDS = {  # kind of a box -> its color, and its name in the legend
     "output": ("#DDDDDD", "output"),
 }
 _BLOCK_COLORS = {"C1": BLUE, "C2": GREEN, "C3": ORANGE, "C4": VERMILION}
+_WIDTH = 0.76  # of a box, in distances between columns
 _PITCH = 1.3  # from one box to the next, in heights of a box
 
 
@@ -69,9 +70,15 @@ def figure_architecture(architecture: Architecture) -> Figure:
     axes.set(xlim=(-0.1, len(columns)), ylim=(tallest * _PITCH, -2.2))
     axes.set_axis_off()
     for x, (name, groups) in enumerate(columns.items()):
-        axes.text(x + 0.4, -1.75, name, ha="center", va="center", fontsize=12, weight="bold")
+        axes.text(x + _WIDTH / 2, -1.75, name, ha="center", va="center", fontsize=12, weight="bold")
         axes.text(
-            x + 0.4, -0.75, captions[name], ha="center", va="center", fontsize=8.5, color="#555555"
+            x + _WIDTH / 2,
+            -0.75,
+            captions[name],
+            ha="center",
+            va="center",
+            fontsize=8.5,
+            color="#555555",
         )
         _draw_column(axes, x, groups)
         if x:
@@ -112,21 +119,23 @@ def _draw_column(axes: Axes, x: float, groups: tuple[_Group, ...]) -> None:
             y += _PITCH
         bottom = y - _PITCH + 1
         if group.residual:
-            side = x - 0.07
+            side = x - 0.06
             axes.plot([x, side, side], [top + 0.5, top + 0.5, bottom - 0.2], color=GRAY, lw=1.2)
             _arrow(axes, (side, bottom - 0.2), (x, bottom - 0.2))
         if group.times > 1:
-            axes.plot([x + 0.83, x + 0.83], [top, bottom], color=INK, lw=1)
-            axes.text(x + 0.85, (top + bottom) / 2, f"×{group.times}", va="center", fontsize=8)
+            axes.plot([x + _WIDTH + 0.03] * 2, [top, bottom], color=INK, lw=1)
+            axes.text(
+                x + _WIDTH + 0.045, (top + bottom) / 2, f"×{group.times}", va="center", fontsize=8
+            )
 
 
 def _draw_box(axes: Axes, x: float, y: float, box: _Box) -> None:
     color = _KINDS[box.kind][0]
     outline = "round,pad=0,rounding_size=0.05"
     axes.add_patch(
-        FancyBboxPatch((x, y), 0.8, 1, boxstyle=outline, fc=color, lw=0, mutation_aspect=3)
+        FancyBboxPatch((x, y), _WIDTH, 1, boxstyle=outline, fc=color, lw=0, mutation_aspect=3)
     )
-    axes.text(x + 0.4, y + 0.52, box.text, ha="center", va="center", fontsize=8)
+    axes.text(x + _WIDTH / 2, y + 0.52, box.text, ha="center", va="center", fontsize=8)
 
 
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:

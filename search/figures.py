@@ -360,7 +360,7 @@ def figure_history(
     axes.set(xlabel="trial", ylabel="validation accuracy", xlim=(x.min() - 0.6, x.max() + 0.6))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     _percent_scale(axes)
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=8)
     return figure
 
 
@@ -416,7 +416,7 @@ def figure_tradeoff(
         axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
     _percent_scale(panels[0])
     panels[0].set_ylabel("validation accuracy")
-    panels[-1].legend(fontsize=8, loc="lower right")
+    panels[-1].legend(fontsize=8)
     return figure
 
 
