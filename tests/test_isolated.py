@@ -49,7 +49,7 @@ PLAIN = generate(
         "class A(nn.Module):\n    def forward(self=torch): pass",
         "class A(nn.Module):\n    def forward(x, self): pass",
         "class A(nn.Module):\n    def forward(self, nn): pass",
-        "(" * 150 + ")" * 150,
+        "(" * 9_999 + ")" * 9_999,
         "\0",
         "if",
     ],
