@@ -1,0 +1,333 @@
+"""Writes docs/reference.md from the code: `python -m docs.make_reference`.
+
+Keys, defaults, bounds, limits and options are read off the models and the command line;
+what a key means stands here, and a key without meaning is an error.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+from pydantic import BaseModel, ValidationError
+
+import run_study
+import search
+from constraints import LIMITS
+from search import wording
+from search.config import (
+    DEFAULT_LIMITS,
+    AugmentationSection,
+    DataSection,
+    StudySection,
+    TrainingSection,
+)
+from space import BlockSpace, Choice, Fill, SearchSpace, TransitionSpace
+
+PAGE = Path(__file__).parent / "reference.md"
+
+# The tables of a study file, with what each key means.
+SECTIONS: dict[str, tuple[type[BaseModel], dict[str, str]]] = {
+    "study": (
+        StudySection,
+        {
+            "name": "Names the study in its database, and its files.",
+            "objectives": "What is optimized: accuracy first, the others are made small.",
+            "target": "Validation accuracy that ends the search.",
+            "seed": "Of the sampler and of the weights.",
+            "sampler": "Optuna's sampler, around which proposals are checked.",
+            "pruner": "Ends trials that lag behind; none for several objectives.",
+            "trials": "Budget: trained trials over all workers and resumes.",
+            "hours": "Budget: hours with at least one worker at work.",
+            "repeats": "Trainings that one architecture may get, with other seeds.",
+            "proposals": "Rejections in a row after which the search is called infeasible.",
+            "failures": "Failed trials in a row that end a worker.",
+            "minutes": "How long one trial may take.",
+            "storage": "The database's URL; no password in it.",
+        },
+    ),
+    "data": (
+        DataSection,
+        {
+            "kind": "CIFAR-10, a folder of images, or scikit-learn's digits.",
+            "root": "Where the images lie, or where CIFAR-10 is downloaded to.",
+            "validation": "Share of the training images that is held out, by class.",
+            "image_size": "Side that all images are resized to; CIFAR-10 stays 32.",
+            "seed": "Of the hold-out.",
+        },
+    ),
+    "space": (
+        SearchSpace,
+        {
+            "head": "Width of a depthwise separable unit that closes C4; 0 for none.",
+            "activation": "After each convolution.",
+            "dropout": "After the activation of each unit.",
+            "classifier": "A linear layer or a 1x1 convolution, after global average pooling.",
+        },
+    ),
+    "space.block": (
+        BlockSpace,
+        {
+            "depth": "Units of the block; with 0 it is its transition alone.",
+            "width": "Channels.",
+            "operator": "Dense, depthwise separable, or an inverted bottleneck.",
+            "kernel": "Odd.",
+            "dilation": "Pixels between the taps of a kernel.",
+            "residual": "Adds a unit's input to its output where the shapes agree.",
+            "expansion": "Width of an inverted bottleneck over the block's.",
+            "squeeze_excite": "Reduction of the channel gate; 0 for none.",
+        },
+    ),
+    "space.block.transition": (
+        TransitionSpace,
+        {
+            "operator": "Kind of the 3x3 stride-2 convolution.",
+            "dilation": "Its dilation.",
+            "bottleneck": "Halves the channels before it by a 1x1 convolution.",
+        },
+    ),
+    "space.fill": (
+        Fill,
+        {
+            "limit": "The limit that widths are scaled up to.",
+            "from": "The least share of it that a candidate then has.",
+        },
+    ),
+    "augmentation": (
+        AugmentationSection,
+        {
+            "flip_probability": "Of HorizontalFlip.",
+            "shift": "Of ShiftScaleRotate: share of the image, to each side.",
+            "scale": "Of ShiftScaleRotate: share, up and down.",
+            "rotate": "Of ShiftScaleRotate: degrees, to each side.",
+            "affine_probability": "Of ShiftScaleRotate.",
+            "hole": "Of CoarseDropout: side of the one hole, in pixels.",
+            "hole_probability": "Of CoarseDropout.",
+            "strength": "Multiplies shift, scale, rotate and hole_probability.",
+            "epochs": "Augmented epochs, made once and shared by all trials.",
+            "seed": "Of what is drawn.",
+        },
+    ),
+    "training": (
+        TrainingSection,
+        {
+            "epochs": "Of one trial.",
+            "batch_size": "Images per step.",
+            "optimizer": "Muon takes the dense convolution weights and leaves the rest to SGD.",
+            "learning_rate": "Of SGD, at its highest.",
+            "matrix_learning_rate": "Of Muon, at its highest.",
+            "momentum": "Of SGD.",
+            "matrix_momentum": "Of Muon.",
+            "weight_decay": "Of weights; norms and biases have none.",
+            "label_smoothing": "Of the cross-entropy.",
+            "schedule": "Of the learning rates.",
+            "warmup": "Share of all steps in which the rates rise.",
+            "average": "Horizon in epochs of the moving average of weights; 0 for none.",
+            "precision": "Of the arithmetic in training; auto takes bfloat16 where it is fast.",
+        },
+    ),
+}
+NOTES = {
+    "space": "`[space.block]` holds for C1 to C4; `[space.C1]` to `[space.C4]` overrule it key by "
+    "key. A study's Optuna parameters are the entries that are no single value.",
+    "space.fill": "Optional. Scales all widths together until a candidate is close below its limit.",
+    "training": "Each entry but `precision` is one value, a list of choices or a range.",
+}
+
+# Wrong for every entry, so that the refusal says what is right.
+_NO_TEXT, _TOO_LOW, _TOO_HIGH = "?", -(10**9), 10**9
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [
+        "# Reference",
+        "Made from the code by `python -m docs.make_reference`; edit that, not this.",
+        "- [Study file](#study-file)\n- [Limits](#limits)\n- [Command line](#command-line)\n"
+        "- [Python](#python)",
+        "## Study file",
+        "TOML. An entry marked *searched* may be one value (then it is fixed), a list of values, "
+        "or, for numbers, a range: `{ low = 8, high = 32, step = 8 }` for whole numbers, "
+        "`{ low = 0.1, high = 0.4, log = true }` for others. Both ends are included. Unknown keys "
+        "are errors.",
+        *(part for name in SECTIONS for part in _section(name)),
+        "## Limits",
+        *_limits(),
+        "## Command line",
+        *_command_line(),
+        "## Python",
+        *_python(),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(name: str) -> Iterator[str]:
+    model, meanings = SECTIONS[name]
+    yield f"### `[{name}]`"
+    if name in NOTES:
+        yield NOTES[name]
+    fields = {field.alias or key: key for key, field in model.model_fields.items()}
+    rows = {alias: key for alias, key in fields.items() if not _is_table(model, key)}
+    if rows.keys() != meanings.keys():
+        raise KeyError(
+            f"[{name}]: {sorted(rows.keys() ^ meanings.keys())} needs a meaning, or none"
+        )
+    yield _table(
+        ("key", "value", "default", "meaning"),
+        (
+            (f"`{alias}`", _allowed(model, key), _default(model, key), meanings[alias])
+            for alias, key in rows.items()
+        ),
+    )
+
+
+def _is_table(model: type[BaseModel], key: str) -> bool:
+    """Whether a field has a section of its own."""
+    return any(table.__name__ in str(model.model_fields[key]) for table in _TABLES)
+
+
+_TABLES = (BlockSpace, TransitionSpace, Fill)
+
+
+def _default(model: type[BaseModel], key: str) -> str:
+    field = model.model_fields[key]
+    if field.is_required():
+        return "needed"
+    value = field.default
+    return "" if value is None else f"`{_toml(value)}`"
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return str(value) if isinstance(value, int | float) else f'"{value}"'
+
+
+def _allowed(model: type[BaseModel], key: str) -> str:
+    if Choice in getattr(model.model_fields[key].annotation, "__args__", ()):
+        return f"{_searched(model, key)}; *searched*"
+    schema = model.model_json_schema()["properties"][model.model_fields[key].alias or key]
+    return _in_words(schema)
+
+
+def _searched(model: type[BaseModel], key: str) -> str:
+    """What one value of a searched entry may be, in the words of its refusals."""
+    kind = _refusal(model, key, _NO_TEXT)
+    if kind.startswith("one of "):
+        return _listed(kind.removeprefix("one of ").split(", "))
+    low, high = (_refusal(model, key, edge) for edge in (_TOO_LOW, _TOO_HIGH))
+    return f"{kind} {_bounds(low)}" if low == high and low.startswith("lie in") else kind
+
+
+def _refusal(model: type[BaseModel], key: str, value: object) -> str:
+    try:
+        model.model_validate({key: value})
+    except ValidationError as error:
+        message = error.errors()[0]["msg"].removeprefix("Value error, must ")
+        return message.rsplit(", but got", 1)[0].removeprefix("be ")
+    raise ValueError(f"{model.__name__}.{key} takes {value!r}, so nothing says its bounds")
+
+
+def _bounds(words: str) -> str:
+    low, high = re.findall(r"[\[ ]([-+.e\d]+)[,\]]", words)
+    return f"{float(low):,.10g} to {float(high):,.10g}"
+
+
+def _in_words(schema: dict[str, Any]) -> str:
+    """What a JSON schema allows."""
+    options = [option for option in schema.get("anyOf", [schema]) if option.get("type") != "null"]
+    (only,) = options
+    if "enum" in only:
+        return _listed(only["enum"])
+    if only["type"] == "array":
+        return f"list of {_in_words(only['items'])}"
+    kind = {"integer": "a whole number", "number": "a number"}.get(only["type"], "text")
+    edges = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    bounds = [f"{sign} {only[edge]:,}" for edge, sign in edges.items() if edge in only]
+    return f"{kind} {', '.join(bounds)}".strip()
+
+
+def _listed(words: Iterable[str]) -> str:
+    return ", ".join(f"`{word}`" for word in words)
+
+
+def _limits() -> Iterator[str]:
+    yield (
+        "`[limits]` of the study file: whole numbers. The rules of the assignment hold where a "
+        "study file says nothing; the others hold where they are given."
+    )
+    yield _table(
+        ("key", "rule for N", "default", "what is compared"),
+        (
+            (
+                f"`{key}`",
+                wording.limit(key, 0).removesuffix("0") + "N",
+                f"{DEFAULT_LIMITS[key]:,}" if key in DEFAULT_LIMITS else "",
+                " ".join((limit.__doc__ or "").split()).split(": see")[0],
+            )
+            for key, limit in LIMITS.items()
+        ),
+    )
+
+
+def _command_line() -> Iterator[str]:
+    group: Any = typer.main.get_command(run_study.app)
+    yield (
+        "`python run_study.py COMMAND`, or `c1c4-search COMMAND` where the package is installed. "
+        "`--debug` before the command shows tracebacks."
+    )
+    for name, command in group.commands.items():
+        yield f"### `{name}`"
+        yield f"{command.help}"
+        yield _table(
+            ("argument", "default", "meaning"),
+            ((_spelled(p), _preset(p), _meaning(p)) for p in command.params if p.name != "help"),
+        )
+    yield (
+        "Exit codes: 0 done (`launch`: target met; `check`, `verify`: all rules hold), 1 a rule is "
+        "broken or the budget ended short of the target, 2 bad input, 3 the machine (data, device, "
+        "storage, disk), 128 + n for signal n."
+    )
+
+
+def _spelled(parameter: Any) -> str:
+    if not parameter.opts[0].startswith("-"):
+        return f"`{parameter.metavar}`"
+    names = "`, `".join([*parameter.opts, *parameter.secondary_opts])
+    return f"`{names} {parameter.metavar}`" if parameter.metavar else f"`{names}`"
+
+
+def _preset(parameter: Any) -> str:
+    value = parameter.default
+    return "needed" if parameter.required else "" if value in (None, False) else f"`{value}`"
+
+
+def _meaning(parameter: Any) -> str:
+    environment = f" Environment: `{parameter.envvar}`." if parameter.envvar else ""
+    return f"{parameter.help}{environment}"
+
+
+def _python() -> Iterator[str]:
+    yield "`from search import …` gives what follows; each has a docstring."
+    rows = []
+    for name in search.__all__:
+        words = (getattr(search, name).__doc__ or "").split("\n\n")[0]
+        rows.append((f"`{name}`", " ".join(words.split())))
+    yield _table(("name", "what it is"), rows)
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    cells = [tuple(head), *map(tuple, rows)]
+    lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in cells]
+    return "\n".join([lines[0], "|---" * len(cells[0]) + "|", *lines[1:]])
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(PAGE, file=sys.stderr)
