@@ -122,7 +122,7 @@ SECTIONS: dict[str, tuple[type[BaseModel], dict[str, str]]] = {
             "matrix_learning_rate": "Of Muon, at its highest.",
             "momentum": "Of SGD.",
             "matrix_momentum": "Of Muon.",
-            "weight_decay": "Of weights; norms and biases have none.",
+            "weight_decay": "Of the weights that SGD takes; norms and biases have none.",
             "label_smoothing": "Of the cross-entropy.",
             "schedule": "Of the learning rates.",
             "warmup": "Share of all steps in which the rates rise.",
@@ -134,7 +134,7 @@ SECTIONS: dict[str, tuple[type[BaseModel], dict[str, str]]] = {
 NOTES = {
     "space": "`[space.block]` holds for C1 to C4; `[space.C1]` to `[space.C4]` overrule it key by "
     "key. A study's Optuna parameters are the entries that are no single value.",
-    "space.fill": "Optional. Scales all widths together until a candidate is close below its limit.",
+    "space.fill": "Optional. Scales all widths together until a candidate is close below a limit.",
     "training": "Each entry but `precision` is one value, a list of choices or a range.",
 }
 
