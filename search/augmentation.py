@@ -10,6 +10,7 @@ No torch here: the processes that augment start in a second.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import multiprocessing
 import os
@@ -184,7 +185,8 @@ class AugmentedEpochs:
                 with self.path.open("wb") as file:
                     _reserve(file.fileno(), size)
         except OSError as error:
-            self.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.path.unlink()
             raise MachineError(
                 f"{self.path}: {error.strerror}; the augmented epochs need {size / 1e9:.1f} GB. "
                 "Fewer: --set augmentation.epochs=N"

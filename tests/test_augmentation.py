@@ -58,7 +58,7 @@ def test_flips_mirror_half_of_the_images() -> None:
 def test_shifts_stay_within_their_limit() -> None:
     image = np.zeros((32, 32, 3), np.uint8)
     image[16, 16] = 255
-    section = _only(affine_probability=1.0, shift=0.094, scale=0.0, rotate=0.0)
+    section = _only(affine_probability=1.0, shift=0.09375, scale=0.0, rotate=0.0)
     transform = pipeline(section, MEAN, seed=0)
     results = [transform(image=image)["image"][..., 0] for _ in range(200)]
     moves = {int(result.argmax()) // 32 - 16 for result in results}
@@ -112,7 +112,16 @@ def test_another_policy_is_another_file(
     assert _epochs(digits, tmp_path, **change).path != _epochs(digits, tmp_path).path
 
 
-def test_a_full_disk_is_named(digits: Dataset) -> None:
-    epochs = _epochs(digits, Path("/dev/full/cache"))
-    with pytest.raises(MachineError, match=r"/dev/full.*need .* GB"):
+def test_a_disk_that_does_not_take_them_is_named(digits: Dataset, tmp_path: Path) -> None:
+    section = AugmentationSection(epochs=1000)
+    pixels = np.broadcast_to(digits.train.pixels[0], (10**9, 32, 32, 3))  # 3 PB
+    epochs = AugmentedEpochs(section, pixels, digits.fingerprint, digits.mean, tmp_path)
+    with pytest.raises(MachineError, match=r"uint8: .*need 3072000\.0 GB"):
         epochs.epoch(0)
+    assert not epochs.path.exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named(digits: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(MachineError, match="file/cache"):
+        _epochs(digits, tmp_path / "file" / "cache").epoch(0)
