@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     from constraints import Limits, Verdict, check
     from search.network import build
     from search.study import Study
-    from search.trace import trace
     from space import Architecture, SearchSpace
 
-__all__ = ["Architecture", "Limits", "SearchSpace", "Study", "Verdict", "build", "check", "trace"]
+__all__ = ["Architecture", "Limits", "SearchSpace", "Study", "Verdict", "build", "check"]
 
 _HOMES = {
     "Architecture": "space",
@@ -31,7 +30,6 @@ _HOMES = {
     "Verdict": "constraints",
     "build": "search.network",
     "check": "constraints",
-    "trace": "search.trace",
 }
 
 
