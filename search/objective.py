@@ -112,8 +112,14 @@ class Objective:
         # The optimizer's state served to resume; the weights serve to export.
         save_checkpoint(path, {"network": training.evaluated.state_dict()})
         evaluation = training.evaluate(self._dataset.validation)
-        self._finished(Finished(trial, candidate, training, evaluation))
+        self._show(Finished(trial, candidate, training, evaluation))
         return self._values(trial, final.accuracy)
+
+    def _show(self, finished: Finished) -> None:
+        try:
+            self._finished(finished)
+        except Exception as error:  # whatever a picture stumbles over, the training is done
+            log.warning("trial %d has no pictures: %s", finished.trial.number, error)
 
     def training(self, candidate: Candidate) -> Training:
         """A training of `candidate` on this study's data, not begun."""

@@ -79,6 +79,18 @@ def test_a_trial_ends_when_the_target_is_met(
     assert study.trials[0].user_attrs["pflop_to_target"] > 0
 
 
+def test_a_picture_that_fails_costs_no_trial(
+    config: StudyConfig, digits: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def draw(_: Finished) -> None:
+        raise OSError("no ink")
+
+    study = _study(config, digits, tmp_path)
+    study.optimize(_objective(config, digits, tmp_path, finished=draw), n_trials=1)
+    assert study.trials[0].state == optuna.trial.TrialState.COMPLETE
+    assert "trial 0 has no pictures: no ink" in caplog.text
+
+
 def test_an_interrupted_trial_leaves_a_checkpoint_to_go_on_from(
     config: StudyConfig, digits: Dataset, tmp_path: Path
 ) -> None:
