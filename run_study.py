@@ -109,7 +109,9 @@ def check(
     input: Annotated[
         str | None,
         typer.Option(
-            "--input", metavar="C,H,W", help="A module's input; else 3,32,32 or 3,224,224."
+            "--input",
+            metavar="C,H,W",
+            help="Else an architecture's own; for a module 3,32,32 or 3,224,224.",
         ),
     ] = None,
     limits: Annotated[

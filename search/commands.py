@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import random
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,8 @@ def check(
 ) -> int:
     """Judges one network by the rules."""
     rules, network = _resolve(target, _shapes(shape), storage)
+    if shape is not None and isinstance(network, Architecture):
+        network = _on(network, *_shapes(shape))
     if limits is not None:
         rules = configuration.load(limits).rules
     verdict = constraints.check(network, rules)
@@ -144,6 +148,14 @@ def _shapes(text: str | None) -> list[tuple[int, ...]]:
     return [shape]
 
 
+def _on(network: Architecture, shape: tuple[int, ...]) -> Architecture:
+    """The same layers on an image of `shape`."""
+    if len(shape) != 3:
+        raise ConfigError(f"--input {list(shape)}: an architecture reads C,H,W")
+    channels, height, width = shape
+    return dataclasses.replace(network, input=(channels, height, width))
+
+
 def _resolve(
     target: str, shapes: Sequence[tuple[int, ...]], storage: str | None
 ) -> tuple[Limits, Architecture | constraints.Graph]:
@@ -165,13 +177,14 @@ def _resolve(
 def _traced(target: str, shapes: Sequence[tuple[int, ...]]) -> constraints.Graph:
     from search.trace import TraceError, load_factory, make, trace
 
-    module = make(load_factory(target))
-    for shape in shapes[:-1]:
-        try:
-            return trace(module, shape)
-        except TraceError:
-            terminal.note(f"{target} does not take {list(shape)}; trying {list(shapes[-1])}")
-    return trace(module, shapes[-1])
+    with contextlib.redirect_stdout(sys.stderr):  # what the user's code prints is no result
+        module = make(load_factory(target))
+        for shape in shapes[:-1]:
+            try:
+                return trace(module, shape)
+            except TraceError:
+                terminal.note(f"{target} does not take {list(shape)}; trying {list(shapes[-1])}")
+        return trace(module, shapes[-1])
 
 
 def read_architecture(path: Path) -> Architecture:
@@ -186,6 +199,8 @@ def read_architecture(path: Path) -> Architecture:
         raise ConfigError(f"{path}: {error}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is not a text file") from None
+    except (ValueError, RecursionError) as error:  # thousands of digits or brackets
+        raise ConfigError(f"{path}: {error}") from None
     except OSError as error:
         raise ConfigError(
             f"{path}: {error.strerror}; TARGET is an architecture's JSON, STUDY:TRIAL, "

@@ -13,6 +13,7 @@ from constraints import Analysis, LayerRow, Limits, Summary, Violation, violatio
 from space import (
     BLOCK_NAMES,
     Architecture,
+    ArchitectureError,
     Block,
     Choice,
     Domain,
@@ -255,9 +256,12 @@ def choices_of(
     for headed in (False, True):
         read = dict(_read(architecture, headed))
         choices = {name: read[name] for name in space.parameters}
-        meant = space.architecture(
-            choices, input=architecture.input, classes=architecture.output.classes
-        )
+        try:
+            meant = space.architecture(
+                choices, input=architecture.input, classes=architecture.output.classes
+            )
+        except ArchitectureError:  # a C4 without units is none of the generator's
+            continue
         if meant == architecture:
             return choices
     return None

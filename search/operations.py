@@ -136,6 +136,8 @@ class Call:
         window: Window | None = None,
     ) -> Value:
         """A new node that reads `inputs`, and the value that it holds."""
+        if 0 in size:
+            raise LayoutError("it leaves a map without positions")
         index = self.builder.append(
             Node(
                 self.where,
@@ -331,8 +333,14 @@ def _view(call: Call) -> Value:
 
 @_handles("as_strided")
 def _as_strided(call: Call) -> Value:
-    value = call.value("self")
-    if tuple(map(length, value.dims)) != call.shape:
+    value, tensor = call.value("self"), call["self"]
+    same_shape = tuple(map(length, value.dims)) == call.shape
+    # Equal shapes are not enough: other strides transpose, another offset shifts.
+    same_memory = (tuple(call["stride"]), call["storage_offset"] or 0) == (
+        tensor.stride(),
+        tensor.storage_offset(),
+    )
+    if not (same_shape and same_memory):
         raise LayoutError("it addresses memory, not positions")
     return value
 

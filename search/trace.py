@@ -70,7 +70,7 @@ def load_factory(target: str) -> Callable[..., nn.Module]:
         module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
     except TraceError:
         raise
-    except Exception as error:  # the user's code may fail in any way
+    except (Exception, SystemExit) as error:  # the user's code may fail in any way
         raise TraceError(f"importing {place} failed: {_in_words(error)}") from error
     factory = getattr(module, name, None)
     if factory is None:
@@ -123,10 +123,10 @@ def make(factory: Callable[..., nn.Module]) -> nn.Module:
         try:
             with torch.device("meta"):
                 module = factory(**unweighted)
-        except Exception:  # a constructor that reads values needs real ones
+        except (Exception, SystemExit):  # a constructor that reads values needs real ones
             try:
                 module = factory(**unweighted)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise TraceError(f"the factory failed: {_in_words(error)}") from error
     if not isinstance(module, nn.Module):
         raise TraceError(f"the factory must make an nn.Module, but made {type(module).__name__}")
@@ -141,7 +141,7 @@ def _declined(factory: Callable[..., nn.Module]) -> dict[str, None]:
     return dict.fromkeys({"weights", "weights_backbone"} & set(known))
 
 
-def _in_words(error: Exception) -> str:
+def _in_words(error: BaseException) -> str:
     text = str(error).strip().split("\n")[0]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
@@ -182,7 +182,7 @@ def _record(module: nn.Module, input: tuple[int, ...], *, functional: bool) -> G
                 outputs = run(image)
         except TraceError:
             raise
-        except Exception as error:  # the module's own code, or torch's on meta tensors
+        except (Exception, SystemExit) as error:  # the module's code, or torch's on meta tensors
             if functional and "autograd.Function" in str(error):
                 raise _CustomFunctionError from None
             raise TraceError(

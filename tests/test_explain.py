@@ -6,7 +6,7 @@ import pytest
 
 from constraints import Limits, analyze, violations
 from search.explain import Remedy, advice, choices_of, costs, remedy
-from space import Architecture, SearchSpace
+from space import Architecture, Block, Layer, SearchSpace
 from tests.conftest import STUDIES, WIDE_SPACE, candidates
 
 SPACE = SearchSpace.model_validate(
@@ -45,6 +45,14 @@ def test_costs_share_out_the_whole(baseline: Architecture) -> None:
     assert [cost.field for cost in shares[:5]] == [2, 2, 0, 4, 8]  # Rout - Rin of the report
     assert sum(cost.field or 0 for cost in shares) == 60
     assert shares[12].parameters == pytest.approx((64 * 64 * 9 + 64 + 128) / 186_570)
+
+
+def test_a_network_beyond_the_generator_has_no_remedy(baseline: Architecture) -> None:
+    *blocks, _ = baseline.blocks
+    bare = Block("C4", (), (Layer(64, 64, 1),))
+    network = Architecture((*blocks, bare), baseline.output)
+    assert violations(network, limits(downsampling=3))
+    assert remedy(network, limits(downsampling=3)) is None
 
 
 def test_one_change_satisfies_the_limits() -> None:

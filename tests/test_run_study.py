@@ -17,6 +17,7 @@ FACTORY = """
 import torch
 
 def network():
+    print("noise of the user's own")
     return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.AdaptiveAvgPool2d(1))
 
 def number():
@@ -37,6 +38,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if file.suffix in (".toml", ".json"):
             shutil.copy(file, tmp_path / "studies")
     (tmp_path / "factory.py").write_text(FACTORY)
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    (tmp_path / "digits.json").write_text("9" * 5_000)
     (tmp_path / "broken.py").write_text("import nothing_of_that_name")
     (tmp_path / "text.db").write_text("this is no database, but long enough to be looked into")
     return tmp_path
@@ -73,6 +76,8 @@ BAD_INPUT = {
     "check of nothing": (["check", "none.json"], "none.json"),
     "check of a folder": (["check", "studies"], "studies"),
     "check of a text": (["check", "factory.py"], "factory.py"),
+    "check of brackets": (["check", "deep.json"], "deep.json"),
+    "check of digits": (["check", "digits.json"], "digits.json"),
     "check of no factory": (["check", "factory.py:nothing"], "nothing"),
     "check of a number": (["check", "factory.py:number"], "nn.Module"),
     "check of a failure": (["check", "factory.py:broken"], "no such weights"),
@@ -132,6 +137,15 @@ def test_check_takes_any_module(capsys: pytest.CaptureFixture[str]) -> None:
     document = json.loads(capsys.readouterr().out)
     assert document["parameters"] == 8 * 27 + 8
     assert document["receptive_field"] == {"height": 3, "width": 3}
+
+
+def test_check_takes_another_input(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["check", "studies/baseline.json", "--input", "3,64,64", "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["layers"][0]["n_in"] == 64
+    assert document["layers"][0]["macs"] == 64 * 64 * 27 * 32
+    assert run(["check", "studies/baseline.json", "--input", "1,32,32"]) == 2
+    assert run(["check", "studies/baseline.json", "--input", "3,32"]) == 2
 
 
 def test_check_takes_the_limits_of_a_study(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
