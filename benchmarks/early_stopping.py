@@ -7,16 +7,21 @@ the training images in the imagefolder IMAGES, for 8 epochs each, and evaluates 
 every epoch: the moving average, which trials report, and the raw weights, the naive value.
 Prints Spearman's correlation of either at a third of the epochs with the final accuracy,
 its 95 % interval by bootstrap over trainings, and what successive halving would lose.
-Without IMAGES it says so and measures nothing.
+As many trainings run at once as there are cores, a thread each.  Without IMAGES it says so
+and measures nothing.
 """
 
 from __future__ import annotations
 
 import csv
+import os
 import platform
 import random
 import sys
 import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -47,29 +52,41 @@ CHANGES = (
     "space.C1.width={low = 8, high = 16, step = 4}",
     "space.C2.width={low = 16, high = 40, step = 8}",
 )
-VALIDATION = 5_000  # images that are evaluated
+VALIDATION = 5_000  # images on which accuracies are measured
 Curve = list[tuple[float, float]]
 
 
-def candidates(config: StudyConfig, dataset: Dataset, number: int) -> list[Candidate]:
+@lru_cache(maxsize=1)
+def prepared(images: str, folder: str) -> tuple[StudyConfig, Dataset, AugmentedEpochs]:
+    """Study, data and augmented epochs, read once in every process."""
+    config = overridden(load(STUDY), [*CHANGES, f"data.root={images}"])
+    dataset = load_data(config.data)
+    epochs = AugmentedEpochs(
+        config.augmentation, dataset.train.pixels, dataset.fingerprint, dataset.mean, Path(folder)
+    )
+    return config, dataset, epochs
+
+
+def candidates(config: StudyConfig, dataset: Dataset) -> Iterator[Candidate]:
+    """Random survivors, without end."""
     classes = len(dataset.classes)
-    found: list[Candidate] = []
     for proposal in propose(config, dataset.input, classes, random.Random(0)):
         if proposal.accepted:
-            found.append(config.candidate(proposal.choices, input=dataset.input, classes=classes))
-        if len(found) == number:
-            break
-    return found
+            yield config.candidate(proposal.choices, input=dataset.input, classes=classes)
 
 
-def curve(candidate: Candidate, dataset: Dataset, epochs: AugmentedEpochs) -> Curve:
+def curve(candidate: Candidate, images: str, folder: str) -> Curve:
     """Accuracy of averaged and of raw weights after every epoch."""
+    torch.set_num_threads(1)
+    _, dataset, epochs = prepared(images, folder)
     torch.manual_seed(0)
     device = torch.device("cpu")
     network = build(candidate.architecture)
     normalization = Normalization(dataset.mean, dataset.std)
     bfloat16 = use_bfloat16(device, "auto")
-    validation = dataset.validation.take(np.arange(0, len(dataset.validation), 5)[:VALIDATION])
+    validation = dataset.validation.take(
+        np.arange(VALIDATION) * (len(dataset.validation) // VALIDATION)
+    )
     training = Training(
         network,
         candidate.recipe,
@@ -116,23 +133,17 @@ def main() -> None:
     if len(sys.argv) < 2:
         print("needs an imagefolder: python -m benchmarks.early_stopping IMAGES [N]")
         return
-    number = int(sys.argv[2]) if len(sys.argv) > 2 else 30
-    config = overridden(load(STUDY), [*CHANGES, f"data.root={sys.argv[1]}"])
-    dataset = load_data(config.data)
-    curves: list[Curve] = []
-    with tempfile.TemporaryDirectory() as folder:
-        epochs = AugmentedEpochs(
-            config.augmentation,
-            dataset.train.pixels,
-            dataset.fingerprint,
-            dataset.mean,
-            Path(folder),
-        )
-        epochs.start(torch.get_num_threads()).join()
+    images, number = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 30
+    cores = os.cpu_count() or 1
+    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(cores) as pool:
+        config, dataset, epochs = prepared(images, folder)
+        epochs.start(cores).join()
+        found = [c for c, _ in zip(candidates(config, dataset), range(number), strict=False)]
+        curves: list[Curve] = []
         writer = csv.writer(sys.stderr)
-        for index, candidate in enumerate(candidates(config, dataset, number)):
-            curves.append(curve(candidate, dataset, epochs))
-            writer.writerows([index, e + 1, *pair] for e, pair in enumerate(curves[-1]))
+        for done in pool.map(curve, found, [images] * number, [folder] * number):
+            curves.append(done)
+            writer.writerows([len(curves), e + 1, *pair] for e, pair in enumerate(done))
     report(np.array(curves))
 
 
