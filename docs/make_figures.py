@@ -98,7 +98,7 @@ def legal() -> Figure:
     for height, (mean, low, high) in enumerate(shares.values()):
         axes.barh(height, mean, color=BLUE if height == len(shares) - 1 else GRAY)
         axes.plot([low, high], [height, height], color=VERMILION, lw=2)
-        axes.text(max(mean, high) + 1, height, f"{mean:g} %", va="center")
+        axes.text(max(mean, high) + 1, height, f"{mean} %", va="center")
     axes.set_yticks(range(len(shares)), list(shares))
     axes.invert_yaxis()
     axes.set_xlim(0, 112)
