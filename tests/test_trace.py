@@ -346,6 +346,8 @@ class Graph(nn.Module):
             a = a[:, :, : sizes[0], : sizes[1]]
             b = b[:, :, b.shape[2] - sizes[0] :, what : what + sizes[1]]
             a = a[..., : b.shape[3]]
+            if not b.numel():
+                raise RuntimeError("the cut leaves nothing")
             maps.append(
                 a + b if kind == "add" else torch.cat([a, b], 1).unflatten(1, (2, 2)).sum(1)
             )
@@ -400,8 +402,8 @@ def test_random_graphs_equal_the_gradient(module: Graph) -> None:
     shape = (2, 56, 60)
     try:
         module.eval()(torch.zeros(1, *shape))
-    except RuntimeError:  # a window wider than its map
-        with pytest.raises(TraceError, match="does not run"):
+    except RuntimeError:  # a window wider than its map, or a cut that leaves nothing
+        with pytest.raises(TraceError, match=r"does not run|without positions"):
             analyzed(module, shape)
         return
     found = analyzed(module, shape)
@@ -551,6 +553,8 @@ class Unknown(nn.Module):
         (Unknown(), "grid_sampler_2d"),
         (Net(lambda n, x: x.cumsum(2)), "cumsum"),
         (Net(lambda n, x: x.sort(3).values), "sort"),
+        (Net(lambda n, x: x[:, :, 8:]), "slice"),
+        (Net(lambda n, x: x.as_strided(x.shape, (192, 64, 1, 8))), "as_strided"),
         (Net(lambda n, x: F.conv2d(x, x[:, :, :3, :3])), "convolution"),
         (Net(lambda n, x: x.flatten(2)[:, :, torch.arange(5)]), "index"),
         (Net(lambda n, x: x.unflatten(2, (2, 4)).permute(2, 0, 1, 3, 4).flatten(0, 1)), None),
@@ -684,6 +688,16 @@ def test_a_factory_that_fails_or_makes_something_else(tmp_path: Path) -> None:
         make(load_factory(f"{file}:number"))
     file.write_text("import no_such_thing\n")
     with pytest.raises(TraceError, match=r"importing .* failed"):
+        load_factory(f"{file}:net")
+
+
+def test_a_script_that_exits_is_no_verdict(tmp_path: Path) -> None:
+    file = tmp_path / "script.py"
+    file.write_text("import sys\ndef net():\n    sys.exit(0)\n")
+    with pytest.raises(TraceError, match="SystemExit: 0"):
+        make(load_factory(f"{file}:net"))
+    file.write_text("import sys\nsys.exit(0)\n")
+    with pytest.raises(TraceError, match="SystemExit: 0"):
         load_factory(f"{file}:net")
 
 
