@@ -170,7 +170,11 @@ class Recipe:
 
 
 class TrainingSection(_Section):
-    """`[training]`: each entry one value, a list of choices or a range; see `Recipe`."""
+    """`[training]`: each entry one value, a list of choices or a range; see `Recipe`.
+
+    Trials report the accuracy of averaged weights, since early in a training it tells more
+    about the end than that of the weights themselves (`docs/results/early_stopping.md`).
+    """
 
     epochs: Annotated[Setting, setting(int, low=1, high=10_000)] = 16
     batch_size: Annotated[Setting, setting(int, low=1, high=65_536)] = 500
@@ -183,7 +187,7 @@ class TrainingSection(_Section):
     label_smoothing: Annotated[Setting, setting(float, low=0.0, high=0.9)] = 0.1
     schedule: Annotated[Setting, setting(str, *get_args(Schedule))] = "linear"
     warmup: Annotated[Setting, setting(float, low=0.0, high=0.9)] = 0.0
-    average: Annotated[Setting, setting(float, low=0.0, high=100.0)] = 0.0
+    average: Annotated[Setting, setting(float, low=0.0, high=100.0)] = 0.3
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
