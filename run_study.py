@@ -231,7 +231,8 @@ def run(arguments: list[str]) -> int:
         if "--debug" in arguments:
             raise
         code, message = _ending(error)
-        print(f"run_study: {message}", file=sys.stderr)
+        if message:  # without a command, the help is all there is to say
+            print(f"run_study: {message}", file=sys.stderr)
         return code
 
 
@@ -240,7 +241,8 @@ def _ending(error: Exception) -> tuple[int, str]:
     if isinstance(error, InfeasibleError):
         return 1, str(error)
     if isinstance(error, TyperException):
-        return error.exit_code, f"{error.format_message()} (--help shows the usage)"
+        message = error.format_message()
+        return error.exit_code, message and f"{message} (--help shows the usage)"
     if isinstance(error, ValueError):
         return 2, str(error)
     if isinstance(error, MachineError):

@@ -21,6 +21,7 @@ from search.storage import artifact_store, redacted
 from search.study import Study
 from space import Architecture, ArchitectureError
 
+TARGETS = "TARGET is an architecture's JSON, STUDY:TRIAL, file.py:factory or package.module:factory"
 RARE = 0.001  # of proposals accepted: below it, launch warns
 
 
@@ -195,17 +196,16 @@ def read_architecture(path: Path) -> Architecture:
     """
     try:
         return Architecture.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (ArchitectureError, json.JSONDecodeError) as error:
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path}: no JSON ({error}); {TARGETS}") from None
+    except ArchitectureError as error:
         raise ConfigError(f"{path}: {error}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is not a text file") from None
     except (ValueError, RecursionError) as error:  # thousands of digits or brackets
         raise ConfigError(f"{path}: {error}") from None
     except OSError as error:
-        raise ConfigError(
-            f"{path}: {error.strerror}; TARGET is an architecture's JSON, STUDY:TRIAL, "
-            "file.py:factory or package.module:factory"
-        ) from None
+        raise ConfigError(f"{path}: {error.strerror}; {TARGETS}") from None
 
 
 def dashboard(

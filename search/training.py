@@ -9,6 +9,7 @@ stopped.
 from __future__ import annotations
 
 import math
+import re
 import time
 import warnings
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from search.augmentation import AugmentedEpochs
-from search.config import MachineError, Recipe
+from search.config import ConfigError, MachineError, Recipe
 from search.data import Images, Labels
 from search.network import SqueezeExcite
 
@@ -40,8 +41,11 @@ def choose_device(name: str = "auto") -> torch.device:
     """The device of that name; `auto` is CUDA, else MPS, else the CPU.
 
     Raises:
+        ConfigError: for a name that no device has.
         MachineError: where this machine has no such device.
     """
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise ConfigError(f"--device {name}: must be auto, cpu, cuda, cuda:N or mps")
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -49,9 +53,8 @@ def choose_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise MachineError(f"--device {name}: not on this machine ({reason})") from None
+    except (RuntimeError, AssertionError):
+        raise MachineError(f"--device {name}: this machine has none; try --device auto") from None
     return device
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from search.augmentation import AugmentedEpochs
-from search.config import AugmentationSection, MachineError, Recipe
+from search.config import AugmentationSection, ConfigError, MachineError, Recipe
 from search.data import Dataset
 from search.network import build
 from search.training import (
@@ -186,7 +186,7 @@ def test_a_device_that_is_not_there_is_named() -> None:
     assert choose_device("cpu") == CPU
     with pytest.raises(MachineError, match="--device cuda:99"):
         choose_device("cuda:99")
-    with pytest.raises(MachineError, match="--device abacus"):
+    with pytest.raises(ConfigError, match="--device abacus: must be auto"):
         choose_device("abacus")
 
 
