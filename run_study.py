@@ -159,7 +159,7 @@ def export(
     study: StudyName,
     trial: Annotated[int | None, typer.Option(min=0, help="Number; else the best.")] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Else exports/STUDY-TRIAL.")
+        Path | None, typer.Option(metavar="DIR", help="Else exports/STUDY.")
     ] = None,
     retrain: Annotated[bool, typer.Option(help="Retrains on training + validation images.")] = True,
     overrides: Overrides = None,
