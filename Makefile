@@ -19,7 +19,7 @@ lint: .venv/test
 	$(BIN)/mypy
 
 bench: .venv/bench
-	$(BIN)/python -m benchmarks $(BENCH)
+	IMAGES='$(IMAGES)' $(BIN)/python -m benchmarks $(BENCH)
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, but $(PYTHON) is " + sys.version.split()[0] + "; try: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'

@@ -1,21 +1,35 @@
-"""Runs the benchmarks one after the other: `make bench`, or `make bench BENCH="checker pipeline"`.
+"""Runs the benchmarks one after the other.
+
+    make bench                                   all that need no images
+    make bench IMAGES=DIR                        with an imagefolder of CIFAR-10: all
+    make bench BENCH="checker pipeline"          some
 
 Each prints a Markdown table with machine, versions, n and spread.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 
+def commands(names: list[str], images: str | None) -> list[list[str]]:
+    """What to run: each benchmark by itself, and with images where it can use some."""
+    with_images = {"sampling": ["--train"], "early_stopping": []}
+    found = [[name] for name in names if name != "early_stopping"]
+    if images:
+        found += [[name, *with_images[name], images] for name in names if name in with_images]
+    return found
+
+
 def main() -> None:
     folder = Path(__file__).parent
     names = sys.argv[1:] or sorted(p.stem for p in folder.glob("[!_]*.py"))
-    for name in names:
+    for name, *arguments in commands(names, os.environ.get("IMAGES")):
         print(f"\n## {name}\n", flush=True)
-        subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)
+        subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *arguments], check=True)
 
 
 if __name__ == "__main__":
