@@ -158,9 +158,7 @@ def dashboard(
 def export(
     study: StudyName,
     trial: Annotated[int | None, typer.Option(min=0, help="Number; else the best.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Else exports/STUDY.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Else exports/STUDY.")] = None,
     retrain: Annotated[bool, typer.Option(help="Retrains on training + validation images.")] = True,
     overrides: Overrides = None,
     storage: Storage = None,

@@ -31,6 +31,8 @@ _LAYERS = frozenset(
 )
 _ATTRIBUTES = {"nn": _LAYERS, "torch": frozenset({"relu", "sigmoid"}), "x": frozenset({"mean"})}
 _BUILTINS = frozenset({"super", "range", "int", "float"})
+# As Python has them: libraries that run later may add names of their own.
+_FORBIDDEN = frozenset(dir(builtins)) - _BUILTINS
 _IMPORTS = {
     None: {"torch"},
     "__future__": {"annotations"},
@@ -81,7 +83,7 @@ def _objection(node: ast.AST) -> str | None:
             return "gives torch, nn or self another meaning"
         case ast.Name():
             hidden = node.id.startswith("_") and node.id != "_"
-            if hidden or (hasattr(builtins, node.id) and node.id not in _BUILTINS):
+            if hidden or node.id in _FORBIDDEN:
                 return f"uses {node.id}"
         case ast.Attribute():
             return _attribute_objection(node)
