@@ -88,6 +88,10 @@ class Study:
         Raises:
             InfeasibleError: it accepts nothing within the budget of proposals.
         """
+        return self._acceptance
+
+    @cached_property
+    def _acceptance(self) -> Acceptance:
         shape, classes = data.describe(self.config.data)
         rng = random.Random(self.config.study.seed)
         acceptance = estimate(self.config, shape, classes, ESTIMATED, rng)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,7 +60,12 @@ def epochs(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Augment
 
 
 def _training(
-    architecture: Architecture, epochs: AugmentedEpochs, digits: Dataset, **changes: object
+    architecture: Architecture,
+    epochs: AugmentedEpochs,
+    digits: Dataset,
+    *,
+    bfloat16: bool = False,
+    **changes: object,
 ) -> Training:
     torch.manual_seed(0)
     return Training(
@@ -72,7 +76,7 @@ def _training(
         Normalization(digits.mean, digits.std),
         validation=digits.validation,
         device=CPU,
-        bfloat16=False,
+        bfloat16=bfloat16,
         seed=0,
     )
 
@@ -191,20 +195,9 @@ def test_a_device_that_is_not_there_is_named() -> None:
 
 
 def test_bfloat16_learns_too(
-    architecture: Architecture, epochs: AugmentedEpochs, digits: Dataset, tmp_path: Path
+    architecture: Architecture, epochs: AugmentedEpochs, digits: Dataset
 ) -> None:
-    torch.manual_seed(0)
-    training = Training(
-        build(architecture),
-        RECIPE,
-        epochs,
-        digits.train.labels,
-        Normalization(digits.mean, digits.std),
-        validation=digits.validation,
-        device=CPU,
-        bfloat16=True,
-        seed=0,
-    )
+    training = _training(architecture, epochs, digits, bfloat16=True)
     for _ in range(3):
         record = training.run_epoch()
     assert record.accuracy > 0.6
