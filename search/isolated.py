@@ -31,8 +31,9 @@ _LAYERS = frozenset(
 )
 _ATTRIBUTES = {"nn": _LAYERS, "torch": frozenset({"relu", "sigmoid"}), "x": frozenset({"mean"})}
 _BUILTINS = frozenset({"super", "range", "int", "float"})
-# As Python has them: libraries that run later may add names of their own.
-_FORBIDDEN = frozenset(dir(builtins)) - _BUILTINS
+# `_` is a builtin wherever an interactive line or a doctest has shown a value in this process,
+# and a loop's name in model.py.
+_FORBIDDEN = frozenset(dir(builtins)) - _BUILTINS - {"_"}
 _IMPORTS = {
     None: {"torch"},
     "__future__": {"annotations"},

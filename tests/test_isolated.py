@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from conftest import candidates
@@ -57,6 +60,16 @@ PLAIN = generate(
 def test_what_no_network_needs_is_refused(line: str) -> None:
     with pytest.raises(NotPlainError):
         require_plain(f"{PLAIN}\n{line}\n")
+
+
+def test_an_interactive_session_changes_nothing() -> None:
+    """Its display hook, and that of doctest, keeps what was shown last as `builtins._`."""
+    code = (
+        "import sys; sys.displayhook(1)\n"
+        "from search.isolated import require_plain; require_plain(sys.argv[1])"
+    )
+    assert "for _ in" in PLAIN
+    subprocess.run([sys.executable, "-c", code, PLAIN], check=True, timeout=60)
 
 
 def test_the_code_sees_torch_but_not_this_project() -> None:
