@@ -33,9 +33,10 @@ from search.augmentation import AugmentedEpochs
 from search.config import Candidate, StudyConfig, load, overridden
 from search.data import Dataset
 from search.data import load as load_data
+from search.devices import use_bfloat16
 from search.network import build
 from search.proposals import propose
-from search.training import Normalization, Training, evaluate, use_bfloat16
+from search.training import Normalization, Training, evaluate
 
 STUDY = Path(__file__).parent.parent / "studies" / "cifar10.toml"
 EPOCHS = 8

@@ -319,8 +319,9 @@ def trainer(root: Path, images: int, cache: Path) -> Callable[[Candidate], float
     from search.augmentation import AugmentedEpochs
     from search.config import AugmentationSection, DataSection
     from search.data import load
+    from search.devices import choose_device, use_bfloat16
     from search.network import build
-    from search.training import DivergedError, Normalization, Training, choose_device, use_bfloat16
+    from search.training import DivergedError, Normalization, Training
 
     torch.set_num_threads(1)
     whole = load(DataSection(kind="imagefolder", root=root))

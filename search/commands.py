@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import random
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,7 +37,7 @@ def launch(
 ) -> int:
     """Creates or resumes the study of `file` and runs it in worker processes."""
     from search.dashboard import Refresher
-    from search.training import choose_device, describe_device
+    from search.devices import choose_device, describe_device
 
     study = Study(file, overrides=overrides, storage=storage)
     data.describe(study.config.data)  # what is not there is told before torch is imported
@@ -240,7 +241,9 @@ def export(
     """Writes the bundle of a study's winner."""
     study = Study(name, overrides=overrides, storage=storage)
     bundle = study.export(out, trial=trial, retrain=retrain, device=device, progress=terminal.note)
-    terminal.note(f"next: run_study.py verify {bundle}")
+    root = study.config.data.root
+    elsewhere = f" --data {shlex.quote(str(root))}" if root.is_absolute() else ""
+    terminal.note(f"next: run_study.py verify {bundle}{elsewhere}")
     terminal.show(str(bundle / "README.md"))
     return 0
 

@@ -13,8 +13,8 @@ import torch
 
 from search.config import ConfigError, MachineError, StudyConfig
 from search.data import describe
+from search.devices import choose_device, describe_device, use_bfloat16
 from search.storage import open_storage, redacted, storage_url
-from search.training import choose_device, describe_device, use_bfloat16
 
 PACKAGES = (
     "torch",

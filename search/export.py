@@ -25,25 +25,21 @@ from search.bundle import (
     digests,
     fingerprint,
     made_at_once,
+    study_file,
     write_json,
     write_log,
     write_network,
 )
 from search.config import Candidate, ConfigError, Recipe, StudyConfig
 from search.data import Dataset, Images, load, load_test
+from search.devices import describe_device
 from search.findings import Findings, importances
 from search.network import build
 from search.objective import Objective
 from search.report import write_report
 from search.storage import CheckpointError, checkpoint_path, load_checkpoint
 from search.summary import summarize
-from search.training import (
-    Evaluation,
-    Normalization,
-    Training,
-    describe_device,
-    evaluate,
-)
+from search.training import Evaluation, Normalization, Training, evaluate
 from space import Architecture, ArchitectureError
 
 PACKAGES = (
@@ -148,7 +144,7 @@ def _write(bundle: Path, findings: Findings, trained: _Trained) -> None:
     architecture = findings.candidate.architecture
     write_network(bundle, architecture, trained.network, findings.metrics)
     write_json(bundle / "architecture.json", architecture.to_json())
-    (bundle / "study.toml").write_text(findings.config.to_toml(), encoding="utf-8")
+    (bundle / "study.toml").write_text(study_file(findings.config), encoding="utf-8")
     runs = {"search": findings.history, "retraining": findings.retraining}
     write_log(bundle / "training_log.csv", runs)
     write_report(findings, bundle)

@@ -16,6 +16,7 @@ from constraints import analyze
 from search.augmentation import AugmentedEpochs
 from search.config import Candidate, StudyConfig
 from search.data import Dataset
+from search.devices import describe_device, use_bfloat16
 from search.network import build
 from search.sampler import suggest
 from search.storage import (
@@ -25,13 +26,7 @@ from search.storage import (
     load_checkpoint,
     save_checkpoint,
 )
-from search.training import (
-    Evaluation,
-    Normalization,
-    Training,
-    describe_device,
-    use_bfloat16,
-)
+from search.training import Evaluation, Normalization, Training
 from space import Choice, FloatRange, IntRange, Setting
 
 log = logging.getLogger(__name__)

@@ -146,9 +146,9 @@ class Study:
     def work(self, *, device: str = "auto") -> Ending:
         """Runs trials in this process, beside other workers, until the study ends."""
         from search.dashboard import annotate
+        from search.devices import choose_device
         from search.objective import Objective, make_pruner
         from search.sampler import make_sampler
-        from search.training import choose_device
         from search.workers import work
 
         study, dataset = self.load(), data.load(self.config.data)
@@ -180,8 +180,8 @@ class Study:
         progress: Callable[[str], None] = lambda _: None,
     ) -> Path:
         """Writes the bundle of trial number `trial`, or of the best; answers with its path."""
+        from search.devices import choose_device
         from search.export import export
-        from search.training import choose_device
 
         return export(
             self.load(),

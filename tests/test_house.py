@@ -20,6 +20,7 @@ ROWS = (
     "search.layout search.operations search.trace",
     "search.data",
     "search.augmentation",
+    "search.devices search.capture search.optimization",
     "search.training",
     "search.proposals search.draws search.inner_samplers search.sampler",
     "search.database search.storage",

@@ -8,17 +8,10 @@ import pytest
 import torch
 
 from search.augmentation import AugmentedEpochs
-from search.config import AugmentationSection, ConfigError, MachineError, Recipe
+from search.config import AugmentationSection, Recipe
 from search.data import Dataset
 from search.network import build
-from search.training import (
-    DivergedError,
-    Normalization,
-    Training,
-    choose_device,
-    evaluate,
-    rate,
-)
+from search.training import DivergedError, Normalization, Training, evaluate
 from space import Architecture, SearchSpace
 
 RECIPE = Recipe(
@@ -172,26 +165,6 @@ def test_evaluation_counts_one_view_of_each_image(
     assert math.isclose(
         result.loss, torch.nn.functional.cross_entropy(logits, labels).item(), rel_tol=1e-4
     )
-
-
-@pytest.mark.parametrize("schedule", ["linear", "onecycle"])
-@pytest.mark.parametrize("warmup", [0.0, 0.3])
-def test_the_rate_peaks_after_the_warm_up_and_ends_at_zero(schedule: str, warmup: float) -> None:
-    recipe = dataclasses.replace(RECIPE, schedule=schedule, warmup=warmup)  # type: ignore[arg-type]
-    rates = [rate(recipe, step / 100) for step in range(101)]
-    peak = round(100 * warmup)
-    assert rates[peak] == max(rates) == 1
-    assert rates[-1] == 0
-    assert rates[: peak + 1] == sorted(rates[: peak + 1])
-    assert rates[peak:] == sorted(rates[peak:], reverse=True)
-
-
-def test_a_device_that_is_not_there_is_named() -> None:
-    assert choose_device("cpu") == CPU
-    with pytest.raises(MachineError, match="--device cuda:99"):
-        choose_device("cuda:99")
-    with pytest.raises(ConfigError, match="--device abacus: must be auto"):
-        choose_device("abacus")
 
 
 def test_bfloat16_learns_too(
