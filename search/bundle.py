@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import nn
 
 from search import codegen
-from search.config import ConfigError, MachineError
+from search.config import ConfigError, MachineError, StudyConfig
 from search.data import Images
 from space import Architecture
 
@@ -112,6 +112,28 @@ def _write_onnx(path: Path, network: nn.Module, shape: tuple[int, int, int]) -> 
         value.ClearField("metadata_props")
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())
+
+
+def study_file(config: StudyConfig) -> str:
+    """The study file that launches `config` again, and tells nothing about this machine.
+
+    An absolute `data.root` is written relative to the working directory, or, where it lies
+    elsewhere, as its last name with a comment that says so.
+    """
+    root = config.data.root
+    if not root.is_absolute():
+        return config.to_toml()
+    below = root.is_relative_to(Path.cwd())
+    shown = root.relative_to(Path.cwd()) if below else Path(root.name)
+    data = config.data.model_copy(update={"root": shown})
+    text = config.model_copy(update={"data": data}).to_toml()
+    return text if below else text.replace("[data]\n", f"[data]\n{_ELSEWHERE}", 1)
+
+
+_ELSEWHERE = """\
+# The images lay elsewhere: `launch study.toml --set data.root=DIR` names where they lie now,
+# `verify BUNDLE --data DIR` too.
+"""
 
 
 def write_log(path: Path, runs: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:

@@ -19,13 +19,14 @@ import torch
 from conftest import STUDIES
 from onnx import numpy_helper
 from optuna.trial import TrialState, create_trial
+from PIL import Image
 from safetensors.torch import load_file
 
 from constraints import check
 from search import data
-from search.bundle import REQUIRED
+from search.bundle import REQUIRED, study_file
 from search.codegen import state_key
-from search.config import ConfigError, StudyConfig, load, overridden
+from search.config import ConfigError, DataSection, StudyConfig, load, overridden
 from search.export import candidate_of, choose, export
 from search.network import build
 from search.objective import Objective
@@ -93,8 +94,8 @@ def seal(bundle: Path) -> None:
     (bundle / "metrics.json").write_text(json.dumps(metrics))
 
 
-def outcome(bundle: Path) -> dict[str, bool | None]:
-    return {found.name: found.ok for found in verify(bundle)}
+def outcome(bundle: Path, root: Path | None = None) -> dict[str, bool | None]:
+    return {found.name: found.ok for found in verify(bundle, root)}
 
 
 # ---------------------------------------------------------------------------- bundles
@@ -139,6 +140,52 @@ def test_the_numbers_are_those_of_the_files(exported: Exported) -> None:
 
 def test_the_study_file_means_the_same_study(exported: Exported) -> None:
     assert load(exported.bundle / "study.toml").search_hash == exported.config.search_hash
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Some of the digits as an image folder."""
+    section = DataSection(kind="digits", image_size=16)
+    for part, images, count in (
+        ("train", data.load(section).train, 8),
+        ("test", data.load_test(section), 4),
+    ):
+        for label in range(10):
+            place = tmp_path / "mine" / part / str(label)
+            place.mkdir(parents=True)
+            for number, pixels in enumerate(images.pixels[images.labels == label][:count]):
+                Image.fromarray(pixels).save(place / f"{number}.png")
+    return tmp_path / "mine"
+
+
+def test_the_study_file_names_no_place_on_this_machine(
+    exported: Exported, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = ["data.kind=imagefolder", f"data.root={folder}", "data.validation=0.25"]
+    config = overridden(exported.config, changes)
+    bundle = exported.export(tmp_path / "bundle", config=config, retrain=False)
+    text = (bundle / "study.toml").read_text()
+    assert str(tmp_path) not in text
+    assert "\n# The images lay elsewhere" in text
+    again = load(bundle / "study.toml", [f"data.root={folder}"])
+    assert again == config
+    (bundle / "model.py").write_text("import os\n")  # saves the time of running it
+    seal(bundle)
+    monkeypatch.chdir(folder)
+    assert outcome(bundle)["accuracy"] is None
+    assert outcome(bundle, folder)["accuracy"]
+    monkeypatch.chdir(tmp_path)
+    assert outcome(bundle)["accuracy"], "the name alone, from where the folder lies"
+
+
+def test_a_place_below_the_working_directory_stays_what_it_is(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for root, written in ((tmp_path / "a" / "b", "a/b"), (Path("../b"), "../b")):
+        text = study_file(overridden(exported.config, [f"data.root={root}"]))
+        assert f'\nroot = "{written}"\n' in text
+        assert "#" not in text
 
 
 def test_the_log_has_every_epoch_of_both_trainings(exported: Exported) -> None:
