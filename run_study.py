@@ -49,9 +49,13 @@ def launch(
     overrides: Overrides = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Trained trials in all.")] = None,
     hours: Annotated[float | None, typer.Option(min=0, help="Hours from now.")] = None,
-    workers: Annotated[int, typer.Option(min=1, max=256, help="Processes here.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Worker processes.")] = 1,
     per_gpu: Annotated[
         int | None, typer.Option(min=1, max=64, help="Workers that share a GPU.")
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="A Ray cluster for them: HOST:PORT, auto or local."),
     ] = None,
     storage: Storage = None,
     device: Device = "auto",
@@ -68,6 +72,7 @@ def launch(
         workers=workers,
         per_gpu=per_gpu,
         device=device,
+        ray=ray,
     )
 
 

@@ -17,6 +17,7 @@ from constraints import Limits
 from search import config as configuration
 from search import data, explain, terminal, wording
 from search.config import DEFAULT_LIMITS, ConfigError
+from search.crew import Ending
 from search.proposals import Acceptance, propose
 from search.storage import artifact_store, redacted
 from search.study import Study
@@ -34,15 +35,33 @@ def launch(
     workers: int,
     per_gpu: int | None,
     device: str,
+    ray: str | None,
 ) -> int:
     """Creates or resumes the study of `file` and runs it in worker processes."""
-    from search.dashboard import Refresher
-    from search.devices import choose_device, describe_device
-
     study = Study(file, overrides=overrides, storage=storage)
     data.describe(study.config.data)  # what is not there is told before torch is imported
-    terminal.note(f"device: {describe_device(choose_device(device))}")
-    _tell(study.estimate())
+    with study.cluster(ray):
+        terminal.note(_place(device, ray))
+        _tell(study.estimate())
+        ending = _run(study, file, workers=workers, device=device, per_gpu=per_gpu, ray=ray)
+    return ending.code
+
+
+def _place(device: str, ray: str | None) -> str:
+    """Where the workers will run."""
+    if ray is not None:
+        from search import cluster
+
+        return cluster.describe()
+    from search.devices import choose_device, describe_device
+
+    return f"device: {describe_device(choose_device(device))}"
+
+
+def _run(study: Study, file: Path, **places: Any) -> Ending:
+    """Launches the study under the live view."""
+    from search.dashboard import Refresher
+
     running = study.create()
     terminal.note(f"study: {study.name} in {redacted(study.url)}")
     refresher = Refresher(running)
@@ -52,10 +71,10 @@ def launch(
             view.update()
             refresher.tick(view.summary)
 
-        ending = study.launch(workers=workers, device=device, per_gpu=per_gpu, tick=tick)
+        ending = study.launch(**places, tick=tick)
     view.finish(ending.reason, f"run_study.py {_next(study.name, ending.code, file)}")
     refresher.tick(view.summary, at_once=True)
-    return ending.code
+    return ending
 
 
 def _tell(acceptance: Acceptance) -> None:

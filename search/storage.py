@@ -86,6 +86,11 @@ def run_directory(url: str, name: str) -> Path:
     return (_sqlite_path(target).parent if is_sqlite(target) else STUDIES) / "runs" / name
 
 
+def is_shared(url: str) -> bool:
+    """Whether workers on other machines can reach the database."""
+    return not is_sqlite(_parse(url))
+
+
 def _parse(url: str) -> URL:
     try:
         target = make_url(url)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from search.proposals import Acceptance, InfeasibleError, estimate, propose
 from search.storage import (
     artifact_store,
     create_or_resume,
+    is_shared,
     load_study,
     run_directory,
     storage_url,
@@ -26,7 +28,7 @@ from search.storage import (
 from search.summary import Summary, summarize
 
 if TYPE_CHECKING:
-    from search.workers import Ending
+    from search.crew import Ending
 
 # Proposals that estimate the acceptance rate: a fraction of a second.
 ESTIMATED = 2_000
@@ -122,14 +124,28 @@ class Study:
         workers: int = 1,
         device: str = "auto",
         per_gpu: int | None = None,
+        ray: str | None = None,
         tick: Callable[[], None] = lambda: None,
     ) -> Ending:
         """Creates or resumes the study and runs it in worker processes until it ends.
 
-        `tick` is called twice a second.
+        They run on this machine, or on the Ray cluster at the address `ray`.  `tick` is called
+        twice a second.
         """
-        from search.workers import launch
+        from search import cluster, crew
 
+        with self.cluster(ray):
+            launch = crew.launch if ray is None else cluster.launch
+            return self._launch(launch, workers, device, per_gpu, tick)
+
+    def _launch(
+        self,
+        launch: Callable[..., Ending],
+        workers: int,
+        device: str,
+        per_gpu: int | None,
+        tick: Callable[[], None],
+    ) -> Ending:
         self.create()
         command = [sys.executable, "-m", "run_study", "worker", self.name, "--device", device]
         command += ["--set", f"data.root={self.config.data.root}"]
@@ -142,6 +158,19 @@ class Study:
             per_gpu=per_gpu,
             tick=tick,
         )
+
+    def cluster(self, ray: str | None) -> AbstractContextManager[None]:
+        """While it lasts, this process is part of the Ray cluster at the address `ray`, if any.
+
+        Raises:
+            ConfigError: other machines of the cluster cannot reach the study's database.
+            MachineError: there is no cluster, or no Ray.
+        """
+        if ray is None:
+            return nullcontext()
+        from search.cluster import joined
+
+        return joined(ray, shared=is_shared(self.url))
 
     def work(self, *, device: str = "auto") -> Ending:
         """Runs trials in this process, beside other workers, until the study ends."""

@@ -1,6 +1,5 @@
-"""Worker processes: budgets, signals, devices, and what becomes of a trial that goes wrong.
+"""One worker: budgets, signals, and what becomes of a trial that goes wrong.
 
-`work` is the loop of one process; `launch` starts and supervises several on this machine.
 Workers know of each other through the study's storage alone, so one on another machine
 is no different.
 """
@@ -13,22 +12,19 @@ import logging
 import math
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 
 import optuna
-import psutil
 import torch
 from optuna.trial import Trial, TrialState
 
 from search.config import ConfigError, MachineError, StudyConfig
+from search.crew import PULSE, SIGNALS, SUPERVISOR, Ending
 from search.database import BudgetSpentError, StudyStorage
 from search.objective import Interrupted
 from search.proposals import InfeasibleError
@@ -40,23 +36,10 @@ Values = float | tuple[float, ...]
 Stop = Callable[[], str | None]
 Objective = Callable[[Trial], Values]
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 POLL = 2.0
 """Seconds between two looks at what other workers have done."""
-PULSE = 0.5
-"""Seconds between two looks of `launch` at its workers."""
 LENIENCE = 30.0
 """Seconds after its time limit that a trial has to stop by itself."""
-SUPERVISOR = "STUDY_SUPERVISOR"
-"""The environment variable that tells a worker the process id of its `launch`."""
-
-
-@dataclass(frozen=True)
-class Ending:
-    """Why a worker or a launch ended, and its exit code."""
-
-    reason: str
-    code: int
 
 
 class TimeLimitError(RuntimeError):
@@ -345,139 +328,3 @@ def _give_back(storage: StudyStorage, unfinished: _Unfinished) -> None:
         log.warning("the trial could not be queued again: %s", error)
     if isinstance(unfinished.cause, MachineError):
         raise unfinished.cause
-
-
-# --- several workers -------------------------------------------------------------------
-
-
-def launch(
-    command: Sequence[str],
-    url: str,
-    *,
-    workers: int,
-    logs: Path,
-    device: str = "auto",
-    per_gpu: int | None = None,
-    tick: Callable[[], None] = lambda: None,
-) -> Ending:
-    """Starts `workers` processes of `command` and stays until all have ended.
-
-    Each gets the storage through its environment, where other users cannot read a password,
-    writes to `logs`/worker-<i>.log, and sees one GPU of those that are visible here.  Signals
-    are passed on.  `tick` is called twice a second.
-
-    Raises:
-        ConfigError: there are not enough GPUs for `per_gpu` workers on each.
-        MachineError: no worker reached target or budget; says why the first one failed.
-    """
-    logs.mkdir(parents=True, exist_ok=True)
-    crew = _Crew(command, logs)
-    environments = _environments(url, workers, device, per_gpu)
-    with crew:
-        for environment in environments:
-            crew.start(environment)
-        while crew.busy:
-            tick()
-            time.sleep(PULSE)
-    tick()
-    return crew.ending()
-
-
-class _Crew:
-    """Worker processes of one `launch`; on leaving, none of them is left."""
-
-    def __init__(self, command: Sequence[str], logs: Path) -> None:
-        self._command = command
-        self._logs = logs
-        self._workers: list[subprocess.Popen[bytes]] = []
-        self._starts: list[int] = []
-        self._signal: signal.Signals | None = None
-
-    def __enter__(self) -> None:
-        self._before = {number: signal.signal(number, self._pass_on) for number in SIGNALS}
-
-    def __exit__(self, *error: object) -> None:
-        for worker in self._workers:
-            if worker.poll() is None:
-                worker.terminate()
-        for worker in self._workers:
-            worker.wait()
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _log(self, index: int) -> Path:
-        return self._logs / f"worker-{index}.log"
-
-    def start(self, environment: Mapping[str, str]) -> None:
-        if self._signal is not None:
-            return
-        path = self._log(len(self._workers))
-        with path.open("ab") as file:
-            self._starts.append(file.tell())
-            worker = subprocess.Popen(
-                self._command,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                # A terminal's Ctrl-C would reach it twice: from there and from here.
-                start_new_session=True,
-            )
-        self._workers.append(worker)
-
-    @property
-    def busy(self) -> bool:
-        return any(worker.poll() is None for worker in self._workers)
-
-    def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        self._signal = self._signal or signal.Signals(number)
-        for worker in self._workers:
-            if worker.poll() is None:
-                worker.send_signal(number)
-
-    def _last_words(self, index: int) -> str:
-        with self._log(index).open("rb") as file:
-            file.seek(self._starts[index])
-            lines = file.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else ""
-
-    def ending(self) -> Ending:
-        if self._signal is not None:
-            return Ending(f"stopped by {self._signal.name}", 128 + self._signal)
-        ends = [(worker.returncode, index) for index, worker in enumerate(self._workers)]
-        code, index = min(ends, key=lambda end: (_RANKS.get(end[0], 2), end[1]))
-        words = self._last_words(index)
-        if code == 3 or code not in _RANKS:
-            raise MachineError(f"worker {index} ended with code {code}: {words}")
-        if code == 2:
-            raise ConfigError(f"worker {index}: {words}")
-        return Ending(words, code)
-
-
-# One worker that reached the target or the end of the budget speaks for the study.
-_RANKS = {0: 0, 1: 1, 2: 3, 3: 3}
-
-
-def _environments(url: str, workers: int, device: str, per_gpu: int | None) -> list[dict[str, str]]:
-    common = {**os.environ, "STUDY_STORAGE": url, SUPERVISOR: str(os.getpid())}
-    gpus = _visible_gpus() if device in ("auto", "cuda") else []
-    if per_gpu is not None and workers > per_gpu * len(gpus):
-        raise ConfigError(
-            f"--workers {workers} at --per-gpu {per_gpu} need {-(-workers // per_gpu)} GPUs, "
-            f"but {len(gpus)} are visible"
-        )
-    if gpus:
-        return [
-            {**common, "CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} for index in range(workers)
-        ]
-    affinity = getattr(psutil.Process(), "cpu_affinity", None)  # macOS has none
-    cores = len(affinity()) if affinity else os.cpu_count() or 1
-    common.setdefault("OMP_NUM_THREADS", str(max(1, cores // workers)))
-    return [common] * workers
-
-
-def _visible_gpus() -> list[str]:
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if listed is not None:
-        return [gpu for gpu in listed.split(",") if gpu]
-    return [str(index) for index in range(torch.cuda.device_count())]
