@@ -35,8 +35,9 @@ from search.data import Dataset
 from search.data import load as load_data
 from search.devices import use_bfloat16
 from search.network import build
+from search.normalization import Normalization
 from search.proposals import propose
-from search.training import Normalization, Training, evaluate
+from search.training import Training, evaluate
 
 STUDY = Path(__file__).parent.parent / "studies" / "cifar10.toml"
 EPOCHS = 8

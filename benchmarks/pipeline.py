@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from search.augmentation import AugmentedEpochs, pipeline
 from search.config import AugmentationSection
-from search.training import Normalization
+from search.normalization import Normalization
 
 IMAGES = 20_000
 BATCH = 500

@@ -321,7 +321,8 @@ def trainer(root: Path, images: int, cache: Path) -> Callable[[Candidate], float
     from search.data import load
     from search.devices import choose_device, use_bfloat16
     from search.network import build
-    from search.training import DivergedError, Normalization, Training
+    from search.normalization import Normalization
+    from search.training import DivergedError, Training
 
     torch.set_num_threads(1)
     whole = load(DataSection(kind="imagefolder", root=root))

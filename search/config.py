@@ -13,7 +13,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -22,7 +22,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
-from constraints import Limits
+from constraints import Limits, count_macs
 from space import (
     BLOCK_NAMES,
     Architecture,
@@ -151,6 +151,9 @@ class Recipe:
     dense convolution weights when `optimizer` is muon.  `warmup` is the share of all
     steps in which the rate rises.  `average` is the horizon, in epochs, of the moving
     average of the weights that is evaluated; 0 evaluates the weights themselves.
+    `whitening` fixes the first convolution's filters to principal components of the images'
+    patches.  The first `small_epochs` (a share of all) train on images whose side is
+    `small_side` of the full one; evaluation is always at full size.
     """
 
     epochs: int
@@ -165,8 +168,21 @@ class Recipe:
     schedule: Schedule
     warmup: float
     average: float
+    whitening: bool = False
+    small_epochs: float = 0.0
+    small_side: float = 1.0
     augmentation_strength: float = 1.0
     repeat: int = 0
+
+    def size(self, epoch: int, full: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of the training images in `epoch`, counted from 0.
+
+        Sides are multiples of eight pixels, which three strides of two halve evenly.
+        """
+        if epoch >= self.small_epochs * self.epochs:
+            return full
+        height, width = (min(side, max(8, 8 * round(self.small_side * side / 8))) for side in full)
+        return height, width
 
 
 class TrainingSection(_Section):
@@ -188,6 +204,9 @@ class TrainingSection(_Section):
     schedule: Annotated[Setting, setting(str, *get_args(Schedule))] = "linear"
     warmup: Annotated[Setting, setting(float, low=0.0, high=0.9)] = 0.0
     average: Annotated[Setting, setting(float, low=0.0, high=100.0)] = 0.3
+    whitening: Annotated[Setting, setting(bool)] = True
+    small_epochs: Annotated[Setting, setting(float, low=0.0, high=1.0)] = 0.0
+    small_side: Annotated[Setting, setting(float, low=0.1, high=1.0)] = 0.75
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
@@ -203,6 +222,17 @@ class Candidate:
         """Sixteen hexadecimal digits; equal for candidates that mean the same training."""
         content = f"{self.architecture.hash} {self.recipe!r}"
         return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def pflop(self, epochs: int, images: int) -> float:
+        """The cost of the first `epochs`, which saw `images` in all: 6 x MACs x images, each
+        image at the size at which it was trained on; in PFLOP."""
+        channels, *full = self.architecture.input
+        sizes = [self.recipe.size(epoch, (full[0], full[1])) for epoch in range(epochs)]
+        macs = sum(
+            sizes.count(size) * count_macs(replace(self.architecture, input=(channels, *size)))
+            for size in set(sizes)
+        )
+        return 6 * macs * (images / epochs) / 1e15 if epochs else 0.0
 
 
 class StudyConfig(_Section):
@@ -246,9 +276,11 @@ class StudyConfig(_Section):
     ) -> Candidate:
         """The network and the recipe that one value per parameter means."""
         recipe = {k: choices.get(f"training.{k}", getattr(self.training, k)) for k in _RECIPE_KEYS}
+        # Settings without effect must not tell two trials of one training apart.
         if recipe["optimizer"] == "sgd":
-            # Muon's settings mean nothing to SGD: two trials that differ there are one.
             recipe["matrix_learning_rate"] = recipe["matrix_momentum"] = 0.0
+        if not recipe["small_epochs"]:
+            recipe["small_side"] = 1.0
         return Candidate(
             self.space.architecture(choices, input=input, classes=classes),
             Recipe(

@@ -35,11 +35,12 @@ from search.data import Dataset, Images, load, load_test
 from search.devices import describe_device
 from search.findings import Findings, importances
 from search.network import build
+from search.normalization import Normalization
 from search.objective import Objective
 from search.report import write_report
 from search.storage import CheckpointError, checkpoint_path, load_checkpoint
 from search.summary import summarize
-from search.training import Evaluation, Normalization, Training, evaluate
+from search.training import Evaluation, Training, evaluate
 from space import Architecture, ArchitectureError
 
 PACKAGES = (

@@ -18,6 +18,7 @@ from search.config import Candidate, StudyConfig
 from search.data import Dataset
 from search.devices import describe_device, use_bfloat16
 from search.network import build
+from search.normalization import Normalization
 from search.sampler import suggest
 from search.storage import (
     BATCH_DIVISOR,
@@ -26,7 +27,8 @@ from search.storage import (
     load_checkpoint,
     save_checkpoint,
 )
-from search.training import Evaluation, Normalization, Training
+from search.training import Evaluation, Training
+from search.whitening import whiten
 from space import Choice, FloatRange, IntRange, Setting
 
 log = logging.getLogger(__name__)
@@ -91,7 +93,7 @@ class Objective:
         dataset = self._dataset
         candidate = suggest(trial, self._config, input=dataset.input, classes=len(dataset.classes))
         candidate = _fitted(candidate, trial.user_attrs.get(BATCH_DIVISOR, 1))
-        macs = self._describe(trial, candidate)
+        self._describe(trial, candidate)
         training = self.training(candidate)
         path = checkpoint_path(self.runs, trial)
         self._resume(trial, training, path)
@@ -99,11 +101,12 @@ class Objective:
             self._run(trial, training, path)
         finally:
             images = training.history[-1].images if training.history else 0
+            pflop = candidate.pflop(training.epoch, images)
             trial.set_user_attr("seconds", sum(record.seconds for record in training.history))
-            trial.set_user_attr("pflop", 6 * macs * images / 1e15)
+            trial.set_user_attr("pflop", pflop)
         final = training.history[-1]
         if self._met(final.accuracy):
-            trial.set_user_attr("pflop_to_target", 6 * macs * final.images / 1e15)
+            trial.set_user_attr("pflop_to_target", pflop)
         # The optimizer's state served to resume; the weights serve to export.
         save_checkpoint(path, {"network": training.evaluated.state_dict()})
         evaluation = training.evaluate(self._dataset.validation)
@@ -120,8 +123,11 @@ class Objective:
         """A training of `candidate` on this study's data, not begun."""
         seed = self._config.study.seed + candidate.recipe.repeat
         torch.manual_seed(seed)
+        network = build(candidate.architecture)
+        if candidate.recipe.whitening:
+            whiten(network, self._dataset.train.pixels, self.normalization)
         return Training(
-            build(candidate.architecture),
+            network,
             candidate.recipe,
             self._epochs(candidate.recipe.augmentation_strength),
             self._dataset.train.labels,
@@ -147,8 +153,8 @@ class Objective:
             self._made[strength] = epochs
         return self._made[strength]
 
-    def _describe(self, trial: optuna.Trial, candidate: Candidate) -> int:
-        """Notes what the checker found, and answers with the MACs."""
+    def _describe(self, trial: optuna.Trial, candidate: Candidate) -> None:
+        """Notes what the checker found."""
         facts = analyze(candidate.architecture)
         sides = [side for side in facts.receptive_field if side is not None]
         attributes: dict[str, Any] = {
@@ -162,7 +168,6 @@ class Objective:
         }
         for key, value in attributes.items():
             trial.set_user_attr(key, value)
-        return facts.macs
 
     def _resume(self, trial: optuna.Trial, training: Training, path: Path) -> None:
         try:

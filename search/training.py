@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,11 @@ from search.augmentation import AugmentedEpochs
 from search.capture import Captured
 from search.config import Recipe
 from search.data import Images, Labels
+from search.normalization import Normalization
 from search.optimization import Average, Optimization, rate
 
 EVALUATION_BATCH = 1_000
+Size = tuple[int, int]
 DIVERGENCE_INTERVAL = 20  # steps between looks at the loss, each of which waits for the device
 
 
@@ -57,19 +60,6 @@ class Evaluation:
     loss: float
     accuracy: float
     logits: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Normalization:
-    """Turns uint8 images (N, H, W, 3) into float ones (N, 3, H, W) in channels_last."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def __call__(self, pixels: Tensor, dtype: torch.dtype) -> Tensor:
-        mean = torch.tensor(self.mean, device=pixels.device) * 255
-        scale = 1 / (torch.tensor(self.std, device=pixels.device) * 255)
-        return ((pixels - mean) * scale).to(dtype).permute(0, 3, 1, 2)
 
 
 def evaluate(
@@ -133,7 +123,7 @@ class Training:
         self._average = (
             Average(self._network, recipe.average * self._steps) if recipe.average else None
         )
-        self._step = Captured(self._train) if device.type == "cuda" else self._train
+        self._captured: dict[Size, Captured] = {}
 
     @property
     def epoch(self) -> int:
@@ -159,12 +149,13 @@ class Training:
         order = order.to(self._device)
         # Trials begin at epochs of their own, so that none is tied to the first few.
         pixels = _tensor(self._epochs.epoch(self._seed + self.epoch)).to(self._device)
+        train = self._step(self.recipe.size(self.epoch, (pixels.shape[1], pixels.shape[2])))
         rates = self._rates()
         self._network.train()
         loss_sum = torch.zeros((), device=self._device)
         for step in range(self._steps):
             batch = order[step * self._batch : (step + 1) * self._batch]
-            loss_sum = loss_sum + self._step(pixels[batch], self._labels[batch], rates[step])
+            loss_sum = loss_sum + train(pixels[batch], self._labels[batch], rates[step])
             last = step == self._steps - 1
             if (last or step % DIVERGENCE_INTERVAL == 0) and not math.isfinite(loss_sum.item()):
                 raise DivergedError(f"loss is {loss_sum.item()} in epoch {self.epoch + 1}")
@@ -180,9 +171,18 @@ class Training:
         shares = [rate(self.recipe, min(1.0, (first + i) / total)) for i in range(self._steps)]
         return torch.tensor(shares, device=self._device)
 
-    def _train(self, pixels: Tensor, labels: Tensor, share: Tensor) -> Tensor:
+    def _step(self, size: Size) -> Callable[..., Tensor]:
+        """`_train` on images of that size, as a CUDA graph where there is CUDA."""
+        train = partial(self._train, size)
+        if self._device.type != "cuda":
+            return train
+        if size not in self._captured:
+            self._captured[size] = Captured(train)
+        return self._captured[size]
+
+    def _train(self, size: Size, pixels: Tensor, labels: Tensor, share: Tensor) -> Tensor:
         """One step on one batch, at `share` of the peak learning rate; its loss."""
-        x = self._normalization(pixels, self._dtype)
+        x = self._normalization(pixels, self._dtype, size)
         with torch.autocast(
             self._device.type,
             torch.bfloat16,

@@ -30,7 +30,8 @@ from search.codegen import state_key
 from search.config import ConfigError, DataSection, MachineError, StudyConfig, parse
 from search.data import Images, load_test
 from search.network import build
-from search.training import EVALUATION_BATCH, Normalization
+from search.normalization import Normalization
+from search.training import EVALUATION_BATCH
 from space import Architecture, ArchitectureError
 
 LARGEST = 2**28  # bytes of one file: far beyond any network of this kind

@@ -10,7 +10,8 @@ from search.capture import WARM_UP, Captured
 from search.config import AugmentationSection
 from search.data import Dataset
 from search.network import build
-from search.training import Normalization, Training
+from search.normalization import Normalization
+from search.training import Training
 from space import Architecture
 from tests.test_training import RECIPE, SPACE
 

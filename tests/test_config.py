@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from search.config import ConfigError, StudyConfig, load, overridden, parse, require_name
+from constraints import count_macs
+from search.config import Candidate, ConfigError, StudyConfig, load, overridden, parse, require_name
+from space import Choice
 from tests.conftest import STUDIES
 
 MINIMAL = '[study]\nname = "s"\n'
@@ -152,3 +154,37 @@ def test_what_is_searched_has_a_hash_and_budgets_do_not_count(quickstart: StudyC
     same = overridden(quickstart, ["study.trials=3", "study.target=0.5", "data.root=/elsewhere"])
     other = overridden(quickstart, ["space.C1.depth=2"])
     assert same.search_hash == quickstart.search_hash != other.search_hash
+
+
+def _recipe(**training: object) -> Candidate:
+    config = StudyConfig.model_validate({"study": {"name": "s"}, "training": training})
+    choices = {
+        name: domain.values[0] if isinstance(domain, Choice) else domain.low
+        for name, domain in config.parameters.items()
+    }
+    return config.candidate(choices, input=(3, 32, 32), classes=10)
+
+
+def test_the_first_epochs_train_on_smaller_images() -> None:
+    recipe = _recipe(epochs=10, small_epochs=0.6, small_side=0.75).recipe
+    sizes = [recipe.size(epoch, (32, 32)) for epoch in range(10)]
+    assert sizes == [(24, 24)] * 6 + [(32, 32)] * 4
+    assert recipe.size(0, (64, 32)) == (48, 24)
+    assert recipe.size(0, (8, 8)) == (8, 8)  # never below what three strides can halve
+
+
+def test_pflop_counts_each_image_at_the_size_it_had() -> None:
+    plain = _recipe(epochs=10)
+    macs = count_macs(plain.architecture)
+    assert plain.pflop(10, 10_000) == pytest.approx(6 * macs * 10_000 / 1e15)
+    # A convolution's cost goes with the area; only the classifier's does not.
+    small = _recipe(epochs=10, small_epochs=0.6, small_side=0.75)
+    area = 0.6 * 0.75**2 + 0.4
+    assert small.pflop(10, 10_000) == pytest.approx(area * plain.pflop(10, 10_000), rel=0.01)
+    assert small.pflop(6, 6_000) == pytest.approx(0.75**2 * plain.pflop(6, 6_000), rel=0.01)
+    assert plain.pflop(0, 0) == 0
+
+
+def test_a_side_that_no_epoch_uses_does_not_tell_candidates_apart() -> None:
+    assert _recipe(small_side=0.5).hash == _recipe(small_side=0.75).hash
+    assert _recipe(small_epochs=0.5, small_side=0.5).hash != _recipe().hash

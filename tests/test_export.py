@@ -29,10 +29,11 @@ from search.codegen import state_key
 from search.config import ConfigError, DataSection, StudyConfig, load, overridden
 from search.export import candidate_of, choose, export
 from search.network import build
+from search.normalization import Normalization
 from search.objective import Objective
 from search.sampler import make_sampler
 from search.storage import checkpoint_path, create_or_resume, load_checkpoint
-from search.training import Normalization, evaluate
+from search.training import evaluate
 from search.verify import verify
 from space import Architecture
 

@@ -23,7 +23,7 @@ ROWS = (
     "search.devices search.normalization search.whitening search.capture search.optimization",
     "search.training",
     "search.proposals search.draws search.inner_samplers search.sampler",
-    "search.database search.storage",
+    "search.batch search.database search.storage",
     "search.objective",
     "search.crew search.cluster search.workers",
     "search.wording search.summary search.figures search.diagram search.plots",

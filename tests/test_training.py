@@ -11,7 +11,8 @@ from search.augmentation import AugmentedEpochs
 from search.config import AugmentationSection, Recipe
 from search.data import Dataset
 from search.network import build
-from search.training import DivergedError, Normalization, Training, evaluate
+from search.normalization import Normalization
+from search.training import DivergedError, Training, evaluate
 from space import Architecture, SearchSpace
 
 RECIPE = Recipe(

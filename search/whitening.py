@@ -1,0 +1,44 @@
+"""The first convolution as fixed, whitening filters (Page, 2019; Jordan, 2024).
+
+Neighbouring pixels are alike, so a convolution of raw images spends its first epochs on
+decorrelating them.  The principal components of the images' own patches do that from the
+first step on; the filters stay as they are, and count as parameters all the same.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from search.normalization import Normalization
+
+IMAGES = 500
+"""Enough for a covariance of 27 x 27; a thousand patches of each."""
+
+
+def whiten(network: nn.Module, pixels: NDArray[np.uint8], normalization: Normalization) -> None:
+    """Sets and freezes the first convolution of `network`.
+
+    `pixels` (N, H, W, 3) are training images.  Each leading principal component of their
+    patches takes two filters, one its negative, for an activation cuts one side of each.
+    Filters beyond those keep their values.  A first convolution in groups sees no patch
+    whole, and is left alone.
+    """
+    convolution = next(m for m in network.modules() if isinstance(m, nn.Conv2d))
+    if convolution.groups > 1:
+        return
+    size, dilation = convolution.kernel_size[0], convolution.dilation[0]
+    # Spread over the set, which may be sorted by class.
+    some = torch.from_numpy(pixels[:: max(1, len(pixels) // IMAGES)])
+    patches = F.unfold(normalization(some, torch.float32), size, dilation)
+    variances, components = torch.linalg.eigh(patches.transpose(0, 1).flatten(1).cov())
+    count = min(convolution.out_channels // 2, len(variances))
+    order = variances.argsort(descending=True)[:count]
+    scales = variances[order].clamp(min=1e-3).sqrt()  # what hardly varies is noise
+    filters = (components[:, order] / scales).T.reshape(count, *convolution.weight.shape[1:])
+    with torch.no_grad():
+        convolution.weight[: 2 * count] = torch.cat([filters, -filters])
+    convolution.weight.requires_grad_(False)
