@@ -26,6 +26,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import psutil
 import sqlalchemy as sa
+from optuna.distributions import BaseDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
@@ -34,6 +35,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError
 
+from search.batch import Batch
 from search.config import MachineError
 
 P = ParamSpec("P")
@@ -206,15 +208,79 @@ class StudyStorage(RDBStorage):
     get_study_name_from_id = _patient(RDBStorage.get_study_name_from_id)
     get_study_system_attrs = _patient(RDBStorage.get_study_system_attrs)
     get_study_user_attrs = _patient(RDBStorage.get_study_user_attrs)
-    set_study_system_attr = _patient(RDBStorage.set_study_system_attr)
-    set_study_user_attr = _patient(RDBStorage.set_study_user_attr)
-    set_trial_intermediate_value = _patient(RDBStorage.set_trial_intermediate_value)
-    set_trial_system_attr = _patient(_light(RDBStorage.set_trial_system_attr))
-    set_trial_user_attr = _patient(_light(RDBStorage.set_trial_user_attr))
     _get_best_trial_id = _patient(RDBStorage._get_best_trial_id)
-    _set_trial_param = _patient(_light(RDBStorage._set_trial_param))
     _get_trials = _patient(_reading(RDBStorage._get_trials))
     _silent = _patient(RDBStorage._get_stale_trial_ids)
+
+    # Writes, alone or together
+
+    @contextmanager
+    def together(self) -> Iterator[Batch]:
+        """Makes this thread's writes of parameters, attributes and reports, while it lasts, in
+        one transaction at its end, whatever ends it.
+
+        Reads do not see them before; the `Trial` that wrote them does.
+        """
+        waiting: Batch | None = getattr(self._thread, "batch", None)
+        if waiting is not None:
+            yield waiting
+            return
+        self._thread.batch = batch = Batch()
+        try:
+            yield batch
+        finally:
+            self._thread.batch = None
+            if batch:
+                self._write(batch)
+
+    @_patient
+    def _write(self, batch: Batch) -> None:
+        self._thread.kind = "ordinary" if batch.durable else "light"
+        try:
+            # A write that is repeated, but did arrive before, meets its own rows: it is done.
+            with (
+                _create_scoped_session(self.scoped_session, True) as session,
+                session.no_autoflush,
+            ):
+                batch.write(session, self)
+        finally:
+            self._thread.kind = "ordinary"
+
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+        with self.together() as batch:
+            batch.attribute(models.StudyUserAttributeModel, study_id, key, value)
+            batch.durable = True
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        with self.together() as batch:
+            batch.attribute(models.StudySystemAttributeModel, study_id, key, value)
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        with self.together() as batch:
+            batch.attribute(models.TrialUserAttributeModel, trial_id, key, value)
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        with self.together() as batch:
+            batch.attribute(models.TrialSystemAttributeModel, trial_id, key, value)
+
+    def set_trial_intermediate_value(
+        self, trial_id: int, step: int, intermediate_value: float
+    ) -> None:
+        with self.together() as batch:
+            batch.report(trial_id, step, intermediate_value)
+            batch.durable = True
+
+    def _set_trial_param(
+        self,
+        trial_id: int,
+        param_name: str,
+        param_value_internal: float,
+        distribution: BaseDistribution,
+        previous_distribution: BaseDistribution | None,
+    ) -> None:
+        parameter = (param_value_internal, distribution, previous_distribution)
+        with self.together() as batch:
+            batch.parameter(trial_id, param_name, parameter)
 
     @_light
     def record_heartbeat(self, trial_id: int) -> None:

@@ -5,7 +5,7 @@ import pickle
 import sqlite3
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +192,45 @@ def test_what_is_told_is_on_the_disk_and_the_rest_with_it(sqlite: str) -> None:
     assert seen[-1] == "FULL"
 
 
+def test_writes_together_are_one_transaction(url: str) -> None:
+    study = created(url)
+    storage, trial, seen = study_storage(study), _ask(study), list[str]()
+
+    def see(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        seen.append(statement.split()[0])
+
+    sa.event.listen(storage.engine, "before_cursor_execute", see)
+    sa.event.listen(storage.engine, "commit", lambda connection: seen.append("COMMIT"))
+    with storage.together():
+        trial.suggest_float("x", 0, 1)
+        trial.set_user_attr("note", "first")
+        trial.set_user_attr("note", "second")
+        trial.report(0.5, 1)
+        study._storage.set_study_system_attr(study._study_id, "plot", [1])
+        assert "INSERT" not in seen
+        seen.clear()
+    assert seen.count("INSERT") >= 4
+    assert seen.count("COMMIT") == 1
+    kept = load_study(study.study_name, url).get_trials()[trial.number]
+    assert kept.params == trial.params
+    assert kept.user_attrs["note"] == "second"
+    assert kept.intermediate_values == {1: 0.5}
+    assert storage.get_study_system_attrs(study._study_id)["plot"] == [1]
+
+
+def test_what_was_written_before_an_error_is_kept(sqlite: str) -> None:
+    study = created(sqlite)
+    trial = _ask(study)
+    with suppress(ZeroDivisionError), study_storage(study).together():
+        trial.set_user_attr("failure", "why")
+        _ = 1 / 0
+    trial.set_user_attr("after", 1)
+    assert study.get_trials()[trial.number].user_attrs["failure"] == "why"
+    study.tell(trial, 0.5)
+    with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
+        study_storage(study).set_trial_user_attr(trial._trial_id, "late", 1)
+
+
 def test_a_full_database_is_named(sqlite: str) -> None:
     study = created(sqlite)
     storage = study_storage(study)
@@ -370,7 +409,11 @@ def _claimed_elsewhere(study: optuna.Study, silence: float) -> int:
     storage.set_trial_user_attr(
         trial._trial_id, "worker", {**trial.user_attrs["worker"], "pids": "another machine"}
     )
-    now = {"sqlite": "datetime('now', '-{} seconds')", "postgresql": "now() - interval '{} s'"}
+    now = {
+        "sqlite": "datetime('now', '-{} seconds')",
+        "postgresql": "now() - interval '{} s'",
+        "mysql": "now() - interval {} second",
+    }
     with storage.engine.begin() as connection:
         connection.exec_driver_sql(
             f"UPDATE trial_heartbeats SET heartbeat = "

@@ -1,0 +1,88 @@
+"""Writes to a study's database that are made together.
+
+Optuna writes every parameter, attribute and report of a trial in a transaction of its own,
+each of which looks the trial up again.  Together they cost a fifth of that.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
+from sqlalchemy.orm import Session
+
+Attribute = (
+    type[models.TrialUserAttributeModel]
+    | type[models.TrialSystemAttributeModel]
+    | type[models.StudyUserAttributeModel]
+    | type[models.StudySystemAttributeModel]
+)
+Parameter = tuple[float, BaseDistribution, BaseDistribution | None]
+
+
+class Batch:
+    """Writes that wait; of several to one place the last counts.
+
+    `durable` says that they must be on the disk when the transaction has ended.
+    """
+
+    def __init__(self) -> None:
+        self.durable = False
+        self._attributes: dict[tuple[Attribute, int], dict[str, str]] = defaultdict(dict)
+        self._parameters: dict[int, dict[str, Parameter]] = defaultdict(dict)
+        self._reports: dict[int, dict[int, float]] = defaultdict(dict)
+
+    def __len__(self) -> int:
+        return len(self._attributes) + len(self._parameters) + len(self._reports)
+
+    def attribute(self, model: Attribute, owner: int, key: str, value: object) -> None:
+        """An attribute of the trial or study whose id is `owner`.
+
+        Raises:
+            TypeError: JSON cannot hold `value`.
+        """
+        self._attributes[model, owner][key] = json.dumps(value)
+
+    def parameter(self, trial_id: int, name: str, parameter: Parameter) -> None:
+        """A parameter: its value as stored, its distribution, and that of earlier trials."""
+        self._parameters[trial_id][name] = parameter
+
+    def report(self, trial_id: int, step: int, value: float) -> None:
+        """What a trial reports for a step."""
+        self._reports[trial_id][step] = value
+
+    def write(self, session: Session, storage: RDBStorage) -> None:
+        """Makes the writes in the transaction of `session`.
+
+        Raises:
+            UpdateFinishedTrialError: a trial among them has ended.
+        """
+        for (model, owner), values in self._attributes.items():
+            if hasattr(model, "trial_id"):
+                trial = models.TrialModel.find_or_raise_by_id(owner, session)
+                state: Any = trial.state  # declared as a column
+                storage.check_trial_is_updatable(owner, state)
+            _put(session, model, owner, values)
+        for trial_id, parameters in self._parameters.items():
+            for name, parameter in parameters.items():
+                storage._set_trial_param_without_commit(session, trial_id, name, *parameter)
+        for trial_id, reports in self._reports.items():
+            for step, value in reports.items():
+                storage._set_trial_intermediate_value_without_commit(session, trial_id, step, value)
+
+
+def _put(session: Session, model: Attribute, owner: int, values: Mapping[str, str]) -> None:
+    column = "trial_id" if hasattr(model, "trial_id") else "study_id"
+    table: Any = model
+    found = session.query(table).filter(getattr(table, column) == owner, table.key.in_(values))
+    known = {row.key: row for row in found}
+    for key, value in values.items():
+        if key in known:
+            known[key].value_json = value
+        else:
+            session.add(table(**{column: owner}, key=key, value_json=value))
