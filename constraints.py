@@ -25,6 +25,7 @@ from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
+from search.shown import Shown
 from space import Architecture, ArchitectureError, Block, Layer, Unit
 
 FLOAT32_BYTES = 4
@@ -1053,7 +1054,7 @@ class Depth(Limit):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Shown):
     """The rules of a study, in its order."""
 
     rules: tuple[Limit, ...]
@@ -1086,7 +1087,7 @@ def _limit(name: str, value: object) -> Limit:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Shown):
     """The analysis of a network and the rules that it breaks."""
 
     analysis: Analysis

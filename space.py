@@ -34,6 +34,8 @@ from pydantic import (
     model_validator,
 )
 
+from search.shown import Shown
+
 JSON_VERSION = 1
 BlockName = Literal["C1", "C2", "C3", "C4"]
 BLOCK_NAMES: tuple[BlockName, ...] = get_args(BlockName)
@@ -162,7 +164,7 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
-class Architecture:
+class Architecture(Shown):
     """A network of four blocks and an output.  `input` is (channels, height, width)."""
 
     blocks: tuple[Block, ...]
@@ -429,7 +431,7 @@ class Fill(_Frozen):
     share: Annotated[float, Field(alias="from", gt=0, lt=1, allow_inf_nan=False)] = 0.85
 
 
-class SearchSpace(_Frozen):
+class SearchSpace(_Frozen, Shown):
     """All choices of a study's networks: `[space]` of the study file.
 
     `[space.block]` holds for every block, `[space.C1]` to `[space.C4]` overrule it.

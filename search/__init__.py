@@ -1,9 +1,12 @@
 """Searches small convolutional networks under hard limits.
 
-    from search import Study
+    from search import Study, check
     study = Study("studies/quickstart.toml")
     study.launch()
+    check(study.architecture(), study.config.rules)
     study.export()
+
+In Jupyter networks, verdicts, limits, spaces and studies show as tables.
 
 What is public is listed in `__all__`.  Each name is imported when it is first used: the
 worker processes that augment images need neither torch nor Optuna.
@@ -15,9 +18,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from constraints import Limits, Verdict, check
+    from constraints import Limits, Verdict
     from search.network import build
-    from search.study import Study
+    from search.study import Study, check
     from space import Architecture, SearchSpace
 
 __all__ = ["Architecture", "Limits", "SearchSpace", "Study", "Verdict", "build", "check"]
@@ -29,7 +32,7 @@ _HOMES = {
     "Study": "search.study",
     "Verdict": "constraints",
     "build": "search.network",
-    "check": "constraints",
+    "check": "search.study",
 }
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from constraints import Limits, Violation, count_macs, count_parameters, violations
 from search.config import Candidate, ConfigError, StudyConfig
+from search.shown import Shown
 from space import Architecture, Choice, Domain, IntRange, Scalar
 
 Choices = dict[str, Scalar]
@@ -60,7 +61,7 @@ class Proposal:
 
 
 @dataclass
-class Acceptance:
+class Acceptance(Shown):
     """A tally of proposals.
 
     A proposal that breaks several rules counts under each of them in `rejected`, so those

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING
 import optuna
 import psutil
 
+import constraints
+from constraints import Limits, Verdict
 from search import config as configuration
 from search import data
 from search.proposals import Acceptance, InfeasibleError, estimate, propose
+from search.shown import Shown
 from search.storage import (
     artifact_store,
     create_or_resume,
@@ -26,8 +29,11 @@ from search.storage import (
     study_config,
 )
 from search.summary import Summary, summarize
+from space import Architecture
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from search.crew import Ending
 
 # Proposals that estimate the acceptance rate: a fraction of a second.
@@ -37,7 +43,30 @@ EXPORTS = Path("exports")
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-class Study:
+def check(
+    network: Architecture | nn.Module,
+    limits: Limits | None = None,
+    *,
+    input: tuple[int, ...] = (3, 32, 32),
+) -> Verdict:
+    """The verdict on a network: its table, and the rules that it breaks.
+
+    `limits` are those of the assignment where none are given; `input` is the shape of an
+    image, which a module does not tell.
+
+    Raises:
+        ArchitectureError: a window does not fit on the map that it reads.
+        TraceError: a module does something of which it is not known what it reads.
+    """
+    rules = limits or Limits.from_mapping(configuration.DEFAULT_LIMITS)
+    if isinstance(network, Architecture):
+        return constraints.check(network, rules)
+    from search.trace import trace
+
+    return constraints.check(trace(network, input), rules)
+
+
+class Study(Shown):
     """The study that a study file describes, or that a database holds under a name.
 
     `source` is a study file (a `Path`, or text that ends in .toml) or the name of a study;
@@ -83,6 +112,16 @@ class Study:
     def summary(self) -> Summary:
         """What the study has come to."""
         return summarize(self.load(), self.config)
+
+    def architecture(self, trial: int | None = None) -> Architecture:
+        """The network of trial number `trial`, or of the best.
+
+        Raises:
+            ConfigError: nothing has completed yet, or not that trial.
+        """
+        from search.export import candidate_of, choose
+
+        return candidate_of(choose(self.load(), trial)).architecture
 
     def estimate(self) -> Acceptance:
         """What the checker does with random proposals.

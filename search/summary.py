@@ -14,6 +14,7 @@ from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from search.config import StudyConfig
+from search.shown import Shown
 from search.storage import study_config
 
 LEADERS = 5  # how many of the best are shown
@@ -68,7 +69,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Summary:
+class Summary(Shown):
     """A study at one moment.
 
     `proposed` counts all proposals, `accepted` those that kept every rule (a sampler that

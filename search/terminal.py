@@ -425,7 +425,8 @@ class _Log:
 
 def _lines(before: Progress | None, trial: Progress, summary: Summary) -> Iterable[str]:
     name = f"trial {trial.number}"
-    if (before is None or before.state == "waiting") and trial.state != "waiting":
+    # A trial is there a moment before what it trains is.
+    if trial.parameters is not None and (before is None or before.parameters is None):
         field, parameters, macs = _sizes(trial)
         tried = wording.plural(trial.proposals or 0, "proposal")
         yield f"{name} started: RF {field}, {parameters} parameters, {macs} MACs, after {tried}"

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 # Top to bottom; a row may hold several files, which do not import each other unless a
 # later place in the row imports an earlier one.
 ROWS = (
+    "search.shown",
     "space",
     "constraints",
     "search.explain",
@@ -33,6 +34,7 @@ ROWS = (
     "search.isolated search.verify",
     "search.doctor",
     "search.study",
+    "search.notebook",
     "search.commands",
     "run_study",
 )
