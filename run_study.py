@@ -48,7 +48,9 @@ def launch(
     study: StudyFile,
     overrides: Overrides = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Trained trials in all.")] = None,
-    hours: Annotated[float | None, typer.Option(min=0, help="Hours from now.")] = None,
+    hours: Annotated[
+        float | None, typer.Option(min=0, help="Hours of work in all, over resumes.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, max=256, help="Worker processes.")] = 1,
     per_gpu: Annotated[
         int | None, typer.Option(min=1, max=64, help="Workers that share a GPU.")

@@ -24,6 +24,7 @@ from search.study import Study
 from space import Architecture, ArchitectureError
 
 TARGETS = "TARGET is an architecture's JSON, STUDY:TRIAL, file.py:factory or package.module:factory"
+LARGEST = 65_536  # the longest axis of an --input
 RARE = 0.001  # of proposals accepted: below it, launch warns
 
 
@@ -40,6 +41,7 @@ def launch(
     """Creates or resumes the study of `file` and runs it in worker processes."""
     study = Study(file, overrides=overrides, storage=storage)
     data.describe(study.config.data)  # what is not there is told before torch is imported
+    study.require_resumable()
     with study.cluster(ray):
         terminal.note(_place(device, ray))
         _tell(study.estimate())
@@ -166,6 +168,8 @@ def _shapes(text: str | None) -> list[tuple[int, ...]]:
         shape = ()
     if len(shape) < 2 or min(shape, default=0) < 1:
         raise ConfigError(f"--input {text}: must read C,H,W, such as 3,32,32")
+    if max(shape) > LARGEST:
+        raise ConfigError(f"--input {text}: no axis may be longer than {LARGEST:,}")
     return [shape]
 
 
@@ -196,16 +200,23 @@ def _resolve(
 
 
 def _traced(target: str, shapes: Sequence[tuple[int, ...]]) -> constraints.Graph:
-    from search.trace import TraceError, load_factory, make, trace
+    from search.trace import TraceError, UnknownOperationError, load_factory, make, trace
 
     with contextlib.redirect_stdout(sys.stderr):  # what the user's code prints is no result
         module = make(load_factory(target))
-        for shape in shapes[:-1]:
+        failures: list[TraceError] = []
+        for shape in shapes:
             try:
-                return trace(module, shape)
-            except TraceError:
-                terminal.note(f"{target} does not take {list(shape)}; trying {list(shapes[-1])}")
-        return trace(module, shapes[-1])
+                graph = trace(module, shape)
+            except TraceError as error:
+                failures.append(error)
+                continue
+            if failures:
+                terminal.note(f"{target} does not take {list(shapes[0])}; read at {list(shape)}")
+            return graph
+    # An operation that is not known is the reason at any size.
+    unknown = [error for error in failures if isinstance(error, UnknownOperationError)]
+    raise (unknown or failures)[-1]
 
 
 def read_architecture(path: Path) -> Architecture:

@@ -136,9 +136,7 @@ def _require_place(url: URL) -> None:
     if not is_sqlite(url):
         return
     path = _sqlite_path(url)
-    if path.parent == STUDIES:
-        STUDIES.mkdir(exist_ok=True)
-    if not path.parent.is_dir():
+    if not path.parent.is_dir() and path.parent != STUDIES:
         raise ConfigError(f"storage {shown(url)}: directory {path.parent} does not exist")
     kind = file_system(path, _mounts())
     if kind in NETWORK_FILE_SYSTEMS:
@@ -189,14 +187,8 @@ def file_system(path: Path, mounts: Mapping[str, str]) -> str:
 def _exclusive(url: URL) -> Iterator[None]:
     """One process at a time: Optuna's own creation of tables and studies is a race."""
     if is_sqlite(url):
-        try:
-            with FileLock(f"{_sqlite_path(url)}.lock", timeout=database.PATIENCE):
-                yield
-        except Timeout:
-            raise MachineError(
-                f"storage {shown(url)}: another process has held {_sqlite_path(url)}.lock "
-                f"for {database.PATIENCE:.0f} s"
-            ) from None
+        with _locked(Path(f"{_sqlite_path(url)}.lock"), url):
+            yield
         return
     engine = sa.create_engine(url, poolclass=sa.NullPool)
     take, release = _ADVISORY[url.get_backend_name()]
@@ -206,6 +198,23 @@ def _exclusive(url: URL) -> Iterator[None]:
             yield
         finally:
             connection.execute(sa.text(release))
+
+
+@contextmanager
+def _locked(path: Path, url: URL) -> Iterator[None]:
+    try:
+        if path.parent == STUDIES:
+            STUDIES.mkdir(exist_ok=True)
+        path.open("ab").close()  # filelock would wait for permission as for another process
+    except OSError as error:
+        raise MachineError(f"storage {shown(url)}: {path}: {error.strerror}") from None
+    try:
+        with FileLock(path, timeout=database.PATIENCE):
+            yield
+    except Timeout:
+        raise MachineError(
+            f"storage {shown(url)}: another process has held {path} for {database.PATIENCE:.0f} s"
+        ) from None
 
 
 _ADVISORY = {
@@ -268,6 +277,19 @@ def create_or_resume(
     return study
 
 
+def require_resumable(config: StudyConfig, url: str) -> None:
+    """Raises what `create_or_resume` would, before anything is made."""
+    target = _parse(url)
+    _require_place(target)
+    if is_sqlite(target) and not _sqlite_path(target).exists():
+        return
+    with _opening(target):
+        storage = _connect(target, HEARTBEAT, GRACE)
+        if config.study.name in optuna.get_all_study_names(storage):
+            study = optuna.load_study(study_name=config.study.name, storage=storage)
+            _require_same_search(config, study)
+
+
 def _create(config: StudyConfig, storage: StudyStorage) -> optuna.Study:
     goals = config.study.objectives
     study = optuna.create_study(
@@ -291,7 +313,7 @@ def load_study(
         MachineError: see `open_storage`.
     """
     target = _parse(url)
-    if is_sqlite(target) and not _sqlite_path(target).is_file():
+    if is_sqlite(target) and not _sqlite_path(target).exists():
         raise ConfigError(f"no study {name}: {shown(target)} does not exist; launch it first")
     _require_place(target)
     with _opening(target):
@@ -371,10 +393,11 @@ def checkpoint_path(runs: Path, trial: Trial | FrozenTrial) -> Path:
     return runs / f"trial-{trial.number:06d}{half}.checkpoint"
 
 
-def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+def save_checkpoint(path: Path, state: Mapping[str, Any], *, durable: bool = True) -> None:
     """Replaces the checkpoint at `path` at once, or leaves the old one as it is.
 
-    `state` holds tensors, numbers, strings and containers of them.
+    `state` holds tensors, numbers, strings and containers of them.  One that is not `durable`
+    may be lost with the power of the machine; its SHA-256 would tell.
 
     Raises:
         MachineError: it could not be written; names the path.
@@ -391,7 +414,8 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
             file.write(_CHECKPOINT_MAGIC + hashlib.sha256(payload).digest())
             file.write(payload)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)

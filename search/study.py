@@ -24,6 +24,7 @@ from search.storage import (
     create_or_resume,
     is_shared,
     load_study,
+    require_resumable,
     run_directory,
     storage_url,
     study_config,
@@ -148,6 +149,10 @@ class Study(Shown):
         self.estimate()
         data.load(self.config.data)  # downloads and decodes once, before several workers would
         return create_or_resume(self.config, self.url)
+
+    def require_resumable(self) -> None:
+        """Raises what `create` would because of the database; makes nothing."""
+        require_resumable(self.config, self.url)
 
     def create(self) -> optuna.Study:
         """The study in its database, made or resumed; its data is there.
