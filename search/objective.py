@@ -27,6 +27,7 @@ from search.storage import (
     load_checkpoint,
     save_checkpoint,
 )
+    study_storage,
 from search.training import Evaluation, Training
 from search.whitening import whiten
 from space import Choice, FloatRange, IntRange, Setting
@@ -91,9 +92,11 @@ class Objective:
             DivergedError: where the loss is no number any more.
         """
         dataset = self._dataset
-        candidate = suggest(trial, self._config, input=dataset.input, classes=len(dataset.classes))
-        candidate = _fitted(candidate, trial.user_attrs.get(BATCH_DIVISOR, 1))
-        self._describe(trial, candidate)
+        storage, classes = study_storage(trial.study), len(dataset.classes)
+        with storage.together():
+            candidate = suggest(trial, self._config, input=dataset.input, classes=classes)
+            candidate = _fitted(candidate, trial.user_attrs.get(BATCH_DIVISOR, 1))
+            self._describe(trial, candidate)
         training = self.training(candidate)
         path = checkpoint_path(self.runs, trial)
         self._resume(trial, training, path)
@@ -102,15 +105,18 @@ class Objective:
         finally:
             images = training.history[-1].images if training.history else 0
             pflop = candidate.pflop(training.epoch, images)
-            trial.set_user_attr("seconds", sum(record.seconds for record in training.history))
-            trial.set_user_attr("pflop", pflop)
+            with storage.together():
+                trial.set_user_attr("seconds", sum(record.seconds for record in training.history))
+                trial.set_user_attr("pflop", pflop)
         final = training.history[-1]
-        if self._met(final.accuracy):
-            trial.set_user_attr("pflop_to_target", pflop)
         # The optimizer's state served to resume; the weights serve to export.
         save_checkpoint(path, {"network": training.evaluated.state_dict()})
-        evaluation = training.evaluate(self._dataset.validation)
-        self._show(Finished(trial, candidate, training, evaluation))
+        # A training that was interrupted after its last epoch has not evaluated here.
+        evaluation = training.evaluation or training.evaluate(dataset.validation)
+        with storage.together():
+            if self._met(final.accuracy):
+                trial.set_user_attr("pflop_to_target", pflop)
+            self._show(Finished(trial, candidate, training, evaluation))
         return self._values(trial, final.accuracy)
 
     def _show(self, finished: Finished) -> None:
@@ -193,9 +199,10 @@ class Objective:
 
         while training.epoch < training.recipe.epochs:
             record = training.run_epoch(on_step)
-            save_checkpoint(path, training.state())
-            trial.set_user_attr("history", [vars(done) for done in training.history])
-            self._report(trial, record.accuracy, record.epoch)
+            save_checkpoint(path, training.state(), durable=False)
+            with study_storage(trial.study).together():
+                trial.set_user_attr("history", [vars(done) for done in training.history])
+                self._report(trial, record.accuracy, record.epoch)
             if self._met(record.accuracy):
                 return
             unfinished = training.epoch < training.recipe.epochs

@@ -108,6 +108,7 @@ class Training:
         seed: int,
     ) -> None:
         self.recipe = recipe
+        self.evaluation: Evaluation | None = None  # of the last epoch that ran here
         self.history: list[EpochRecord] = []
         self._network = network.to(device).to(memory_format=torch.channels_last)
         self._epochs = epochs
@@ -198,6 +199,7 @@ class Training:
         return loss.detach()
 
     def _record(self, train_loss: float, learning_rate: float, started: float) -> EpochRecord:
+        self.evaluation = result
         result = self.evaluate(self._validation) if self._validation is not None else None
         return EpochRecord(
             epoch=self.epoch + 1,
