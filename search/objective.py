@@ -26,8 +26,8 @@ from search.storage import (
     checkpoint_path,
     load_checkpoint,
     save_checkpoint,
-)
     study_storage,
+)
 from search.training import Evaluation, Training
 from search.whitening import whiten
 from space import Choice, FloatRange, IntRange, Setting
