@@ -37,6 +37,7 @@ from search.devices import use_bfloat16
 from search.network import build
 from search.normalization import Normalization
 from search.proposals import propose
+from search.resident import ResidentEpochs
 from search.training import Training, evaluate
 
 STUDY = Path(__file__).parent.parent / "studies" / "cifar10.toml"
@@ -92,7 +93,7 @@ def curve(candidate: Candidate, images: str, folder: str) -> Curve:
     training = Training(
         network,
         candidate.recipe,
-        epochs,
+        ResidentEpochs(epochs, device),
         dataset.train.labels,
         normalization,
         validation=validation,

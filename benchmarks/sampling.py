@@ -322,6 +322,7 @@ def trainer(root: Path, images: int, cache: Path) -> Callable[[Candidate], float
     from search.devices import choose_device, use_bfloat16
     from search.network import build
     from search.normalization import Normalization
+    from search.resident import ResidentEpochs
     from search.training import DivergedError, Training
 
     torch.set_num_threads(1)
@@ -346,7 +347,7 @@ def trainer(root: Path, images: int, cache: Path) -> Callable[[Candidate], float
         training = Training(
             build(candidate.architecture),
             candidate.recipe,
-            epochs,
+            ResidentEpochs(epochs, device),
             dataset.train.labels,
             Normalization(dataset.mean, dataset.std),
             validation=dataset.validation,

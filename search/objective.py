@@ -19,6 +19,7 @@ from search.data import Dataset
 from search.devices import describe_device, use_bfloat16
 from search.network import build
 from search.normalization import Normalization
+from search.resident import ResidentEpochs
 from search.sampler import suggest
 from search.storage import (
     BATCH_DIVISOR,
@@ -79,7 +80,7 @@ class Objective:
 
         self._cache = cache
         self._processes = processes
-        self._made: dict[float, AugmentedEpochs] = {}
+        self._made: dict[float, ResidentEpochs] = {}
 
     def __call__(self, trial: optuna.Trial) -> float | tuple[float, ...]:
         """The trial's objectives, in the order of `study.objectives`.
@@ -144,7 +145,7 @@ class Objective:
             seed=seed,
         )
 
-    def _epochs(self, strength: float) -> AugmentedEpochs:
+    def _epochs(self, strength: float) -> ResidentEpochs:
         if strength not in self._made:
             dataset = self._dataset
             epochs = AugmentedEpochs(
@@ -156,7 +157,7 @@ class Objective:
                 strength,
             )
             epochs.start(self._processes)
-            self._made[strength] = epochs
+            self._made[strength] = ResidentEpochs(epochs, self._device)
         return self._made[strength]
 
     def _describe(self, trial: optuna.Trial, candidate: Candidate) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +21,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from search.augmentation import AugmentedEpochs
 from search.capture import Captured
 from search.config import Recipe
 from search.data import Images, Labels
@@ -90,7 +88,8 @@ def evaluate(
 class Training:
     """The training of one network by one recipe.
 
-    `labels` (N,) are those of the images in `epochs`.  Evaluates on `validation` after
+    `epochs` answers with the images of an epoch, uint8 (N, H, W, 3) on `device`, and
+    `labels` (N,) are theirs.  Evaluates on `validation` after
     every epoch where it is given.  `state` and `restore` carry it over interruptions.
     """
 
@@ -98,7 +97,7 @@ class Training:
         self,
         network: nn.Module,
         recipe: Recipe,
-        epochs: AugmentedEpochs,
+        epochs: Callable[[int], Tensor],
         labels: Labels,
         normalization: Normalization,
         *,
@@ -108,8 +107,8 @@ class Training:
         seed: int,
     ) -> None:
         self.recipe = recipe
-        self.evaluation: Evaluation | None = None  # of the last epoch that ran here
         self.history: list[EpochRecord] = []
+        self.evaluation: Evaluation | None = None  # of the last epoch that ran here
         self._network = network.to(device).to(memory_format=torch.channels_last)
         self._epochs = epochs
         self._labels = torch.from_numpy(labels).to(device)
@@ -149,7 +148,7 @@ class Training:
         order = torch.randperm(len(self._labels), generator=_generator(order_seed))
         order = order.to(self._device)
         # Trials begin at epochs of their own, so that none is tied to the first few.
-        pixels = _tensor(self._epochs.epoch(self._seed + self.epoch)).to(self._device)
+        pixels = self._epochs(self._seed + self.epoch)
         train = self._step(self.recipe.size(self.epoch, (pixels.shape[1], pixels.shape[2])))
         rates = self._rates()
         self._network.train()
@@ -199,8 +198,8 @@ class Training:
         return loss.detach()
 
     def _record(self, train_loss: float, learning_rate: float, started: float) -> EpochRecord:
-        self.evaluation = result
         result = self.evaluate(self._validation) if self._validation is not None else None
+        self.evaluation = result
         return EpochRecord(
             epoch=self.epoch + 1,
             train_loss=train_loss,
@@ -241,10 +240,3 @@ class Training:
 
 def _generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def _tensor(array: NDArray[np.uint8]) -> Tensor:
-    with warnings.catch_warnings():
-        # torch says that it would not keep a writer from read-only memory; nothing writes.
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array)

@@ -11,6 +11,7 @@ from search.config import AugmentationSection
 from search.data import Dataset
 from search.network import build
 from search.normalization import Normalization
+from search.resident import ResidentEpochs
 from search.training import Training
 from space import Architecture
 from tests.test_training import RECIPE, SPACE
@@ -44,7 +45,7 @@ def test_a_captured_training_learns_what_an_eager_one_does(
         training = Training(
             build(architecture),
             dataclasses.replace(RECIPE, average=0.5),
-            epochs,
+            ResidentEpochs(epochs, torch.device("cuda")),
             digits.train.labels,
             Normalization(digits.mean, digits.std),
             validation=digits.validation,

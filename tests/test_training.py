@@ -12,6 +12,7 @@ from search.config import AugmentationSection, Recipe
 from search.data import Dataset
 from search.network import build
 from search.normalization import Normalization
+from search.resident import ResidentEpochs
 from search.training import DivergedError, Training, evaluate
 from space import Architecture, SearchSpace
 
@@ -65,7 +66,7 @@ def _training(
     return Training(
         build(architecture),
         dataclasses.replace(RECIPE, **changes),  # type: ignore[arg-type]
-        epochs,
+        ResidentEpochs(epochs, CPU),
         digits.train.labels,
         Normalization(digits.mean, digits.std),
         validation=digits.validation,
@@ -175,3 +176,18 @@ def test_bfloat16_learns_too(
     for _ in range(3):
         record = training.run_epoch()
     assert record.accuracy > 0.6
+
+
+def test_it_learns_from_smaller_images_first(
+    architecture: Architecture, epochs: AugmentedEpochs, digits: Dataset
+) -> None:
+    training = _training(architecture, epochs, digits, small_epochs=0.6, small_side=0.5)
+    seen = []
+    training.evaluated.register_forward_pre_hook(
+        lambda module, inputs: seen.append((module.training, inputs[0].shape[-1]))
+    )
+    accuracy = [training.run_epoch().accuracy for _ in range(3)][-1]
+    steps = len(digits.train) // 32
+    assert [side for train, side in seen if train] == [16] * 2 * steps + [32] * steps
+    assert {side for train, side in seen if not train} == {32}
+    assert accuracy > 0.5
