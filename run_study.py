@@ -216,6 +216,7 @@ def _options(
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.WARNING, format="%(message)s", stream=sys.stderr
     )
+    logging.getLogger("search").setLevel(logging.DEBUG if debug else logging.INFO)
 
 
 def main() -> None:

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -29,6 +31,8 @@ from numpy.typing import NDArray
 from search.config import AugmentationSection, MachineError
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would call out to the network on import
+
+log = logging.getLogger(__name__)
 
 # Images augmented by one draw of the random state: small enough to spread over processes,
 # fixed so that the result does not depend on their number.
@@ -142,10 +146,14 @@ class AugmentedEpochs:
     def _make_all(self, processes: int) -> None:
         if self.made == self.section.epochs:
             return
+        started, (count, images, *_) = time.monotonic(), self.shape
+        size = f"{int(np.prod(self.shape)) / 1e9:.1f} GB"
+        log.info("augmenting %d x %d images into %s (%s)", count, images, self.path, size)
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(processes, context, initializer=_end_with_parent) as pool:
             for index in range(self.section.epochs):
                 self._make(index, pool)
+        log.info("augmented %d x %d images in %.0f s", count, images, time.monotonic() - started)
 
     def _make(self, index: int, pool: ProcessPoolExecutor | None) -> None:
         self._allocate()

@@ -128,7 +128,8 @@ class AugmentationSection(_Section):
 
     `shift` and `scale` are shares of the image, `rotate` degrees, `hole` pixels.
     `strength` multiplies shift, scale, rotate and the probability of CoarseDropout.
-    `epochs` augmented epochs are made once and shared by all trials.
+    `epochs` augmented epochs are made once and shared by all trials, for each `strength`,
+    which takes a few choices and no range: every value is a file of its own.
     """
 
     flip_probability: Unit01 = 0.5
@@ -141,6 +142,13 @@ class AugmentationSection(_Section):
     strength: Annotated[Setting, setting(float, low=0.0, high=4.0)] = 1.0
     epochs: Annotated[int, Field(ge=1, le=1000, strict=True)] = 10
     seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 0
+
+    @field_validator("strength")
+    @classmethod
+    def _few_files(cls, strength: Setting) -> Setting:
+        if isinstance(strength, IntRange | FloatRange):
+            raise ValueError(f"must be one value or a list of choices, but got {strength}")
+        return strength
 
 
 @dataclass(frozen=True)

@@ -188,3 +188,11 @@ def test_pflop_counts_each_image_at_the_size_it_had() -> None:
 def test_a_side_that_no_epoch_uses_does_not_tell_candidates_apart() -> None:
     assert _recipe(small_side=0.5).hash == _recipe(small_side=0.75).hash
     assert _recipe(small_epochs=0.5, small_side=0.5).hash != _recipe().hash
+
+
+def test_each_strength_of_augmentation_is_a_file_so_there_are_few() -> None:
+    given = {"study": {"name": "s"}, "augmentation": {"strength": [0.5, 1.0]}}
+    assert StudyConfig.model_validate(given)
+    given["augmentation"] = {"strength": {"low": 0.5, "high": 1.0}}
+    with pytest.raises(ConfigError, match=r"strength.*one value or a list of choices"):
+        parse(given, "study.toml")
