@@ -15,12 +15,15 @@ import sys
 from pathlib import Path
 
 
+WITH_IMAGES = {"sampling": ["--train"], "early_stopping": [], "target": []}
+ONLY_WITH_IMAGES = ("early_stopping", "target")
+
+
 def commands(names: list[str], images: str | None) -> list[list[str]]:
     """What to run: each benchmark by itself, and with images where it can use some."""
-    with_images = {"sampling": ["--train"], "early_stopping": []}
-    found = [[name] for name in names if name != "early_stopping"]
+    found = [[name] for name in names if name not in ONLY_WITH_IMAGES]
     if images:
-        found += [[name, *with_images[name], images] for name in names if name in with_images]
+        found += [[name, *WITH_IMAGES[name], images] for name in names if name in WITH_IMAGES]
     return found
 
 
