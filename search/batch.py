@@ -11,7 +11,11 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from optuna.distributions import BaseDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    check_distribution_compatibility,
+    distribution_to_json,
+)
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from sqlalchemy.orm import Session
@@ -62,18 +66,34 @@ class Batch:
         Raises:
             UpdateFinishedTrialError: a trial among them has ended.
         """
+        trials = {owner for model, owner in self._attributes if hasattr(model, "trial_id")}
+        for trial_id in trials | self._parameters.keys():
+            trial: Any = models.TrialModel.find_or_raise_by_id(trial_id, session)
+            storage.check_trial_is_updatable(trial_id, trial.state)
         for (model, owner), values in self._attributes.items():
-            if hasattr(model, "trial_id"):
-                trial = models.TrialModel.find_or_raise_by_id(owner, session)
-                state: Any = trial.state  # declared as a column
-                storage.check_trial_is_updatable(owner, state)
             _put(session, model, owner, values)
         for trial_id, parameters in self._parameters.items():
             for name, parameter in parameters.items():
-                storage._set_trial_param_without_commit(session, trial_id, name, *parameter)
+                _add(session, storage, trial_id, name, parameter)
         for trial_id, reports in self._reports.items():
             for step, value in reports.items():
                 storage._set_trial_intermediate_value_without_commit(session, trial_id, step, value)
+
+
+def _add(
+    session: Session, storage: RDBStorage, trial_id: int, name: str, parameter: Parameter
+) -> None:
+    value, distribution, before = parameter
+    if before is None:  # the first of this process: Optuna looks for one of another
+        storage._set_trial_param_without_commit(session, trial_id, name, *parameter)
+        return
+    check_distribution_compatibility(before, distribution)
+    text = distribution_to_json(distribution)
+    session.add(
+        models.TrialParamModel(
+            trial_id=trial_id, param_name=name, param_value=value, distribution_json=text
+        )
+    )
 
 
 def _put(session: Session, model: Attribute, owner: int, values: Mapping[str, str]) -> None:

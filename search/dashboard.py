@@ -19,22 +19,20 @@ from pathlib import Path
 from socketserver import ThreadingMixIn
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-import numpy as np
 import optuna
-from matplotlib.figure import Figure
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from optuna_dashboard import save_note, save_plotly_graph_object, wsgi
-from sklearn.metrics import confusion_matrix
+from optuna_dashboard._note import note_ver_key, split_body
 
-from search import figures, plots
+from search import plots
 from search.config import ConfigError, MachineError, StudyConfig
-from search.data import Dataset, Images
-from search.diagram import figure_architecture, figure_receptive_field
+from search.data import Dataset
 from search.guard import LOOPBACK, Guard
 from search.notes import study_note, trial_note
 from search.objective import Finished
+from search.pictures import Gallery, trial_pictures
 from search.storage import attach, study_storage
 from search.summary import Summary, summarize
 
@@ -45,7 +43,6 @@ log = logging.getLogger(__name__)
 NOTED = 1000
 NOTED_LEADERS = 10
 
-SHOWN_MISTAKES = 16
 TOKEN = re.compile(r"[A-Za-z0-9_-]{16,}")  # may stand in an address and in a cookie
 
 
@@ -55,19 +52,37 @@ TOKEN = re.compile(r"[A-Za-z0-9_-]{16,}")  # may stand in an address and in a co
 def annotate(
     finished: Finished, config: StudyConfig, dataset: Dataset, store: FileSystemArtifactStore
 ) -> None:
-    """Gives a trial that ran to its end its note and its pictures."""
+    """Gives a trial that ran to its end its note and its pictures, which nobody draws yet."""
     trial, architecture = finished.trial, finished.candidate.architecture
+    history = [vars(record) for record in finished.training.history]
     if trial.number < NOTED or _leads(trial, finished.training.history[-1].accuracy):
-        save_note(trial, trial_note(architecture, config.rules))
+        _note(trial, trial_note(architecture, config.rules))
+    pictures = trial_pictures(
+        trial.number,
+        architecture,
+        history,
+        dataset.validation,
+        finished.evaluation.logits,
+        dataset.classes,
+        target=config.study.target,
+        limit=config.limits.get("receptive_field"),
+    )
     try:
         with tempfile.TemporaryDirectory() as folder:
-            for name, figure in _pictures(finished, config, dataset).items():
-                path = Path(folder) / f"{name}.png"
-                path.write_bytes(figures.png(figure))
+            for picture in pictures:
+                path = Path(folder) / f"{picture.name}.png"
+                path.write_bytes(picture.to_bytes())
                 attach(trial, path, store)
     except OSError as error:
         # What was trained for hours is not lost over a picture.
         log.warning("trial %d stays without pictures: %s", trial.number, error)
+
+
+def _note(trial: optuna.Trial, body: str) -> None:
+    """Writes what `save_note` does; that one reads the notes of all trials first, and twice."""
+    study_id, trial_id = trial.study._study_id, trial._trial_id
+    for key, value in {note_ver_key(trial_id): 1, **split_body(body, trial_id)}.items():
+        trial.storage.set_study_system_attr(study_id, key, value)
 
 
 def _leads(trial: optuna.Trial, accuracy: float) -> bool:
@@ -76,53 +91,20 @@ def _leads(trial: optuna.Trial, accuracy: float) -> bool:
     return len(better) < NOTED_LEADERS
 
 
-def _pictures(finished: Finished, config: StudyConfig, dataset: Dataset) -> dict[str, Figure]:
-    architecture, images = finished.candidate.architecture, dataset.validation
-    logits = finished.evaluation.logits
-    matrix = confusion_matrix(
-        images.labels, logits.argmax(axis=1), labels=range(len(dataset.classes))
-    )
-    history = [vars(record) for record in finished.training.history]
-    name, target = f"trial {finished.trial.number}", config.study.target
-    return {
-        "learning-curves": figures.figure_learning_curves({name: history}, target),
-        "confusion-matrix": figures.figure_confusion_matrix(matrix, dataset.classes),
-        "misclassified": _mistakes(images, logits, dataset.classes),
-        "architecture": figure_architecture(architecture),
-        "receptive-field": figure_receptive_field(
-            images.pixels[0], architecture, config.limits.get("receptive_field")
-        ),
-    }
-
-
-def _mistakes(images: Images, logits: np.ndarray, classes: tuple[str, ...]) -> Figure:
-    """The wrong answers that the network was surest of."""
-    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
-    sure = raised.max(axis=1) / raised.sum(axis=1)
-    predicted = logits.argmax(axis=1)
-    wrong = np.flatnonzero(predicted != images.labels)
-    worst = wrong[np.argsort(-sure[wrong])][:SHOWN_MISTAKES]
-    return figures.figure_misclassified(
-        images.pixels[worst],
-        images.labels[worst].tolist(),
-        predicted[worst].tolist(),
-        classes,
-        sure[worst].tolist(),
-    )
-
-
 # ---------------------------------------------------------------------------- the study
 
 
 def refresh(study: optuna.Study, summary: Summary) -> None:
     """Writes the study's note and plots as of `summary`."""
-    save_note(study, study_note(summary, study._study_id, datetime.now()))
-    for name, figure in (
+    drawn = (
         ("accuracy-over-parameters", plots.accuracy_over(summary, "parameters", "parameters")),
         ("accuracy-over-MACs", plots.accuracy_over(summary, "macs", "MACs")),
         ("rejections-by-rule", plots.rejections(summary)),
-    ):
-        save_plotly_graph_object(study, figure, graph_object_id=name)
+    )
+    with study_storage(study).together():
+        save_note(study, study_note(summary, study._study_id, datetime.now()))
+        for name, figure in drawn:
+            save_plotly_graph_object(study, figure, graph_object_id=name)
 
 
 class Refresher:
@@ -197,7 +179,9 @@ def open_server(
     names = {*LOOPBACK, host}
     if token is not None:
         names |= {socket.gethostname(), socket.getfqdn()}
-    guarded = Guard(wsgi(study_storage(study), store), hosts=names, write=write, token=token)
+    guarded = Guard(
+        wsgi(study_storage(study), Gallery(store)), hosts=names, write=write, token=token
+    )
     kind = _Server6 if ":" in host else _Server
     try:
         return make_server(host, port, guarded, server_class=kind, handler_class=_Quiet)

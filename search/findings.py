@@ -18,6 +18,7 @@ from constraints import Verdict
 from search.config import Candidate, StudyConfig
 from search.data import Dataset, Images
 from search.figures import History
+from search.pictures import confusion_matrix
 from search.summary import Summary
 
 IMPORTANCE_TRIALS = 10  # completed trials from which importances are worth a look
@@ -70,14 +71,6 @@ class Findings:
         shifted = self.logits.astype(np.float64) - self.logits.max(axis=1, keepdims=True)
         shares: NDArray[np.float64] = 1 / np.exp(shifted).sum(axis=1)
         return shares
-
-
-def confusion_matrix(
-    true: NDArray[np.int64], predicted: NDArray[np.int64], classes: int
-) -> NDArray[np.int64]:
-    """Counts (classes, classes): rows true, columns predicted."""
-    cells = np.bincount(true * classes + predicted, minlength=classes**2)
-    return cells.reshape(classes, classes)
 
 
 def importances(study: optuna.Study) -> dict[str, float]:

@@ -18,7 +18,8 @@ from search import data
 from search.config import DataSection
 from search.data import Dataset
 from search.export import candidate_of, choose
-from search.findings import Findings, confusion_matrix, importances
+from search.findings import Findings, importances
+from search.pictures import confusion_matrix
 from search.report import write_report
 from search.summary import summarize
 
