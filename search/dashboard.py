@@ -56,7 +56,7 @@ def annotate(
     trial, architecture = finished.trial, finished.candidate.architecture
     history = [vars(record) for record in finished.training.history]
     if trial.number < NOTED or _leads(trial, finished.training.history[-1].accuracy):
-        _note(trial, trial_note(architecture, config.rules))
+        write_note(trial.study, trial._trial_id, trial_note(architecture, config.rules))
     pictures = trial_pictures(
         trial.number,
         architecture,
@@ -78,11 +78,10 @@ def annotate(
         log.warning("trial %d stays without pictures: %s", trial.number, error)
 
 
-def _note(trial: optuna.Trial, body: str) -> None:
+def write_note(study: optuna.Study, trial_id: int, body: str) -> None:
     """Writes what `save_note` does; that one reads the notes of all trials first, and twice."""
-    study_id, trial_id = trial.study._study_id, trial._trial_id
     for key, value in {note_ver_key(trial_id): 1, **split_body(body, trial_id)}.items():
-        trial.storage.set_study_system_attr(study_id, key, value)
+        study._storage.set_study_system_attr(study._study_id, key, value)
 
 
 def _leads(trial: optuna.Trial, accuracy: float) -> bool:
