@@ -49,11 +49,13 @@ def joined(address: str, *, shared: bool) -> Iterator[None]:
         ConfigError: the address is none, or the cluster's machines do not share the database.
         MachineError: Ray is not installed, or there is no cluster at `address`.
     """
+    server = _server(address)
     ray = _ray()
     if ray.is_initialized():
         yield
         return
-    _require_answer(address)
+    if server:
+        _require_answer(address, server)
     _join(address)
     try:
         if not shared:
@@ -71,16 +73,21 @@ def _ray() -> Any:
         raise MachineError("--ray needs Ray: pip install 'c1c4-search[ray]'") from None
 
 
-def _require_answer(address: str) -> None:
-    """Ray itself tries for two minutes, and then ends the process."""
+def _server(address: str) -> tuple[str, int] | None:
+    """Host and port that `address` names; None where Ray finds the cluster or makes one."""
     if address in ("auto", "local"):
-        return
+        return None
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or "/" in host:
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16 or "/" in host:
         raise ConfigError(f"--ray {address}: must read HOST:PORT, auto or local")
+    return host, int(port)
+
+
+def _require_answer(address: str, server: tuple[str, int]) -> None:
+    """Ray itself tries for two minutes, and then ends the process."""
     try:
-        socket.create_connection((host, int(port)), timeout=ANSWER).close()
-    except (OSError, OverflowError) as error:
+        socket.create_connection(server, timeout=ANSWER).close()
+    except OSError as error:
         raise MachineError(f"--ray {address}: nobody answers ({error}); see ray status") from None
 
 

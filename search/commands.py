@@ -40,8 +40,7 @@ def launch(
 ) -> int:
     """Creates or resumes the study of `file` and runs it in worker processes."""
     study = Study(file, overrides=overrides, storage=storage)
-    data.describe(study.config.data)  # what is not there is told before torch is imported
-    study.require_resumable()
+    study.prepare()  # what is wrong or not there is told before torch is imported
     with study.cluster(ray):
         terminal.note(_place(device, ray))
         _tell(study.estimate())

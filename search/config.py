@@ -74,7 +74,7 @@ class StudySection(_Section):
     URL, kept out of everything that is printed or stored because it may hold a password.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    name: Annotated[str, Field(min_length=1, max_length=100)]
     objectives: Annotated[tuple[Objective, ...], Field(min_length=1)] = ("accuracy",)
     target: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 0
@@ -90,10 +90,12 @@ class StudySection(_Section):
 
     @field_validator("name")
     @classmethod
-    def _no_parent(cls, name: str) -> str:
-        # Names become file names.
-        if ".." in name:
-            raise ValueError("must not hold '..'")
+    def _file_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or ".." in name:
+            raise ValueError(
+                "must begin with a letter or a digit and hold only letters, digits, '.', '_' "
+                "and '-', but not '..', since it names files"
+            )
         return name
 
     @field_validator("objectives")
@@ -381,7 +383,8 @@ def require_name(name: str) -> str:
     try:
         return StudySection(name=name).name
     except ValidationError as error:
-        raise ConfigError(f"study name {name[:80]!r}: {error.errors()[0]['msg']}") from None
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"study name {_shown(name)}: {reason}") from None
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:
@@ -413,7 +416,12 @@ def _explain(error: ErrorDetails, raw: Mapping[str, Any]) -> str:
     given = error["input"]
     if isinstance(given, Mapping) or repr(given) in message:
         return f"{key}: {message}"
-    return f"{key}: {message} (got {given!r})"
+    return f"{key}: {message} (got {_shown(given)})"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def _as_written(path: list[str], raw: Mapping[str, Any]) -> list[str]:

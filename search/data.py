@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -148,9 +149,13 @@ def load_test(section: DataSection) -> Images:
 def _cifar10(section: DataSection, train: bool) -> tuple[Images, tuple[str, ...]]:
     from torchvision.datasets import CIFAR10
 
+    there = section.root.exists()
     try:
         data = CIFAR10(str(section.root), train=train, download=True)
     except (URLError, RuntimeError, OSError) as error:
+        if not there:
+            with suppress(OSError):  # not empty: what was loaded so far is kept
+                section.root.rmdir()
         raise MachineError(
             f"CIFAR-10 is neither in {section.root} nor could it be downloaded "
             f"({_one_line(error)}). Give a copy: --set data.root=DIR with "

@@ -82,6 +82,7 @@ class Study(Shown):
     def __init__(
         self, source: str | Path, *, overrides: Sequence[str] = (), storage: str | None = None
     ) -> None:
+        self._prepared = False
         if isinstance(source, Path) or source.endswith(".toml"):
             self.config = configuration.load(Path(source), overrides)
             section = self.config.study
@@ -146,13 +147,21 @@ class Study(Shown):
 
     @cached_property
     def _created(self) -> optuna.Study:
-        self.estimate()
-        data.load(self.config.data)  # downloads and decodes once, before several workers would
+        self.prepare()
         return create_or_resume(self.config, self.url)
 
-    def require_resumable(self) -> None:
-        """Raises what `create` would because of the database; makes nothing."""
+    def prepare(self) -> None:
+        """Raises what `create` would, without making the study; torch is not needed for it.
+
+        Downloads and decodes the images.
+        """
+        if self._prepared:
+            return
+        data.describe(self.config.data)
         require_resumable(self.config, self.url)
+        self.estimate()
+        data.load(self.config.data)  # once, before several workers would
+        self._prepared = True
 
     def create(self) -> optuna.Study:
         """The study in its database, made or resumed; its data is there.
