@@ -44,7 +44,8 @@ def launch(
     with study.cluster(ray):
         terminal.note(_place(device, ray))
         _tell(study.estimate())
-        ending = _run(study, file, workers=workers, device=device, per_gpu=per_gpu, ray=ray)
+        again = _again(file, overrides, storage)
+        ending = _run(study, again, workers=workers, device=device, per_gpu=per_gpu, ray=ray)
     return ending.code
 
 
@@ -59,7 +60,17 @@ def _place(device: str, ray: str | None) -> str:
     return f"device: {describe_device(choose_device(device))}"
 
 
-def _run(study: Study, file: Path, **places: Any) -> Ending:
+def _again(file: Path, overrides: Sequence[str], storage: str | None) -> list[str]:
+    """What to type to go on; a storage with a password is left to `STUDY_STORAGE`."""
+    words = ["launch", str(file)]
+    for change in overrides:
+        words += ["--set", change]
+    if storage is not None and redacted(storage) == storage:
+        words += ["--storage", storage]
+    return words
+
+
+def _run(study: Study, again: Sequence[str], **places: Any) -> Ending:
     """Launches the study under the live view."""
     from search.dashboard import Refresher
 
@@ -73,7 +84,7 @@ def _run(study: Study, file: Path, **places: Any) -> Ending:
             refresher.tick(view.summary)
 
         ending = study.launch(**places, tick=tick)
-    view.finish(ending.reason, f"run_study.py {_next(study.name, ending.code, file)}")
+    view.finish(ending.reason, f"run_study.py {_next(study.name, ending.code, again)}")
     refresher.tick(view.summary, at_once=True)
     return ending
 
@@ -88,10 +99,10 @@ def _tell(acceptance: Acceptance) -> None:
         )
 
 
-def _next(name: str, code: int, file: Path) -> str:
+def _next(name: str, code: int, launch: Sequence[str]) -> str:
     if code == 0:
         return f"export {name}"
-    return f"status {name}" if code == 1 else f"launch {file}"
+    return f"status {name}" if code == 1 else shlex.join(launch)
 
 
 def worker(name: str, overrides: Sequence[str], storage: str | None, *, device: str) -> int:

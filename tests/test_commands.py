@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from search.commands import _again, _next
+
+
+@pytest.mark.parametrize(
+    ("storage", "shown"),
+    [
+        (None, False),
+        ("sqlite:///s.db", True),
+        ("postgresql://me@host/db", True),
+        ("postgresql://me:secret@host/db", False),
+    ],
+)
+def test_the_next_command_goes_on_with_the_same_study(storage: str | None, shown: bool) -> None:
+    changes = ["data.root=my images", "space.head=[0, 8]"]
+    typed = _next("s", 130, _again(Path("s.toml"), changes, storage))
+    expected = ["launch", "s.toml", "--set", changes[0], "--set", changes[1]]
+    assert shlex.split(typed) == expected + (["--storage", str(storage)] if shown else [])
+    assert "secret" not in typed
+
+
+def test_a_study_that_met_its_target_is_exported_next() -> None:
+    assert _next("s", 0, ["launch", "s.toml"]) == "export s"
+    assert _next("s", 1, ["launch", "s.toml"]) == "status s"
