@@ -13,8 +13,8 @@ from search.commands import _again, _next
     [
         (None, False),
         ("sqlite:///s.db", True),
-        ("postgresql://me@host/db", True),
-        ("postgresql://me:secret@host/db", False),
+        ("postgresql+psycopg://me@host/db", True),
+        ("postgresql+psycopg://me:secret@host/db", False),
     ],
 )
 def test_the_next_command_goes_on_with_the_same_study(storage: str | None, shown: bool) -> None:
