@@ -14,7 +14,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-
 WITH_IMAGES = {"sampling": ["--train"], "early_stopping": [], "target": []}
 ONLY_WITH_IMAGES = ("early_stopping", "target")
 
