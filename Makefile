@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: study test lint bench clean
+.PHONY: study test lint bench pictures clean
 
 study: .venv/study
 	$(BIN)/python run_study.py launch studies/quickstart.toml
@@ -20,6 +20,11 @@ lint: .venv/test
 
 bench: .venv/bench
 	IMAGES='$(IMAGES)' $(BIN)/python -m benchmarks $(BENCH)
+
+# The pictures of the documentation: figures, and what Chromium shows of the tutorial's search.
+pictures: .venv/test
+	$(BIN)/python -m docs.make_figures
+	SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/test_dashboard.py -k browser
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, but $(PYTHON) is " + sys.version.split()[0] + "; try: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'

@@ -106,8 +106,10 @@ def legal() -> Figure:
     return figure
 
 
+PICTURES = {"receptive-field": reaches, "legal-trials": legal}
+
 if __name__ == "__main__":
-    for name, draw in {"receptive-field": reaches, "legal-trials": legal}.items():
+    for name, draw in PICTURES.items():
         path = HERE / "images" / f"{name}.png"
         path.write_bytes(png(draw()))
         print(path, file=sys.stderr)

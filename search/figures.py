@@ -103,7 +103,8 @@ def figure_learning_curves(runs: Mapping[str, History], target: float | None = N
         _curve(loss, records, "validation_loss", color=color, ls="--", label=f"{name}, validation")
     if target is not None:
         low, high = accuracy.get_ylim()
-        accuracy.set_ylim(low, max(high, target + 0.1 * (target - low)))  # room for the label
+        # Holds the target, with room for its label.
+        accuracy.set_ylim(min(low, target), max(high, target + 0.1 * (target - low)))
         accuracy.axhline(target, color=INK, lw=1, ls=":")
         accuracy.annotate(
             f"target {target:.1%}", (0, target), (2, 3), xycoords=("axes fraction", "data"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -24,6 +26,7 @@ import pytest
 import torch
 from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta
 from optuna_dashboard import get_note
+from pages import REPORT, ROOT, SCREENSHOTS, Screenshot, write_files
 from synthetic_study import build, config
 
 from search import dashboard
@@ -33,6 +36,7 @@ from search.data import Dataset
 from search.objective import Finished, Objective
 from search.sampler import make_sampler
 from search.storage import artifact_store
+from search.study import Study
 from search.summary import summarize
 
 ROWS = 14  # trials of the synthetic study; the real one comes after them and two running ones
@@ -69,11 +73,19 @@ def site(tmp_path_factory: pytest.TempPathFactory, digits: Dataset) -> Iterator[
     store = artifact_store(folder / "runs")
     seconds = _train_one(study, study_config, digits, store, folder)
     dashboard.Refresher(study).tick(summarize(study), at_once=True)
-    with dashboard.open_server(study, store, port=0) as server:
+    with serving(study, store) as (address, port):
+        yield Site(study, store, ROWS + 2, seconds, address, port)
+
+
+@contextlib.contextmanager
+def serving(
+    study: optuna.Study, store: FileSystemArtifactStore, **options: Any
+) -> Iterator[tuple[str, int]]:
+    """Address and port of a dashboard that answers."""
+    with dashboard.open_server(study, store, port=0, **options) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
-        address = dashboard.address(server, study)
-        yield Site(study, store, ROWS + 2, seconds, address, server.server_port)
+        yield dashboard.address(server, study), server.server_port
         server.shutdown()
         thread.join()
 
@@ -230,17 +242,13 @@ def test_read_only_refuses_every_write(site: Site) -> None:
 def test_write_is_for_the_own_page(tmp_path: Path) -> None:
     study = build(config(), f"sqlite:///{tmp_path}/d.db", trials=1, running=0)
     store = artifact_store(tmp_path / "runs")
-    with dashboard.open_server(study, store, port=0, write=True) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        site = Site(study, store, 0, 0.0, "", server.server_port)
+    with serving(study, store, write=True) as (address, port):
+        site = Site(study, store, 0, 0.0, address, port)
         path = f"/api/studies/{study._study_id}"
         own = f"http://127.0.0.1:{site.port}"
         foreign = site.ask("DELETE", path, Origin="http://evil.example")[0]
         rebound = site.ask("DELETE", path, Host="evil.example", Origin="http://evil.example")[0]
         rightful = site.ask("DELETE", path, Origin=own, Sec_Fetch_Site="same-origin")[0]
-        server.shutdown()
-        thread.join()
     assert (foreign, rebound, rightful) == (403, 421, 204)
 
 
@@ -300,7 +308,8 @@ def test_serve_announces_an_address_that_answers(tmp_path: Path) -> None:
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 FLAGS = """
     --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync
-    --disable-background-networking --disable-component-update --virtual-time-budget=6000
+    --disable-background-networking --disable-component-update --hide-scrollbars
+    --virtual-time-budget=6000
 """
 
 
@@ -317,26 +326,65 @@ def _browse(url: str, folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.skipif(not BROWSER, reason="no Chromium here: nobody looked at the dashboard")
-@pytest.mark.parametrize(
-    ("name", "path", "size", "words"),
-    [
-        ("study", "", "1400,2050", ["Accuracy over parameters", "Rejections by rule"]),
-        ("note", "/note", "1200,1250", ["Leaderboard", "receptive field &gt; 44"]),
-        ("trial", "/trials?numbers={real}", "1400,2300", ["layer by layer", "architecture.png"]),
-    ],
-)
-def test_a_browser_shows_it(
-    site: Site, tmp_path: Path, name: str, path: str, size: str, words: list[str]
-) -> None:
-    # SCREENSHOTS names a directory that keeps the pictures: those of the README come so.
-    kept = Path(os.environ.get("SCREENSHOTS", tmp_path))
-    picture = kept / f"dashboard-{name}.png"
-    url = site.address + path.format(real=site.real)
-    look = (f"--window-size={size}", "--dump-dom", f"--screenshot={picture}")
-    page = _browse(url, tmp_path, *look)
-    assert [word for word in words if word not in page] == []
-    pixels = matplotlib.image.imread(picture)[..., :3]
-    assert pixels.shape[:2] == tuple(map(int, reversed(size.split(","))))
+NO_BROWSER = pytest.mark.skipif(not BROWSER, reason="no Chromium: nobody looked at the dashboard")
+# A directory that keeps the pictures, as `make pictures` names it.
+KEPT = Path(os.environ["SCREENSHOTS"]).resolve() if "SCREENSHOTS" in os.environ else None
+TRIALS = 16
+
+
+@pytest.fixture(scope="module")
+def shown(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """What the browser looks at; for pictures that are kept, a real search: the tutorial's."""
+    if not KEPT:
+        yield site
+        return
+    place = tmp_path_factory.mktemp("tutorial")
+    write_files("tutorial.md", place)
+    subprocess.run([sys.executable, "make_shapes.py", "shapes"], cwd=place, check=True)
+    with contextlib.chdir(place):
+        search = Study("studies/shapes.toml", overrides=[f"study.trials={TRIALS}"])
+        section = search.config.study
+        endless = section.model_copy(update={"target": None})
+        search.config = search.config.model_copy(update={"study": endless})
+        search.create()
+        search.work(device="cpu")
+        # The file's target, now that the search went on beyond it.
+        study = Study("studies/shapes.toml", overrides=[f"study.trials={TRIALS}"]).create()
+        dashboard.Refresher(study).tick(summarize(study), at_once=True)
+        with serving(study, artifact_store(search.runs)) as (address, port):
+            yield Site(study, site.store, _telling(study), 0.0, address, port)
+
+
+def _telling(study: optuna.Study) -> int:
+    """The most accurate trial that misclassifies something: it has pictures of all kinds."""
+    trials = [trial for trial in study.trials if trial.values and trial.values[0] < 1]
+    return max(trials, key=lambda trial: trial.values[0]).number
+
+
+def look(url: str, folder: Path, picture: str, size: tuple[int, int]) -> tuple[str, Any]:
+    """The page at `url` as text and as pixels; the picture is kept where `SCREENSHOTS` says."""
+    place = (KEPT or folder) / f"{picture}.png"
+    width, height = size
+    flags = (f"--window-size={width},{height}", "--dump-dom", f"--screenshot={place}")
+    page = _browse(url, folder, *flags)
+    pixels = matplotlib.image.imread(place)[..., :3]
+    assert pixels.shape[:2] == (height, width)
+    return page, pixels
+
+
+@NO_BROWSER
+@pytest.mark.parametrize("shot", SCREENSHOTS, ids=lambda shot: shot.name)
+def test_a_browser_shows_it(shown: Site, tmp_path: Path, shot: Screenshot) -> None:
+    url = shown.address + shot.path.format(trial=shown.real)
+    page, pixels = look(url, tmp_path, shot.name, shot.size)
+    assert [word for word in shot.words if word not in page] == []
     content = pixels[80:, 100:]  # beside the bars of a page that may be empty
     assert (content < 0.7).any(axis=2).mean() > 0.01
+
+
+@NO_BROWSER
+def test_a_browser_shows_a_report(tmp_path: Path) -> None:
+    url = (ROOT / "docs" / "results" / "cifar10" / "report.html").as_uri()
+    page, pixels = look(url, tmp_path, REPORT, (820, 1120))
+    assert "1. Objective" in page
+    assert (pixels < 0.7).any(axis=2).mean() > 0.01
