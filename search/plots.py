@@ -42,7 +42,7 @@ def accuracy_over(summary: Summary, cost: str, title: str) -> go.Figure:
         _target(figure, summary.config.study.target)
     grid = {"gridcolor": "#E4E4E4", "zeroline": False, "linecolor": GRAY}
     figure.update_xaxes(title=title, **grid)
-    figure.update_yaxes(title="validation accuracy", tickformat=".0%", **grid)
+    figure.update_yaxes(title="validation accuracy", tickformat=".3~%", **grid)
     figure.update_layout(title=f"Accuracy over {title}")
     return figure
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from constraints import Analysis, LayerRow
-from space import Architecture, Block, Unit
+from space import Architecture, Block, Layer, Unit
 
 _RULES = {"macs": "MACs", "depthwise_separable": "depthwise separable"}
 
@@ -123,7 +124,13 @@ def _units(block: Block) -> str:
             words[-1] = f"{times + 1}×{word}"
         else:
             words.append(word)
-    return " ".join([*words, "↓"] if block.transition else words)
+    return " ".join([*words, *_transition(block.transition)])
+
+
+def _transition(layers: Sequence[Layer]) -> list[str]:
+    if any(layer.stride > 1 for layer in layers):
+        return ["↓"]
+    return [f"conv{layer.kernel}·{layer.out_channels}" for layer in layers]
 
 
 def _unit(unit: Unit) -> str:
