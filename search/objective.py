@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,9 @@ from search.whitening import whiten
 from space import Choice, FloatRange, IntRange, Setting
 
 log = logging.getLogger(__name__)
+
+FLUSH_INTERVAL = 10.0
+"""Seconds of a trial between two checkpoints that wait for the disk."""
 
 
 class Interrupted(Exception):  # noqa: N818 - an order from outside, not an error
@@ -198,9 +202,13 @@ class Objective:
             if reason is not None:
                 raise Interrupted(reason)
 
+        flushed = time.monotonic()
         while training.epoch < training.recipe.epochs:
             record = training.run_epoch(on_step)
-            save_checkpoint(path, training.state(), durable=False)
+            # A killed process loses nothing either way; a power cut, no more than this.
+            durable = time.monotonic() - flushed >= FLUSH_INTERVAL
+            save_checkpoint(path, training.state(), durable=durable)
+            flushed = time.monotonic() if durable else flushed
             with study_storage(trial.study).together():
                 trial.set_user_attr("history", [vars(done) for done in training.history])
                 self._report(trial, record.accuracy, record.epoch)
