@@ -483,7 +483,7 @@ class StudyStorage(RDBStorage):
         Each call adds the time since the last one of any worker, unless that was long ago.
         """
         with _create_scoped_session(self.scoped_session) as session:
-            study = models.StudyModel.find_or_raise_by_id(study_id, session)
+            study = models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
             attribute = models.StudyUserAttributeModel
             clock = attribute.find_by_study_and_key(study, "clock", session)
             now = time.time()

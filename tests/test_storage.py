@@ -5,8 +5,10 @@ import pickle
 import sqlite3
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import optuna
@@ -23,7 +25,7 @@ from processes import code, created, start, study_file
 import search.database
 import search.storage
 from search.config import ConfigError, MachineError, StudyConfig
-from search.database import DEATHS, BudgetSpentError
+from search.database import DEATHS, BudgetSpentError, StudyStorage
 from search.storage import (
     CheckpointError,
     artifact_store,
@@ -471,6 +473,20 @@ def test_an_abandoned_trial_is_queued_once(url: str) -> None:
     assert sum(code(process) for process in [start(_recover, url) for _ in range(6)]) == 1
     assert [trial.state for trial in study.trials] == [TrialState.WAITING]
     assert study.trials[0].user_attrs["deaths"] == 1
+
+
+def test_eight_workers_start_one_clock(url: str) -> None:
+    study = created(url)
+    storages = [study_storage(load_study(study.study_name, url)) for _ in range(8)]
+    together = Barrier(len(storages))
+
+    def start_clock(storage: StudyStorage) -> float:
+        together.wait()
+        return storage.advance_clock(study._study_id)
+
+    with ThreadPoolExecutor(len(storages)) as pool:
+        assert min(pool.map(start_clock, storages)) == 0
+    assert study.user_attrs["clock"]["seconds"] < 60
 
 
 def test_counts_and_best_value(url: str) -> None:
