@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-RUN_LIMIT = 300  # seconds
+# Seconds.  Importing torch took 100 of them beside twelve other processes on two cores.
+RUN_LIMIT = 1_800
 _PROJECT = ("space", "constraints", "search", "run_study")
 
 _LAYERS = frozenset(
