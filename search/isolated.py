@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Seconds.  Importing torch took 100 of them beside twelve other processes on two cores.
+# Seconds.  A trace took more than 80 of them beside twelve other processes on two cores.
 RUN_LIMIT = 1_800
 _PROJECT = ("space", "constraints", "search", "run_study")
 
