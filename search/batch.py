@@ -67,7 +67,7 @@ class Batch:
             UpdateFinishedTrialError: a trial among them has ended.
         """
         trials = {owner for model, owner in self._attributes if hasattr(model, "trial_id")}
-        for trial_id in trials | self._parameters.keys():
+        for trial_id in trials | self._parameters.keys() | self._reports.keys():
             trial: Any = models.TrialModel.find_or_raise_by_id(trial_id, session)
             storage.check_trial_is_updatable(trial_id, trial.state)
         for (model, owner), values in self._attributes.items():
@@ -76,8 +76,7 @@ class Batch:
             for name, parameter in parameters.items():
                 _add(session, storage, trial_id, name, parameter)
         for trial_id, reports in self._reports.items():
-            for step, value in reports.items():
-                storage._set_trial_intermediate_value_without_commit(session, trial_id, step, value)
+            _report(session, trial_id, reports)
 
 
 def _add(
@@ -106,3 +105,14 @@ def _put(session: Session, model: Attribute, owner: int, values: Mapping[str, st
             known[key].value_json = value
         else:
             session.add(table(**{column: owner}, key=key, value_json=value))
+
+
+def _report(session: Session, trial_id: int, values: Mapping[int, float]) -> None:
+    table: Any = models.TrialIntermediateValueModel
+    found = session.query(table).filter(table.trial_id == trial_id, table.step.in_(values))
+    known = {row.step: row for row in found}
+    for step, value in values.items():
+        row = known.get(step) or table(trial_id=trial_id, step=step)
+        stored, kind = table.intermediate_value_to_stored_repr(value)
+        row.intermediate_value, row.intermediate_value_type = stored, kind
+        session.add(row)
