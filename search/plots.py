@@ -20,7 +20,7 @@ _LAYOUT = {
     "plot_bgcolor": "white",
     "font": {"color": INK, "size": 13},
     "margin": {"l": 70, "r": 80, "t": 60, "b": 60},
-    "legend": {"orientation": "h", "y": 1.08, "x": 1, "xanchor": "right"},
+    "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
 }
 
 
@@ -93,7 +93,7 @@ def _shade(figure: go.Figure, summary: Summary, cost: str, costs: Sequence[int])
         line_width=0,
         layer="below",
         annotation={"text": "rejected", "textangle": -90, "font": {"color": "#555555"}},
-        annotation_position="top",
+        annotation_position="inside bottom",  # the target lies at the top
     )
     figure.add_vline(x=limit, line={"color": GRAY, "width": 1})
     figure.update_xaxes(range=[low - 0.05 * (right - low), right])
