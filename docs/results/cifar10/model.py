@@ -1,7 +1,7 @@
 """The network that trial 0 of study cifar10 found.
 
-191,202 parameters; 20,260,992 multiply-adds for one image; receptive field 73 pixels.
-85.73% of 10,000 test images classified correctly.
+186,570 parameters; 12,001,984 multiply-adds for one image; receptive field 69 pixels.
+85.72% of 10,000 test images classified correctly.
 
 Weights: network.load_state_dict(safetensors.torch.load_file("model.safetensors")).
 """
@@ -23,7 +23,7 @@ class Conv(nn.Sequential):
         super().__init__(
             nn.Conv2d(inputs, outputs, 3, padding=dilation, dilation=dilation, bias=False),
             nn.BatchNorm2d(outputs),
-            nn.GELU(),
+            nn.SiLU(),
         )
 
 
@@ -34,7 +34,7 @@ class Downsampling(nn.Sequential):
         super().__init__(
             nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False),
             nn.BatchNorm2d(outputs),
-            nn.GELU(),
+            nn.SiLU(),
         )
 
 
@@ -46,7 +46,7 @@ class Separable(nn.Sequential):
             nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs, bias=False),
             nn.Conv2d(inputs, outputs, 1, bias=False),
             nn.BatchNorm2d(outputs),
-            nn.GELU(),
+            nn.SiLU(),
         )
 
 
@@ -67,25 +67,25 @@ class Network(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.C1 = nn.Sequential(
-            Conv(3, 32),
-            Downsampling(32, 48),
+            Conv(3, 24),
+            Downsampling(24, 40),
         )
         self.C2 = nn.Sequential(
-            *(Residual(Conv(48, 48)) for _ in range(2)),
-            Downsampling(48, 64),
+            Residual(Conv(40, 40)),
+            Downsampling(40, 64),
         )
         self.C3 = nn.Sequential(
-            Residual(Conv(64, 64, dilation=2)),
-            Downsampling(64, 56),
+            Conv(64, 64, dilation=2),
+            Downsampling(64, 72),
         )
         self.C4 = nn.Sequential(
-            Residual(Conv(56, 56)),
-            Separable(56, 128),
+            Conv(72, 72),
+            Separable(72, 160),
         )
         self.O = nn.Sequential(
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
-            nn.Linear(128, 10),
+            nn.Linear(160, 10),
         )
 
     def forward(self, x: Tensor) -> Tensor:
