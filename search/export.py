@@ -258,7 +258,7 @@ def _findings(
             "target": config.study.target,
             "retrained": trained.retrained,
             **_size(verdict.analysis),
-            "cost": _cost(study, trial, verdict.analysis.macs, trained.history),
+            "cost": _cost(study, trial, candidate, trained.history),
             "data": _data(dataset, test, trained.normalization),
             "recipe": asdict(candidate.recipe),
             "seeds": {
@@ -299,14 +299,17 @@ def _size(analysis: Analysis) -> dict[str, int]:
 
 
 def _cost(
-    study: optuna.Study, trial: FrozenTrial, macs: int, retraining: list[dict[str, Any]]
+    study: optuna.Study,
+    trial: FrozenTrial,
+    candidate: Candidate,
+    retraining: list[dict[str, Any]],
 ) -> dict[str, float | None]:
     trials = study.get_trials(deepcopy=False)
     images = retraining[-1]["images"] if retraining else 0
     return {
         "trial_pflop": trial.user_attrs.get("pflop", 0.0),
         "trial_pflop_to_target": trial.user_attrs.get("pflop_to_target"),
-        "retraining_pflop": 6 * macs * images / 1e15,
+        "retraining_pflop": candidate.pflop(len(retraining), images),
         "study_pflop": sum(each.user_attrs.get("pflop", 0.0) for each in trials),
     }
 
