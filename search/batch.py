@@ -60,6 +60,20 @@ class Batch:
         """What a trial reports for a step."""
         self._reports[trial_id][step] = value
 
+    def parts(self) -> tuple[Batch, Batch]:
+        """The writes to trials, and those to studies.
+
+        Two workers may add one attribute of a study at the same time: the later one meets
+        the other's row, and must lose no more than that write.
+        """
+        trials, studies = Batch(), Batch()
+        trials.durable = studies.durable = self.durable
+        for (model, owner), values in self._attributes.items():
+            part = trials if hasattr(model, "trial_id") else studies
+            part._attributes[model, owner] = values
+        trials._parameters, trials._reports = self._parameters, self._reports
+        return trials, studies
+
     def write(self, session: Session, storage: RDBStorage) -> None:
         """Makes the writes in the transaction of `session`.
 

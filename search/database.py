@@ -230,8 +230,9 @@ class StudyStorage(RDBStorage):
             yield batch
         finally:
             self._thread.batch = None
-            if batch:
-                self._write(batch)
+            for part in batch.parts():
+                if part:
+                    self._write(part)
 
     @_patient
     def _write(self, batch: Batch) -> None:

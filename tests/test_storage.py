@@ -194,7 +194,7 @@ def test_what_is_told_is_on_the_disk_and_the_rest_with_it(sqlite: str) -> None:
     assert seen[-1] == "FULL"
 
 
-def test_writes_together_are_one_transaction(url: str) -> None:
+def test_writes_together_are_one_transaction_of_a_trial(url: str) -> None:
     study = created(url)
     storage, trial, seen = study_storage(study), _ask(study), list[str]()
 
@@ -212,12 +212,35 @@ def test_writes_together_are_one_transaction(url: str) -> None:
         assert "INSERT" not in seen
         seen.clear()
     assert seen.count("INSERT") >= 4
-    assert seen.count("COMMIT") == 1
+    assert seen.count("COMMIT") == 2  # the trial's, then the study's
     kept = load_study(study.study_name, url).get_trials()[trial.number]
     assert kept.params == trial.params
     assert kept.user_attrs["note"] == "second"
     assert kept.intermediate_values == {1: 0.5}
     assert storage.get_study_system_attrs(study._study_id)["plot"] == [1]
+
+
+def test_eight_workers_that_add_one_attribute_of_a_study_lose_nothing_of_their_trials(
+    url: str,
+) -> None:
+    study = created(url, trials=8)
+    trials = [_ask(load_study(study.study_name, url)) for _ in range(8)]
+    barrier = Barrier(len(trials))
+
+    def write(trial: optuna.Trial, key: str) -> None:
+        storage = study_storage(trial.study)
+        barrier.wait()
+        with storage.together():
+            trial.set_user_attr(key, trial.number)
+            storage.set_study_system_attr(study._study_id, key, "same")
+
+    with ThreadPoolExecutor(len(trials)) as pool:
+        for key in ("a", "b", "c"):
+            list(pool.map(write, trials, [key] * len(trials)))
+    for trial in study.trials:
+        assert trial.user_attrs == dict.fromkeys(("a", "b", "c"), trial.number) | trial.user_attrs
+    attributes = study_storage(study).get_study_system_attrs(study._study_id)
+    assert attributes == attributes | dict.fromkeys(("a", "b", "c"), "same")
 
 
 def test_what_was_written_before_an_error_is_kept(sqlite: str) -> None:
