@@ -256,6 +256,8 @@ def attend(command: list[str], url: str, directory: str, log: str) -> tuple[int,
     Raises:
         WorkerDiedError: it was killed; Ray then calls again, here or elsewhere.
     """
+    # A cluster that was started behind a shell's & ignores SIGINT, and with it cancellation.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     root = str(Path(__file__).parent.parent)
     environment = {**os.environ, "STUDY_STORAGE": url, SUPERVISOR: str(os.getpid())}
     environment["PYTHONPATH"] = os.pathsep.join([root, *_listed("PYTHONPATH")])

@@ -8,6 +8,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import random
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from search.config import DataSection, StudyConfig, load
 from search.data import Dataset
 from search.data import load as load_data
 from space import Architecture, SearchSpace
+
+# A shell that starts the tests behind & leaves this ignored, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 STUDIES = Path(__file__).parent.parent / "studies"
 
