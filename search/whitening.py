@@ -17,6 +17,9 @@ from search.normalization import Normalization
 
 IMAGES = 500
 """Enough for a covariance of 27 x 27; a thousand patches of each."""
+NOISE = 1e-3
+"""A component of less variance, that of a pixel being one, is rounding: scaled up to one, it
+would make the network's results differ from one library to the next."""
 
 
 def whiten(network: nn.Module, pixels: NDArray[np.uint8], normalization: Normalization) -> None:
@@ -35,10 +38,11 @@ def whiten(network: nn.Module, pixels: NDArray[np.uint8], normalization: Normali
     some = torch.from_numpy(pixels[:: max(1, len(pixels) // IMAGES)])
     patches = F.unfold(normalization(some, torch.float32), size, dilation)
     variances, components = torch.linalg.eigh(patches.transpose(0, 1).flatten(1).cov())
-    count = min(convolution.out_channels // 2, len(variances))
+    count = min(convolution.out_channels // 2, int((variances > NOISE).sum()))
     order = variances.argsort(descending=True)[:count]
-    scales = variances[order].clamp(min=1e-3).sqrt()  # what hardly varies is noise
-    filters = (components[:, order] / scales).T.reshape(count, *convolution.weight.shape[1:])
+    filters = (components[:, order] / variances[order].sqrt()).T.reshape(
+        count, *convolution.weight.shape[1:]
+    )
     with torch.no_grad():
         convolution.weight[: 2 * count] = torch.cat([filters, -filters])
     convolution.weight.requires_grad_(False)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -22,7 +23,8 @@ def test_workers_get_the_storage_unseen(tmp_path: Path) -> None:
 
     def look() -> None:
         for child in psutil.Process().children():
-            seen.extend(child.cmdline())
+            with suppress(psutil.Error):  # it ends as we look
+                seen.extend(child.cmdline())
 
     ending = launch(
         script("time.sleep(1); print(os.environ['STUDY_STORAGE'][:24])"),

@@ -45,6 +45,8 @@ PROGRAMS = (["python", "run_study.py"], ["c1c4-search"])
 INSTEAD = {
     # There is no such server; databases are what test_storage is about.
     "postgresql://me@db.example.org/studies": "sqlite:///studies/shared.db",
+    # test_cluster has a cluster.
+    "--ray auto": "",
     # There may be no GPU.
     "--device cuda:0": "--device cpu",
     "--per-gpu 2": "",

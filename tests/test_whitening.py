@@ -48,6 +48,15 @@ def test_filters_beyond_the_components_stay(pixels: np.ndarray) -> None:
     assert torch.equal(network[0].weight[6:], before[6:])
 
 
+def test_a_component_of_gray_images_that_is_rounding_takes_no_filter(pixels: np.ndarray) -> None:
+    """Three equal channels have one component in a patch of one pixel, and two of nothing."""
+    network = nn.Sequential(nn.Conv2d(3, 10, 1))
+    before = network[0].weight.detach().clone()
+    whiten(network, pixels[..., :1].repeat(3, axis=-1), NORMALIZATION)
+    assert torch.equal(network[0].weight[2:], before[2:])
+    assert network[0].weight.abs().max() < 10
+
+
 def test_a_convolution_in_groups_is_left_alone(pixels: np.ndarray) -> None:
     network = nn.Sequential(nn.Conv2d(3, 9, 3, groups=3))
     before = network[0].weight.detach().clone()
