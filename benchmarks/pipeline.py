@@ -55,12 +55,18 @@ def loader_batches(loader: DataLoader[NDArray[np.float32]]) -> Iterator[Tensor]:
     yield from loader
 
 
-def shared_batches(epochs: AugmentedEpochs, index: int) -> Iterator[Tensor]:
-    normalization = Normalization(MEAN, STD)
+def pixel_batches(epochs: AugmentedEpochs, index: int) -> Iterator[Tensor]:
+    """uint8, in a fresh order: all that the host does where a device normalizes."""
     pixels = torch.from_numpy(np.asarray(epochs.epoch(index)).copy())
     order = torch.randperm(len(pixels))
     for start in range(0, len(pixels), BATCH):
-        yield normalization(pixels[order[start : start + BATCH]], torch.float32)
+        yield pixels[order[start : start + BATCH]]
+
+
+def shared_batches(epochs: AugmentedEpochs, index: int) -> Iterator[Tensor]:
+    normalization = Normalization(MEAN, STD)
+    for pixels in pixel_batches(epochs, index):
+        yield normalization(pixels, torch.float32)
 
 
 def rate(batches: Iterator[Tensor]) -> float:
@@ -80,7 +86,11 @@ def main() -> None:
         making = SECTION.epochs * IMAGES / (time.perf_counter() - start)
         rate(loader_batches(loader))  # starts the processes
         rows = [
-            (rate(loader_batches(loader)), rate(shared_batches(epochs, index)))
+            (
+                rate(loader_batches(loader)),
+                rate(shared_batches(epochs, index)),
+                rate(pixel_batches(epochs, index)),
+            )
             for index in range(ROUNDS)
         ]
     print(f"{platform.processor() or platform.machine()}, {cores} cores, n = {ROUNDS} rounds of")
@@ -88,13 +98,15 @@ def main() -> None:
         f"{IMAGES:,} images; torch {version('torch')}, albumentations {version('albumentations')}"
     )
     print("\n| pipeline | images/s, median | least | most |\n|---|---|---|---|")
-    loaded, shared = zip(*rows, strict=True)
-    for name, values in (("DataLoader + albumentations", loaded), ("shared epochs", shared)):
+    names = "DataLoader + albumentations", "shared epochs", "shared epochs, uint8 for a device"
+    for name, values in zip(names, zip(*rows, strict=True), strict=True):
         figures = statistics.median(values), min(values), max(values)
         print(f"| {name} | " + " | ".join(f"{figure:,.0f}" for figure in figures) + " |")
-    ratios = sorted(after / before for before, after in rows)
-    print(f"\nratio, round by round: median {statistics.median(ratios):.1f}", end=" ")
-    print(f"({ratios[0]:.1f} to {ratios[-1]:.1f}); the epochs were made at {making:,.0f} images/s")
+    for column in (1, 2):
+        ratios = sorted(row[column] / row[0] for row in rows)
+        print(f"\n{names[column]}: median {statistics.median(ratios):.1f} times", end=" ")
+        print(f"({ratios[0]:.1f} to {ratios[-1]:.1f}), round by round.")
+    print(f"The epochs were made at {making:,.0f} images/s.")
 
 
 if __name__ == "__main__":
