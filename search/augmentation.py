@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import math
 import multiprocessing
 import os
 import threading
@@ -111,6 +112,10 @@ class AugmentedEpochs:
         """(epochs, N, H, W, 3)."""
         return self.section.epochs, *self.pixels.shape
 
+    @property
+    def _bytes(self) -> int:
+        return math.prod(self.shape)
+
     def epoch(self, index: int) -> NDArray[np.uint8]:
         """Augmented epoch `index` (modulo their number), uint8 (N, H, W, 3), read-only.
 
@@ -147,12 +152,17 @@ class AugmentedEpochs:
         if self.made == self.section.epochs:
             return
         started, (count, images, *_) = time.monotonic(), self.shape
-        size = f"{int(np.prod(self.shape)) / 1e9:.1f} GB"
+        size = f"{self._bytes / 1e9:.1f} GB"
         log.info("augmenting %d x %d images into %s (%s)", count, images, self.path, size)
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(processes, context, initializer=_end_with_parent) as pool:
-            for index in range(self.section.epochs):
-                self._make(index, pool)
+        try:
+            with ProcessPoolExecutor(processes, context, initializer=_end_with_parent) as pool:
+                for index in range(self.section.epochs):
+                    self._make(index, pool)
+        except RuntimeError:
+            if threading.main_thread().is_alive():
+                raise
+            return  # this process ends, and its pool takes no work any more
         log.info("augmented %d x %d images in %.0f s", count, images, time.monotonic() - started)
 
     def _make(self, index: int, pool: ProcessPoolExecutor | None) -> None:
@@ -184,20 +194,19 @@ class AugmentedEpochs:
 
     def _allocate(self) -> None:
         """Reserves the whole file: writing to a map on a full disk would kill the process."""
-        size = int(np.prod(self.shape))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(self.path.with_suffix(".lock")):
-                if self.path.exists() and self.path.stat().st_size == size:
+                if self.path.exists() and self.path.stat().st_size == self._bytes:
                     return
                 with self.path.open("wb") as file:
-                    _reserve(file.fileno(), size)
+                    _reserve(file.fileno(), self._bytes)
         except OSError as error:
             with contextlib.suppress(OSError):
                 self.path.unlink()
             raise MachineError(
-                f"{self.path}: {error.strerror}; the augmented epochs need {size / 1e9:.1f} GB. "
-                "Fewer: --set augmentation.epochs=N"
+                f"{self.path}: {error.strerror}; the augmented epochs need "
+                f"{self._bytes / 1e9:.1f} GB. Fewer: --set augmentation.epochs=N"
             ) from None
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -103,6 +105,32 @@ def test_two_users_at_once_make_each_epoch_once(digits: Dataset, tmp_path: Path)
         thread.join()
     assert len(results) == 4
     assert all((result == results[0]).all() for result in results)
+
+
+ENDING = """
+import atexit, pathlib, sys, time
+import numpy as np
+from search.augmentation import AugmentedEpochs
+from search.config import AugmentationSection
+
+if __name__ == "__main__":
+    pixels = np.zeros((1000, 8, 8, 3), np.uint8)
+    section = AugmentationSection(epochs=1000, hole=2)
+    epochs = AugmentedEpochs(section, pixels, "none", (0.5,) * 3, pathlib.Path(sys.argv[1]))
+    atexit.register(time.sleep, 2)
+    epochs.start(processes=1)
+    while not epochs.made:
+        time.sleep(0.05)
+"""
+
+
+def test_a_process_that_ends_meanwhile_says_nothing_of_it(tmp_path: Path) -> None:
+    script = tmp_path / "ending.py"
+    script.write_text(ENDING)
+    command = [sys.executable, str(script), str(tmp_path)]
+    root = str(Path(__file__).parent.parent)
+    done = subprocess.run(command, cwd=root, env={"PYTHONPATH": root}, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"rotate": 11.0}, {"epochs": 3}])
