@@ -22,7 +22,7 @@ from types import FrameType
 from typing import Any
 
 from search.config import ConfigError, MachineError
-from search.crew import PULSE, RANKS, SIGNALS, SUPERVISOR, Ending, ending_of, last_words
+from search.crew import PULSE, RANKS, SUPERVISOR, Ending, ending_of, handled, last_words
 
 log = logging.getLogger(__name__)
 
@@ -192,12 +192,8 @@ def _signals() -> Iterator[list[signal.Signals]]:
         if len(received) > 1:
             raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, note) for number in SIGNALS}
-    try:
+    with handled(note):
         yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _outcome(

@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -20,6 +21,20 @@ PULSE = 0.5
 """Seconds between two looks at the workers."""
 SUPERVISOR = "STUDY_SUPERVISOR"
 """The environment variable that tells a worker the process id of its `launch`."""
+
+
+Handler = Callable[[int, FrameType | None], None]
+
+
+@contextmanager
+def handled(handler: Handler) -> Iterator[None]:
+    """`SIGNALS` go to `handler`, and afterwards where they went before."""
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 @dataclass(frozen=True)
@@ -53,18 +68,21 @@ def launch(
     logs.mkdir(parents=True, exist_ok=True)
     crew = _Crew(command, logs)
     environments = _environments(url, workers, device, per_gpu)
-    with crew:
-        for environment in environments:
-            crew.start(environment)
-        while crew.busy:
-            tick()
-            time.sleep(PULSE)
+    with handled(crew.pass_on):
+        try:
+            for environment in environments:
+                crew.start(environment)
+            while crew.busy:
+                tick()
+                time.sleep(PULSE)
+        finally:
+            crew.end()
     tick()
     return crew.ending()
 
 
 class _Crew:
-    """Worker processes of one `launch`; on leaving, none of them is left."""
+    """Worker processes of one `launch`."""
 
     def __init__(self, command: Sequence[str], logs: Path) -> None:
         self._command = command
@@ -73,17 +91,13 @@ class _Crew:
         self._starts: list[int] = []
         self._signal: signal.Signals | None = None
 
-    def __enter__(self) -> None:
-        self._before = {number: signal.signal(number, self._pass_on) for number in SIGNALS}
-
-    def __exit__(self, *error: object) -> None:
+    def end(self) -> None:
+        """Stops those that still run, and waits for them."""
         for worker in self._workers:
             if worker.poll() is None:
                 worker.terminate()
         for worker in self._workers:
             worker.wait()
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
 
     def _log(self, index: int) -> Path:
         return self._logs / f"worker-{index}.log"
@@ -109,7 +123,8 @@ class _Crew:
     def busy(self) -> bool:
         return any(worker.poll() is None for worker in self._workers)
 
-    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+    def pass_on(self, number: int, frame: FrameType | None) -> None:
+        """A signal handler: the workers get the signal, and no other is started."""
         self._signal = self._signal or signal.Signals(number)
         for worker in self._workers:
             if worker.poll() is None:

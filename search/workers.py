@@ -24,7 +24,7 @@ import torch
 from optuna.trial import Trial, TrialState
 
 from search.config import ConfigError, MachineError, StudyConfig
-from search.crew import PULSE, SIGNALS, SUPERVISOR, Ending
+from search.crew import PULSE, SUPERVISOR, Ending, handled
 from search.database import BudgetSpentError, StudyStorage
 from search.objective import Interrupted
 from search.proposals import InfeasibleError
@@ -136,17 +136,8 @@ class Watch:
         self._trial = self._deadline = None
         self._looked = -POLL
 
-    @contextmanager
-    def signals(self) -> Iterator[None]:
-        """Signals end the worker after the running step; a second SIGINT ends it at once."""
-        before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """A signal ends the worker after the running step; a second SIGINT ends it at once."""
         if self._signal is not None and number == signal.SIGINT:
             # The trial stays marked as running; whoever looks next finds this process gone
             # and queues it again from its last checkpoint.
@@ -284,7 +275,7 @@ def work(
     storage = study_storage(study)
     storage.trials = config.study.trials
     watch = Watch(study, config)
-    with watch.signals(), storage.errors(), watch.watchdog():
+    with handled(watch.on_signal), storage.errors(), watch.watchdog():
         guarded = _Guarded(make_objective(watch), watch, storage)
         return _work(study, config, guarded, watch)
 
