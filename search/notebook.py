@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import singledispatch
 from html import escape
 
-from constraints import Analysis as Analysis
-from constraints import Limits, Verdict, analyze
+from constraints import Analysis, Limits, Verdict, analyze
 from search import wording
 from search.config import ConfigError, MachineError
 from search.proposals import Acceptance
@@ -64,7 +63,8 @@ def _(shown: Acceptance) -> str:
 
 @html.register
 def _(shown: Summary) -> str:
-    return _heading(shown) + _leaders(shown.best) + _from_proposals(shown)
+    funnel = _funnel(shown.proposed, shown.accepted, shown.rejected)
+    return _heading(shown) + _leaders(shown.best) + funnel
 
 
 @html.register
@@ -137,32 +137,20 @@ def _leaders(trials: Sequence[Progress]) -> str:
         (
             f"#{trial.number}",
             wording.percent(trial.accuracy),
-            wording.count(trial.receptive_field),
-            wording.count(trial.parameters),
-            wording.macs(trial.macs),
+            *trial.sizes,
             wording.duration(trial.seconds),
         )
         for trial in trials[:LEADERS]
     )
-    return _table(("trial", "accuracy", "RF", "parameters", "MACs", "time"), rows) if trials else ""
-
-
-def _from_proposals(summary: Summary) -> str:
-    return _funnel(summary.proposed, summary.accepted, summary.rejected)
+    return _table(("trial", "accuracy", *wording.SIZES, "time"), rows) if trials else ""
 
 
 def _funnel(proposed: int, accepted: int, rejected: dict[str, int]) -> str:
     if not proposed:
         return ""
-    broken = sorted(rejected.items(), key=lambda entry: -entry[1])
-    stages = {
-        "proposed": proposed,
-        **{f"✗ {wording.rule(rule)}": count for rule, count in broken},
-        "✓ accepted": accepted,
-    }
     rows = (
         (name, wording.count(n), wording.percent(n / proposed, 1), _Bar(n / proposed))
-        for name, n in stages.items()
+        for name, n in wording.stages(proposed, accepted, rejected).items()
     )
     return _table(("", "proposals", "share", ""), rows)
 

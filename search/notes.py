@@ -70,24 +70,20 @@ def _leaderboard(best: Sequence[Progress], study_id: int) -> str:
         (
             f"[#{trial.number}]({address}{trial.number})",
             wording.percent(trial.accuracy),
-            wording.count(trial.receptive_field),
-            wording.count(trial.parameters),
-            wording.macs(trial.macs),
+            *trial.sizes,
             f"{trial.epoch or '–'}",
             wording.duration(trial.seconds),
         )
         for trial in best
     )
-    return _table(("trial", "accuracy", "RF", "parameters", "MACs", "epochs", "time"), rows)
+    return _table(("trial", "accuracy", *wording.SIZES, "epochs", "time"), rows)
 
 
 def _funnel(summary: Summary) -> str:
     if not summary.proposed:
         return "Nothing proposed yet."
     stages = {
-        "proposed": summary.proposed,
-        **{f"✗ {wording.rule(rule)}": count for rule, count in summary.rejected.items()},
-        "✓ accepted": summary.accepted,
+        **wording.stages(summary.proposed, summary.accepted, summary.rejected),
         "trials": len(summary.trials),
         "pruned": summary.states["pruned"],
         "completed": summary.states["complete"],

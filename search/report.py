@@ -300,9 +300,7 @@ def _leader(trial: Progress) -> Sequence[str]:
     return (
         str(trial.number),
         wording.percent(trial.accuracy),
-        wording.count(trial.receptive_field),
-        wording.count(trial.parameters),
-        wording.macs(trial.macs),
+        *trial.sizes,
         wording.duration(trial.seconds),
     )
 

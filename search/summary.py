@@ -13,6 +13,7 @@ from typing import Any
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from search import wording
 from search.config import StudyConfig
 from search.shown import Shown
 from search.storage import study_config
@@ -42,6 +43,11 @@ class Progress:
     device: str | None
     worker: str | None
     failure: str | None
+
+    @property
+    def sizes(self) -> tuple[str, str, str]:
+        """`wording.SIZES` of the network."""
+        return wording.sizes(self.receptive_field, self.parameters, self.macs)
 
     @classmethod
     def of(cls, trial: FrozenTrial, now: datetime) -> Progress:

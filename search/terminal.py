@@ -194,10 +194,10 @@ def _size(architecture: Architecture) -> tuple[int, int, int]:
 
 
 def _candidates(candidates: Sequence[Candidate], sizes: Sequence[tuple[int, int, int]]) -> Table:
-    table = _table("Candidate", "RF", "parameters", "MACs")
+    table = _table("Candidate", *wording.SIZES)
     table.add_column("architecture", overflow="fold")
-    for candidate, (field, parameters, macs) in zip(candidates, sizes, strict=False):
-        numbers = (str(field), wording.count(parameters), wording.macs(macs))
+    for candidate, size in zip(candidates, sizes, strict=False):
+        numbers = wording.sizes(*size)
         table.add_row(candidate.hash[:8], *numbers, wording.glance(candidate.architecture))
     if len(sizes) > len(candidates):
         table.add_row(Text(f"and {len(sizes) - len(candidates):,} more", "dim"))
@@ -263,7 +263,7 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _running(trials: Sequence[Progress], most: int) -> Table:
-    table = _table("Running", "", "epoch", "accuracy", "ETA", "RF", "parameters", "MACs")
+    table = _table("Running", "", "epoch", "accuracy", "ETA", *wording.SIZES)
     for trial in trials[:most]:
         epochs = trial.epochs or 0
         table.add_row(
@@ -272,7 +272,7 @@ def _running(trials: Sequence[Progress], most: int) -> Table:
             f"{trial.epoch}/{epochs or '?'}",
             wording.percent(trial.accuracy),
             wording.duration(trial.eta),
-            *_sizes(trial),
+            *trial.sizes,
         )
     if len(trials) > most:
         table.add_row(Text(f"and {len(trials) - most:,} more", "dim"))
@@ -280,23 +280,15 @@ def _running(trials: Sequence[Progress], most: int) -> Table:
 
 
 def _leaders(trials: Sequence[Progress]) -> Table:
-    table = _table("Best", "accuracy", "RF", "parameters", "MACs", "time")
+    table = _table("Best", "accuracy", *wording.SIZES, "time")
     for trial in trials:
         table.add_row(
             f"#{trial.number}",
             wording.percent(trial.accuracy),
-            *_sizes(trial),
+            *trial.sizes,
             wording.duration(trial.seconds),
         )
     return table
-
-
-def _sizes(trial: Progress) -> tuple[str, str, str]:
-    return (
-        wording.count(trial.receptive_field),
-        wording.count(trial.parameters),
-        wording.macs(trial.macs),
-    )
 
 
 def _road(summary: Summary, target: float) -> Table:
@@ -427,7 +419,7 @@ def _lines(before: Progress | None, trial: Progress, summary: Summary) -> Iterab
     name = f"trial {trial.number}"
     # A trial is there a moment before what it trains is.
     if trial.parameters is not None and (before is None or before.parameters is None):
-        field, parameters, macs = _sizes(trial)
+        field, parameters, macs = trial.sizes
         tried = wording.plural(trial.proposals or 0, "proposal")
         yield f"{name} started: RF {field}, {parameters} parameters, {macs} MACs, after {tried}"
     accuracy = wording.percent(trial.accuracy)

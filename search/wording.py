@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from constraints import Analysis, LayerRow
@@ -94,6 +94,27 @@ def count(number: int | None) -> str:
 def macs(number: int | None) -> str:
     """Multiply-adds in millions: 23140000 -> `23.14 M`; None -> a dash."""
     return "–" if number is None else f"{number / 1e6:,.2f} M"
+
+
+# What a network is at a glance, after its name.
+SIZES = ("RF", "parameters", "MACs")
+
+
+def sizes(
+    receptive_field: int | None, parameters: int | None, multiply_adds: int | None
+) -> tuple[str, str, str]:
+    """The values of `SIZES`: 61, 186570, 23140000 -> `61`, `186,570`, `23.14 M`."""
+    return count(receptive_field), count(parameters), macs(multiply_adds)
+
+
+def stages(proposed: int, accepted: int, rejected: Mapping[str, int]) -> dict[str, int]:
+    """How many proposals there were, broke each rule (most first), and kept them all."""
+    broken = sorted(rejected.items(), key=lambda entry: -entry[1])
+    return {
+        "proposed": proposed,
+        **{f"✗ {rule(name)}": number for name, number in broken},
+        "✓ accepted": accepted,
+    }
 
 
 def duration(seconds: float | None) -> str:
