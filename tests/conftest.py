@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from search.config import DataSection, StudyConfig, load
+from search.config import DataSection, Recipe, StudyConfig, load
 from search.data import Dataset
 from search.data import load as load_data
 from space import Architecture, SearchSpace
@@ -23,6 +23,22 @@ from space import Architecture, SearchSpace
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 STUDIES = Path(__file__).parent.parent / "studies"
+
+# Three epochs on few images.
+RECIPE = Recipe(
+    epochs=3,
+    batch_size=32,
+    optimizer="muon",
+    learning_rate=0.2,
+    matrix_learning_rate=0.1,
+    momentum=0.9,
+    matrix_momentum=0.6,
+    weight_decay=5e-4,
+    label_smoothing=0.1,
+    schedule="linear",
+    warmup=0.0,
+    average=0.0,
+)
 
 # Every kind of choice that a study file can offer.
 WIDE_SPACE = {

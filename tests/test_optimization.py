@@ -5,27 +5,14 @@ import dataclasses
 
 import pytest
 import torch
+from conftest import RECIPE
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from search.config import Recipe
 from search.optimization import Average, Optimization, rate
 
-RECIPE = Recipe(
-    epochs=3,
-    batch_size=32,
-    optimizer="sgd",
-    learning_rate=0.2,
-    matrix_learning_rate=0.1,
-    momentum=0.9,
-    matrix_momentum=0.6,
-    weight_decay=5e-2,
-    label_smoothing=0.1,
-    schedule="linear",
-    warmup=0.0,
-    average=0.0,
-)
+SGD = dataclasses.replace(RECIPE, optimizer="sgd", weight_decay=5e-2)
 RATES = (1.0, 0.5, 0.25)
 
 
@@ -46,7 +33,7 @@ def _backward(network: nn.Module, seed: int) -> None:
 @pytest.mark.parametrize("schedule", ["linear", "onecycle"])
 @pytest.mark.parametrize("warmup", [0.0, 0.3])
 def test_the_rate_peaks_after_the_warm_up_and_ends_at_zero(schedule: str, warmup: float) -> None:
-    recipe = dataclasses.replace(RECIPE, schedule=schedule, warmup=warmup)  # type: ignore[arg-type]
+    recipe = dataclasses.replace(SGD, schedule=schedule, warmup=warmup)  # type: ignore[arg-type]
     rates = [rate(recipe, step / 100) for step in range(101)]
     peak = round(100 * warmup)
     assert rates[peak] == max(rates) == 1
@@ -57,7 +44,7 @@ def test_the_rate_peaks_after_the_warm_up_and_ends_at_zero(schedule: str, warmup
 
 def test_a_share_of_a_step_is_a_step_of_sgd_at_that_rate() -> None:
     ours, theirs = _network(), _network()
-    optimization = Optimization(ours, RECIPE)
+    optimization = Optimization(ours, SGD)
     decayed = [p for p in theirs.parameters() if p.ndim > 1]
     others = [p for p in theirs.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": 5e-2}, {"params": others}]
@@ -77,7 +64,7 @@ def test_a_share_of_a_step_is_a_step_of_sgd_at_that_rate() -> None:
 
 def test_muon_turns_the_convolution_by_its_rate_and_keeps_its_norm() -> None:
     network = _network()
-    optimization = Optimization(network, dataclasses.replace(RECIPE, optimizer="muon"))
+    optimization = Optimization(network, dataclasses.replace(SGD, optimizer="muon"))
     weight = network[0].weight
     _backward(network, 0)
     optimization.step(torch.tensor(0.0))
@@ -94,7 +81,7 @@ def test_a_weight_that_asks_for_no_gradient_stays() -> None:
     network = _network()
     network[0].weight.requires_grad_(False)
     before = copy.deepcopy(network.state_dict())
-    optimization = Optimization(network, dataclasses.replace(RECIPE, optimizer="muon"))
+    optimization = Optimization(network, dataclasses.replace(SGD, optimizer="muon"))
     _backward(network, 0)
     optimization.step(torch.tensor(1.0))
     assert torch.equal(network[0].weight, before["0.weight"])
@@ -110,7 +97,7 @@ def test_the_average_is_that_of_torch() -> None:
     )
     average = Average(network, steps=10)
     reference.update_parameters(network)  # torch's first update is a copy
-    optimization = Optimization(network, RECIPE)
+    optimization = Optimization(network, SGD)
     for seed in range(3):
         _backward(network, seed)
         optimization.step(torch.tensor(1.0))

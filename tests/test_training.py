@@ -6,9 +6,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from conftest import RECIPE
 
 from search.augmentation import AugmentedEpochs
-from search.config import AugmentationSection, Recipe
+from search.config import AugmentationSection
 from search.data import Dataset
 from search.network import build
 from search.normalization import Normalization
@@ -16,20 +17,6 @@ from search.resident import ResidentEpochs
 from search.training import DivergedError, Training, evaluate
 from space import Architecture, SearchSpace
 
-RECIPE = Recipe(
-    epochs=3,
-    batch_size=32,
-    optimizer="muon",
-    learning_rate=0.2,
-    matrix_learning_rate=0.1,
-    momentum=0.9,
-    matrix_momentum=0.6,
-    weight_decay=5e-4,
-    label_smoothing=0.1,
-    schedule="linear",
-    warmup=0.0,
-    average=0.0,
-)
 SPACE = SearchSpace.model_validate(
     {
         "block": {"width": 16, "squeeze_excite": 4, "transition": {"bottleneck": True}},
