@@ -36,8 +36,8 @@ from space import Choice, FloatRange, IntRange, Setting
 
 log = logging.getLogger(__name__)
 
-FLUSH_INTERVAL = 10.0
-"""Seconds of a trial between two checkpoints that wait for the disk."""
+CHECKPOINT_INTERVAL = 5.0
+"""Seconds of training at most, beside the running epoch, that a dying process takes with it."""
 
 
 class Interrupted(Exception):  # noqa: N818 - an order from outside, not an error
@@ -111,6 +111,7 @@ class Objective:
             images = training.history[-1].images if training.history else 0
             pflop = candidate.pflop(training.epoch, images)
             with storage.together():
+                self._log(trial, training)
                 trial.set_user_attr("seconds", sum(record.seconds for record in training.history))
                 trial.set_user_attr("pflop", pflop)
         final = training.history[-1]
@@ -189,12 +190,8 @@ class Objective:
         if state is None or "history" not in state:
             return
         training.restore(state)
-        with warnings.catch_warnings():
-            # A trial killed between checkpoint and report lacks one report; Optuna ignores
-            # the others, and says so.
-            warnings.filterwarnings("ignore", message=".*already reported.*")
-            for record in training.history:
-                self._report(trial, record.accuracy, record.epoch)
+        for record in training.history:  # killed between checkpoint and report, it lacks one
+            self._report(trial, record.accuracy, record.epoch)
 
     def _run(self, trial: optuna.Trial, training: Training, path: Path) -> None:
         def on_step() -> None:
@@ -202,15 +199,14 @@ class Objective:
             if reason is not None:
                 raise Interrupted(reason)
 
-        flushed = time.monotonic()
+        saved = -CHECKPOINT_INTERVAL
         while training.epoch < training.recipe.epochs:
             record = training.run_epoch(on_step)
-            # A killed process loses nothing either way; a power cut, no more than this.
-            durable = time.monotonic() - flushed >= FLUSH_INTERVAL
-            save_checkpoint(path, training.state(), durable=durable)
-            flushed = time.monotonic() if durable else flushed
             with study_storage(trial.study).together():
-                trial.set_user_attr("history", [vars(done) for done in training.history])
+                if time.monotonic() - saved >= CHECKPOINT_INTERVAL:
+                    save_checkpoint(path, training.state())
+                    self._log(trial, training)
+                    saved = time.monotonic()
                 self._report(trial, record.accuracy, record.epoch)
             if self._met(record.accuracy):
                 return
@@ -219,8 +215,15 @@ class Objective:
                 path.unlink(missing_ok=True)
                 raise optuna.TrialPruned(f"accuracy {record.accuracy:.4f} in epoch {record.epoch}")
 
+    def _log(self, trial: optuna.Trial, training: Training) -> None:
+        trial.set_user_attr("history", [vars(record) for record in training.history])
+
     def _report(self, trial: optuna.Trial, accuracy: float, epoch: int) -> None:
-        if len(self._config.study.objectives) == 1:  # Optuna takes no reports for several
+        if len(self._config.study.objectives) > 1:
+            return  # Optuna takes no reports for several
+        with warnings.catch_warnings():
+            # A resumed trial may repeat epochs; Optuna keeps what it has, and says so.
+            warnings.filterwarnings("ignore", message=".*already reported.*")
             trial.report(accuracy, epoch)
 
     def _met(self, accuracy: float) -> bool:

@@ -393,11 +393,10 @@ def checkpoint_path(runs: Path, trial: Trial | FrozenTrial) -> Path:
     return runs / f"trial-{trial.number:06d}{half}.checkpoint"
 
 
-def save_checkpoint(path: Path, state: Mapping[str, Any], *, durable: bool = True) -> None:
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Replaces the checkpoint at `path` at once, or leaves the old one as it is.
 
-    `state` holds tensors, numbers, strings and containers of them.  One that is not `durable`
-    may be lost with the power of the machine; its SHA-256 would tell.
+    `state` holds tensors, numbers, strings and containers of them.
 
     Raises:
         MachineError: it could not be written; names the path.
@@ -414,8 +413,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any], *, durable: bool = Tru
             file.write(_CHECKPOINT_MAGIC + hashlib.sha256(payload).digest())
             file.write(payload)
             file.flush()
-            if durable:
-                os.fsync(file.fileno())
+            os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -88,6 +89,8 @@ def _digits(url: str, runs: Path) -> None:
     from search.workers import work
 
     torch.set_num_threads(1)
+    # Epochs since the last checkpoint are trained again, which is nothing to warn of.
+    warnings.filterwarnings("error", message=".*already reported.*")
     study = load_study("quickstart", url)
     config = study_config(study)
     dataset = load(config.data)
