@@ -269,7 +269,6 @@ class StudyStorage(RDBStorage):
     ) -> None:
         with self.together() as batch:
             batch.report(trial_id, step, intermediate_value)
-            batch.durable = True
 
     def _set_trial_param(
         self,

@@ -202,10 +202,11 @@ class Objective:
         saved = -CHECKPOINT_INTERVAL
         while training.epoch < training.recipe.epochs:
             record = training.run_epoch(on_step)
-            with study_storage(trial.study).together():
+            with study_storage(trial.study).together() as batch:
                 if time.monotonic() - saved >= CHECKPOINT_INTERVAL:
                     save_checkpoint(path, training.state())
                     self._log(trial, training)
+                    batch.durable = True
                     saved = time.monotonic()
                 self._report(trial, record.accuracy, record.epoch)
             if self._met(record.accuracy):
