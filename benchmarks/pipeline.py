@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from search.augmentation import AugmentedEpochs, pipeline
 from search.config import AugmentationSection
+from search.devices import choose_device
 from search.normalization import Normalization
 
 IMAGES = 20_000
@@ -76,6 +77,7 @@ def rate(batches: Iterator[Tensor]) -> float:
 
 
 def main() -> None:
+    choose_device()  # as a worker does
     cores = os.cpu_count() or 1
     pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, 32, 32, 3), np.uint8)
     loader = DataLoader(Augmented(pixels), BATCH, num_workers=cores, persistent_workers=True)
