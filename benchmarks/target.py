@@ -26,7 +26,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from benchmarks.pipeline import Augmented

@@ -21,7 +21,7 @@ from importlib.metadata import version
 
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from benchmarks.target import WINNER
 from constraints import count_macs

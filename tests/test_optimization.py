@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import RECIPE
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from search.optimization import Average, Optimization, rate
