@@ -17,18 +17,20 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from socketserver import ThreadingMixIn
+from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import optuna
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.exceptions import StorageInternalError
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from optuna_dashboard import save_note, save_plotly_graph_object, wsgi
 from optuna_dashboard._note import note_ver_key, split_body
 
 from search import plots
 from search.config import ConfigError, MachineError, StudyConfig
 from search.data import Dataset
+from search.database import StudyStorage
 from search.guard import LOOPBACK, Guard
 from search.notes import study_note, trial_note
 from search.objective import Finished
@@ -148,6 +150,21 @@ class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
 
+class _Browsed(StudyStorage):
+    """The study as a browser gets it, every few seconds and in full: what fills screens in one
+    line, and stands in the notes in a better way, stays here."""
+
+    def __init__(self, storage: StudyStorage) -> None:
+        vars(self).update(vars(storage))  # over the same connections
+
+    def get_all_trials(self, *args: Any, **options: Any) -> list[FrozenTrial]:
+        trials = super().get_all_trials(*args, **options)
+        for trial in trials:
+            for key in ("architecture", "recipe", "history"):
+                trial.user_attrs.pop(key, None)
+        return trials
+
+
 class _Server6(_Server):
     address_family = socket.AF_INET6
 
@@ -178,9 +195,8 @@ def open_server(
     names = {*LOOPBACK, host}
     if token is not None:
         names |= {socket.gethostname(), socket.getfqdn()}
-    guarded = Guard(
-        wsgi(study_storage(study), Gallery(store)), hosts=names, write=write, token=token
-    )
+    storage = _Browsed(study_storage(study))
+    guarded = Guard(wsgi(storage, Gallery(store)), hosts=names, write=write, token=token)
     kind = _Server6 if ":" in host else _Server
     try:
         return make_server(host, port, guarded, server_class=kind, handler_class=_Quiet)

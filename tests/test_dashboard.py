@@ -48,7 +48,6 @@ class Site:
     study: optuna.Study
     store: FileSystemArtifactStore
     real: int  # number of the trial that was really trained
-    seconds: float  # processor time of its annotation
     address: str
     port: int
 
@@ -71,10 +70,10 @@ def site(tmp_path_factory: pytest.TempPathFactory, digits: Dataset) -> Iterator[
     study_config = _quick(config(pruner="none"))
     study = build(study_config, f"sqlite:///{folder}/demo.db", trials=ROWS, running=2)
     store = artifact_store(folder / "runs")
-    seconds = _train_one(study, study_config, digits, store, folder)
+    _train_one(study, study_config, digits, store, folder)
     dashboard.Refresher(study).tick(summarize(study), at_once=True)
     with serving(study, store) as (address, port):
-        yield Site(study, store, ROWS + 2, seconds, address, port)
+        yield Site(study, store, ROWS + 2, address, port)
 
 
 @contextlib.contextmanager
@@ -85,9 +84,11 @@ def serving(
     with dashboard.open_server(study, store, port=0, **options) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
-        yield dashboard.address(server, study), server.server_port
-        server.shutdown()
-        thread.join()
+        try:
+            yield dashboard.address(server, study), server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def _quick(study_config: StudyConfig) -> StudyConfig:
@@ -102,18 +103,15 @@ def _train_one(
     digits: Dataset,
     store: FileSystemArtifactStore,
     folder: Path,
-) -> float:
+) -> None:
     few = replace(digits, train=digits.train.take(np.arange(200)))
     # Made here, the augmented epoch needs no process pool.
     AugmentedEpochs(
         study_config.augmentation, few.train.pixels, few.fingerprint, few.mean, folder, 1.0
     ).epoch(0)
-    spent = []
 
     def annotate(finished: Finished) -> None:
-        begin = time.process_time()
         dashboard.annotate(finished, study_config, few, store)
-        spent.append(time.process_time() - begin)
 
     study.sampler = make_sampler(study_config, few.input, len(few.classes))
     objective = Objective(
@@ -125,7 +123,6 @@ def _train_one(
         finished=annotate,
     )
     study.optimize(objective, n_trials=1)
-    return spent[0]
 
 
 # ---------------------------------------------------------------------- what it shows
@@ -165,20 +162,19 @@ def test_a_trial_has_note_and_pictures(site: Site) -> None:
     assert names == {f"{name}.png" for name in {*PICTURES, "receptive-field"}}
 
 
+def test_what_fills_screens_does_not_reach_the_browser(site: Site) -> None:
+    detail = json.loads(site.get(f"/api/studies/{site.study._study_id}")[2])
+    shown = {a["key"]: a["value"] for trial in detail["trials"] for a in trial["user_attrs"]}
+    assert {"receptive_field", "parameters", "macs", "rejected", "device"} <= shown.keys()
+    assert max(len(f"{key} {value}") for key, value in shown.items()) < 150
+    kept = site.study.trials[site.real].user_attrs
+    assert {"architecture", "recipe", "history"} <= kept.keys()
+
+
 def get_note_of(site: Site, trial: optuna.trial.FrozenTrial) -> str:
     detail = json.loads(site.get(f"/api/studies/{site.study._study_id}")[2])
     found = next(t for t in detail["trials"] if t["trial_id"] == trial._trial_id)
     return str(found["note"]["body"])
-
-
-def test_a_trial_costs_less_than_a_second(site: Site) -> None:
-    begin = time.process_time()
-    dashboard.refresh(site.study, summarize(site.study))
-    refreshed = time.process_time() - begin
-    print(f"annotate {site.seconds:.2f} s, refresh {refreshed:.2f} s of processor time")
-    # About 0.02 s and 0.05 s where this was written; a slower machine gets some room.
-    assert site.seconds < 0.3
-    assert refreshed < 1.0
 
 
 def test_the_plots_lie_in_the_study(site: Site) -> None:
@@ -243,7 +239,7 @@ def test_write_is_for_the_own_page(tmp_path: Path) -> None:
     study = build(config(), f"sqlite:///{tmp_path}/d.db", trials=1, running=0)
     store = artifact_store(tmp_path / "runs")
     with serving(study, store, write=True) as (address, port):
-        site = Site(study, store, 0, 0.0, address, port)
+        site = Site(study, store, 0, address, port)
         path = f"/api/studies/{study._study_id}"
         own = f"http://127.0.0.1:{site.port}"
         foreign = site.ask("DELETE", path, Origin="http://evil.example")[0]
@@ -352,7 +348,7 @@ def shown(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site
         study = Study("studies/shapes.toml", overrides=[f"study.trials={TRIALS}"]).create()
         dashboard.Refresher(study).tick(summarize(study), at_once=True)
         with serving(study, artifact_store(search.runs)) as (address, port):
-            yield Site(study, site.store, _telling(study), 0.0, address, port)
+            yield Site(study, site.store, _telling(study), address, port)
 
 
 def _telling(study: optuna.Study) -> int:
