@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import random
-import time
 from collections import Counter
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import optuna
 import pytest
 from optuna.samplers import BaseSampler
-from optuna.trial import TrialState, create_trial
+from optuna.trial import TrialState
 from scipy.stats import chi2_contingency, qmc
 
 from constraints import check, count_parameters
@@ -485,26 +484,3 @@ def test_a_value_drawn_after_the_check_is_refused() -> None:
 
 
 # ------------------------------------------------------------------------------- cost
-
-
-def test_a_long_study_proposes_within_a_second() -> None:
-    config = study_config("tpe")
-    study = create(config)
-    space = distributions(config)
-    rng = random.Random(0)
-    for number in range(2_000):
-        study.add_trial(
-            create_trial(
-                params=config.space.sample(rng),
-                distributions=space,
-                value=rng.random(),
-                user_attrs={"candidate": str(number)},
-            )
-        )
-    seconds = []
-    for _ in range(3):
-        trial = study.ask()
-        start = time.perf_counter()
-        suggest(trial, config, input=INPUT, classes=CLASSES)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 1
