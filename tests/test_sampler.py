@@ -481,6 +481,3 @@ def test_a_value_drawn_after_the_check_is_refused() -> None:
     study = create(config)
     with pytest.raises(RuntimeError, match="none of this study"):
         study.optimize(lambda trial: trial.suggest_float("extra", 0, 1), n_trials=1)
-
-
-# ------------------------------------------------------------------------------- cost
