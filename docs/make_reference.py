@@ -128,6 +128,7 @@ SECTIONS: dict[str, tuple[type[BaseModel], dict[str, str]]] = {
             "warmup": "Share of all steps in which the rates rise.",
             "average": "Horizon in epochs of the moving average of weights; 0 for none.",
             "whitening": "First convolution fixed to principal components of image patches.",
+            "identity": "Dense convolutions larger than 1 x 1 begin as the identity.",
             "small_epochs": "Share of the epochs that train on smaller images, the first ones.",
             "small_side": "Side of those images, as a share of the full one.",
             "precision": "Of the arithmetic in training; auto takes bfloat16 where it is fast.",

@@ -13,7 +13,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -162,8 +162,9 @@ class Recipe:
     steps in which the rate rises.  `average` is the horizon, in epochs, of the moving
     average of the weights that is evaluated; 0 evaluates the weights themselves.
     `whitening` fixes the first convolution's filters to principal components of the images'
-    patches.  The first `small_epochs` (a share of all) train on images whose side is
-    `small_side` of the full one; evaluation is always at full size.
+    patches; `identity` lets dense convolutions begin by passing their input on.  The first
+    `small_epochs` (a share of all) train on images whose side is `small_side` of the full
+    one; evaluation is always at full size.
     """
 
     epochs: int
@@ -179,6 +180,7 @@ class Recipe:
     warmup: float
     average: float
     whitening: bool = False
+    identity: bool = False
     small_epochs: float = 0.0
     small_side: float = 1.0
     augmentation_strength: float = 1.0
@@ -215,6 +217,7 @@ class TrainingSection(_Section):
     warmup: Annotated[Setting, setting(float, low=0.0, high=0.9)] = 0.0
     average: Annotated[Setting, setting(float, low=0.0, high=100.0)] = 0.3
     whitening: Annotated[Setting, setting(bool)] = True
+    identity: Annotated[Setting, setting(bool)] = False
     small_epochs: Annotated[Setting, setting(float, low=0.0, high=1.0)] = 0.0
     small_side: Annotated[Setting, setting(float, low=0.1, high=1.0)] = 0.75
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -229,8 +232,14 @@ class Candidate:
 
     @cached_property
     def hash(self) -> str:
-        """Sixteen hexadecimal digits; equal for candidates that mean the same training."""
-        content = f"{self.architecture.hash} {self.recipe!r}"
+        """Sixteen hexadecimal digits; equal for candidates that mean the same training.
+
+        What a recipe leaves at its default does not count, so a key that a later version adds
+        changes no hash in an older study.
+        """
+        values = ((key, getattr(self.recipe, key.name)) for key in fields(self.recipe))
+        told = {key.name: value for key, value in values if value != key.default}
+        content = f"{self.architecture.hash} {told}"
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def pflop(self, epochs: int, images: int) -> float:

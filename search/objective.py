@@ -18,6 +18,7 @@ from search.augmentation import AugmentedEpochs
 from search.config import Candidate, StudyConfig
 from search.data import Dataset
 from search.devices import describe_device, use_bfloat16
+from search.initialization import pass_on, whiten
 from search.network import build
 from search.normalization import Normalization
 from search.resident import ResidentEpochs
@@ -31,7 +32,6 @@ from search.storage import (
     study_storage,
 )
 from search.training import Evaluation, Training
-from search.whitening import whiten
 from space import Choice, FloatRange, IntRange, Setting
 
 log = logging.getLogger(__name__)
@@ -136,6 +136,8 @@ class Objective:
         seed = self._config.study.seed + candidate.recipe.repeat
         torch.manual_seed(seed)
         network = build(candidate.architecture)
+        if candidate.recipe.identity:
+            pass_on(network)
         if candidate.recipe.whitening:
             whiten(network, self._dataset.train.pixels, self.normalization)
         return Training(

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import json
 import random
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import RECIPE, STUDIES
 
 from constraints import count_macs
 from search.config import Candidate, ConfigError, StudyConfig, load, overridden, parse
-from space import Choice
-from tests.conftest import STUDIES
+from space import Architecture, Choice
 
 MINIMAL = '[study]\nname = "s"\n'
 
@@ -74,6 +76,14 @@ def test_settings_without_effect_leave_no_trace() -> None:
 
     assert hash_of("sgd", 0.5) == hash_of("sgd", 0.6)
     assert hash_of("muon", 0.5) != hash_of("muon", 0.6)
+
+
+def test_a_key_that_a_recipe_leaves_alone_is_not_in_its_hash() -> None:
+    """Or an older study that goes on would not know its own candidates again."""
+    network = Architecture.from_json(json.loads((STUDIES / "baseline.json").read_text()))
+    assert Candidate(network, RECIPE).hash == "719fb1711ae95bb7"
+    assert Candidate(network, replace(RECIPE, identity=False)).hash == "719fb1711ae95bb7"
+    assert Candidate(network, replace(RECIPE, identity=True)).hash != "719fb1711ae95bb7"
 
 
 def test_what_is_searched_has_a_hash_and_budgets_do_not_count(quickstart: StudyConfig) -> None:

@@ -21,7 +21,7 @@ ROWS = (
     "search.layout search.operations search.trace",
     "search.data",
     "search.augmentation search.resident",
-    "search.devices search.normalization search.whitening search.capture search.optimization",
+    "search.devices search.normalization search.initialization search.capture search.optimization",
     "search.training",
     "search.proposals search.draws search.inner_samplers search.sampler",
     "search.batch search.database search.storage",

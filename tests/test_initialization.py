@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from search.initialization import pass_on, whiten
 from search.normalization import Normalization
-from search.whitening import whiten
 
 NORMALIZATION = Normalization((0.5,) * 3, (0.25,) * 3)
 
@@ -18,6 +18,20 @@ def pixels() -> np.ndarray:
     noise = torch.from_numpy(np.random.default_rng(0).normal(size=(400, 3, 16, 16)))
     smooth = F.avg_pool2d(noise, 3, 1, 1) * 120 + 128
     return smooth.clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def test_dense_convolutions_begin_by_passing_their_input_on() -> None:
+    wide, narrow = nn.Conv2d(4, 6, 3, padding=2, dilation=2, bias=False), nn.Conv2d(6, 2, 5)
+    others = nn.Conv2d(6, 6, 3, groups=6), nn.Conv2d(6, 6, 1)
+    rest = wide.weight[4:].detach().clone()
+    before = [other.weight.detach().clone() for other in others]
+    pass_on(nn.Sequential(wide, narrow, *others))
+    x = torch.randn(1, 4, 8, 8)
+    assert torch.equal(wide(x)[:, :4], x)
+    assert torch.equal(wide.weight[4:], rest)
+    assert narrow.weight.sum() == 2
+    assert all(torch.equal(o.weight, w) for o, w in zip(others, before, strict=True))
+    assert wide.weight.requires_grad
 
 
 @pytest.mark.parametrize(("kernel", "dilation", "out"), [(3, 1, 24), (3, 2, 16), (1, 1, 6)])

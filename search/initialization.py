@@ -1,9 +1,4 @@
-"""The first convolution as fixed, whitening filters (Page, 2019; Jordan, 2024).
-
-Neighbouring pixels are alike, so a convolution of raw images spends its first epochs on
-decorrelating them.  The principal components of the images' own patches do that from the
-first step on; the filters stay as they are, and count as parameters all the same.
-"""
+"""Initial weights that spare a network its first epochs (Page, 2019; Jordan, 2024)."""
 
 from __future__ import annotations
 
@@ -22,8 +17,23 @@ NOISE = 1e-3
 would make the network's results differ from one library to the next."""
 
 
+def pass_on(network: nn.Module) -> None:
+    """Lets each dense convolution of `network` begin by passing its input on.
+
+    Of one larger than 1 x 1, as many filters as it has inputs become the identity; filters
+    beyond those keep their values.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.groups == 1 and module.kernel_size != (1, 1):
+            nn.init.dirac_(module.weight[: module.in_channels])
+
+
 def whiten(network: nn.Module, pixels: NDArray[np.uint8], normalization: Normalization) -> None:
     """Sets and freezes the first convolution of `network`.
+
+    Neighboring pixels are alike, so a convolution of raw images spends its first epochs on
+    decorrelating them.  The principal components of the images' own patches do that from the
+    first step on; the filters stay as they are, and count as parameters all the same.
 
     `pixels` (N, H, W, 3) are training images.  Each leading principal component of their
     patches takes two filters, one its negative, for an activation cuts one side of each.
