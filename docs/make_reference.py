@@ -101,6 +101,7 @@ SECTIONS: dict[str, tuple[type[BaseModel], dict[str, str]]] = {
         AugmentationSection,
         {
             "flip_probability": "Of HorizontalFlip.",
+            "alternate_flips": "HorizontalFlip in every second epoch of an image, not by chance.",
             "shift": "Of ShiftScaleRotate: share of the image, to each side.",
             "scale": "Of ShiftScaleRotate: share, up and down.",
             "rotate": "Of ShiftScaleRotate: degrees, to each side.",

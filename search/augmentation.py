@@ -172,14 +172,14 @@ class AugmentedEpochs:
                 return
             starts = range(0, len(self.pixels), CHUNK)
             chunks = [self.pixels[start : start + CHUNK] for start in starts]
-            seeds = [self._seed(index, start) for start in starts]
             count = len(chunks)
             arguments = (
                 chunks,
                 [self.section] * count,
                 [self.mean] * count,
                 [self.strength] * count,
-                seeds,
+                [self._seed(index, start) for start in starts],
+                [self._flips(index, start) for start in starts],
             )
             results = pool.map(_augmented, *arguments) if pool else map(_augmented, *arguments)
             epochs = np.memmap(self.path, np.uint8, "r+", shape=self.shape)
@@ -191,6 +191,13 @@ class AugmentedEpochs:
     def _seed(self, index: int, start: int) -> int:
         sequence = np.random.SeedSequence([self.section.seed, index, start])
         return int(sequence.generate_state(1)[0])
+
+    def _flips(self, index: int, start: int) -> NDArray[np.bool_] | None:
+        """Which images of a chunk are flipped in epoch `index`; None leaves it to chance."""
+        if not self.section.alternate_flips:
+            return None
+        first = np.random.default_rng([self.section.seed, start]).random(CHUNK) < 0.5
+        return first ^ (index % 2 == 1)
 
     def _allocate(self) -> None:
         """Reserves the whole file: writing to a map on a full disk would kill the process."""
@@ -228,13 +235,20 @@ def _augmented(
     mean: tuple[float, ...],
     strength: float,
     seed: int,
+    flips: NDArray[np.bool_] | None,
 ) -> NDArray[np.uint8]:
     """Each image under its own draw of the three transforms; (n, H, W, 3) both ways."""
-    transform = _cached_pipeline(section, mean, strength)
-    transform.set_random_seed(seed)
+    chance = section.flip_probability if flips is None else flips.astype(float)
+    chances = np.broadcast_to(chance, CHUNK)[: len(images)].tolist()
+    transforms = {
+        p: _cached_pipeline(section.model_copy(update={"flip_probability": p}), mean, strength)
+        for p in set(chances)
+    }
+    for transform in transforms.values():
+        transform.set_random_seed(seed)
     result = np.empty_like(images)
-    for index, image in enumerate(images):
-        result[index] = transform(image=image)["image"]
+    for index, (image, p) in enumerate(zip(images, chances, strict=True)):
+        result[index] = transforms[p](image=image)["image"]
     return result
 
 

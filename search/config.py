@@ -129,12 +129,14 @@ class AugmentationSection(_Section):
     """`[augmentation]`: the three albumentations transforms, and nothing else.
 
     `shift` and `scale` are shares of the image, `rotate` degrees, `hole` pixels.
+    `alternate_flips` flips each image in every second augmented epoch, not by chance.
     `strength` multiplies shift, scale, rotate and the probability of CoarseDropout.
     `epochs` augmented epochs are made once and shared by all trials, for each `strength`,
     which takes a few choices and no range: every value is a file of its own.
     """
 
     flip_probability: Unit01 = 0.5
+    alternate_flips: bool = False
     shift: Unit01 = 0.0625
     scale: Unit01 = 0.1
     rotate: Annotated[float, Field(ge=0, le=180, allow_inf_nan=False)] = 10.0
@@ -151,6 +153,15 @@ class AugmentationSection(_Section):
         if isinstance(strength, IntRange | FloatRange):
             raise ValueError(f"must be one value or a list of choices, but got {strength}")
         return strength
+
+    @model_validator(mode="after")
+    def _every_second(self) -> AugmentationSection:
+        if self.alternate_flips and self.flip_probability != 0.5:
+            raise ValueError(
+                "alternate_flips flips half of the images, so flip_probability must be 0.5, "
+                f"but is {self.flip_probability:g}"
+            )
+        return self
 
 
 @dataclass(frozen=True)

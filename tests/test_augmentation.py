@@ -107,6 +107,24 @@ def test_two_users_at_once_make_each_epoch_once(digits: Dataset, tmp_path: Path)
     assert all((result == results[0]).all() for result in results)
 
 
+def test_flips_by_turns(digits: Dataset, tmp_path: Path) -> None:
+    changes = {"affine_probability": 0.0, "hole_probability": 0.0, "alternate_flips": True}
+    epochs = _epochs(digits, tmp_path, **changes, epochs=3)
+    images = digits.train.pixels
+    plain = [(epochs.epoch(index) == images).all((1, 2, 3)) for index in range(3)]
+    mirrored = [(epochs.epoch(index) == images[:, :, ::-1]).all((1, 2, 3)) for index in range(3)]
+    symmetric = (images == images[:, :, ::-1]).all((1, 2, 3))
+    assert all((p ^ m | symmetric).all() for p, m in zip(plain, mirrored, strict=True))
+    assert (plain[0] == mirrored[1])[~symmetric].all()
+    assert (plain[0] == plain[2]).all()
+    assert 0.45 < plain[0].mean() < 0.55
+
+
+def test_flips_by_turns_are_half_of_the_images() -> None:
+    with pytest.raises(ValueError, match=r"flip_probability must be 0\.5, but is 0"):
+        AugmentationSection(alternate_flips=True, flip_probability=0.0)
+
+
 ENDING = """
 import atexit, pathlib, sys, time
 import numpy as np
