@@ -1,7 +1,7 @@
 """The network that trial 0 of study cifar10-best found.
 
 199,650 parameters; 29,537,856 multiply-adds for one image; receptive field 107 pixels.
-88.69% of 10,000 test images classified correctly.
+88.92% of 10,000 test images classified correctly.
 
 Weights: network.load_state_dict(safetensors.torch.load_file("model.safetensors")).
 """
