@@ -15,7 +15,7 @@ from synthetic_study import build, config
 
 from constraints import check
 from search import data
-from search.config import DataSection
+from search.config import AugmentationSection, DataSection
 from search.data import Dataset
 from search.export import candidate_of, choose
 from search.findings import Findings, importances
@@ -143,6 +143,16 @@ def test_the_log_lists_every_epoch(bundle: Path, study: optuna.Study) -> None:
     epochs = len(choose(study).user_attrs["history"])
     assert len(re.findall(r"^\| \d+ \| 0\.1000 \|", text, flags=re.M)) == epochs
     assert "nan" not in text
+
+
+def test_flips_by_turns_are_told(study: optuna.Study, digits: Dataset, tmp_path: Path) -> None:
+    augmentation = AugmentationSection(alternate_flips=True)
+    turns = config().model_copy(update={"augmentation": augmentation})
+    for name, given in {"chance": config(), "turns": turns}.items():
+        (tmp_path / name).mkdir()
+        write_report(findings(study, digits, config=given), tmp_path / name)
+        told = "in every second epoch" in (tmp_path / name / "README.md").read_text()
+        assert told == (name == "turns")
 
 
 def test_names_from_outside_are_text(study: optuna.Study, digits: Dataset, tmp_path: Path) -> None:
