@@ -1,7 +1,7 @@
 """The network that trial 0 of study cifar10 found.
 
 186,570 parameters; 12,001,984 multiply-adds for one image; receptive field 69 pixels.
-85.72% of 10,000 test images classified correctly.
+85.74% of 10,000 test images classified correctly.
 
 Weights: network.load_state_dict(safetensors.torch.load_file("model.safetensors")).
 """
