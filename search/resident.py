@@ -19,7 +19,9 @@ class ResidentEpochs:
     """`epochs` as tensors on `device`; call it with an epoch's index, counted from 0.
 
     Answers uint8 (N, H, W, 3), not to be written to: on a CPU the memory-mapped file itself,
-    on a CUDA device what an earlier trial has uploaded.
+    on a CUDA device what an earlier trial has uploaded.  A training longer than the file
+    sees it mirrored every second time round, where the policy flips half of the images: those
+    are as likely an augmented epoch as the others, and no training has seen them yet.
     """
 
     def __init__(self, epochs: AugmentedEpochs, device: torch.device) -> None:
@@ -28,7 +30,12 @@ class ResidentEpochs:
         self._held: dict[int, Tensor] = {}
 
     def __call__(self, index: int) -> Tensor:
-        index %= self._epochs.section.epochs
+        section = self._epochs.section
+        times_round, index = divmod(index, section.epochs)
+        pixels = self._upload(index)
+        return pixels.flip(2) if times_round % 2 and section.flip_probability == 0.5 else pixels
+
+    def _upload(self, index: int) -> Tensor:
         if index in self._held:
             return self._held[index]
         pixels = _tensor(self._epochs.epoch(index)).to(self._device)
