@@ -132,7 +132,8 @@ class AugmentationSection(_Section):
     `alternate_flips` flips each image in every second augmented epoch, not by chance.
     `strength` multiplies shift, scale, rotate and the probability of CoarseDropout.
     `epochs` augmented epochs are made once and shared by all trials, for each `strength`,
-    which takes a few choices and no range: every value is a file of its own.
+    which takes a few choices and no range: every value is a file of its own.  A training of
+    more epochs reads them again, mirrored every second time where `flip_probability` is 0.5.
     """
 
     flip_probability: Unit01 = 0.5

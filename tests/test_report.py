@@ -155,6 +155,26 @@ def test_flips_by_turns_are_told(study: optuna.Study, digits: Dataset, tmp_path:
         assert told == (name == "turns")
 
 
+@pytest.mark.parametrize(
+    ("flip_probability", "epochs", "told"),
+    [(0.5, 1, "once, every second time mirrored"), (0.0, 1, "once."), (0.5, 1000, "")],
+)
+def test_copies_that_are_read_again_are_told(
+    flip_probability: float,
+    epochs: int,
+    told: str,
+    study: optuna.Study,
+    digits: Dataset,
+    tmp_path: Path,
+) -> None:
+    augmentation = AugmentationSection(flip_probability=flip_probability, epochs=epochs)
+    given = config().model_copy(update={"augmentation": augmentation})
+    write_report(findings(study, digits, config=given), tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    assert ("copies of the training images" in text) == bool(told)
+    assert told in " ".join(text.split())
+
+
 def test_names_from_outside_are_text(study: optuna.Study, digits: Dataset, tmp_path: Path) -> None:
     named = Dataset(digits.name, HOSTILE, digits.train, digits.validation)
     write_report(findings(study, named), tmp_path)
