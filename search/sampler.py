@@ -84,12 +84,15 @@ def _distribution(domain: Domain) -> BaseDistribution:
 def suggest(trial: optuna.Trial, config: StudyConfig, *, input: Input, classes: int) -> Candidate:
     """The candidate of a trial: every parameter suggested, every rule kept.
 
-    Queued trials reach this without the sampler, and are taken as they are.
+    Queued trials reach this without the sampler, and are taken as they are: one proposal.
 
     Raises:
         RejectedError: the trial was queued with values that break a rule.
         InfeasibleError: the sampler found no candidate.
     """
+    if all(distribution.single() for distribution in distributions(config).values()):
+        # Optuna asks the sampler only where there is a choice; ours also rejects duplicates.
+        _ = trial.relative_params
     choices = {name: _suggest(trial, name, domain) for name, domain in config.parameters.items()}
     for name, domain in config.parameters.items():
         if choices[name] not in domain:
@@ -101,6 +104,7 @@ def suggest(trial: optuna.Trial, config: StudyConfig, *, input: Input, classes: 
     candidate = proposer.candidate(choices)
     if "candidate" not in trial.user_attrs:
         trial.set_user_attr("candidate", candidate.hash)
+        trial.set_user_attr("proposals", 1)
     return candidate
 
 
@@ -209,6 +213,7 @@ class FeasibleSampler(BaseSampler):
     @staticmethod
     def _set_attribute(study: Study, trial: FrozenTrial, key: str, value: Any) -> None:
         study._storage.set_trial_user_attr(trial._trial_id, key, value)
+        trial.user_attrs[key] = value  # optuna.Trial reads this copy, not the storage
 
 
 class _Taken:

@@ -370,6 +370,17 @@ def test_no_candidate_comes_twice_until_none_is_left() -> None:
         run(config, 1, study)
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "cmaes"])
+def test_a_space_with_one_point_is_trained_once(kind: str) -> None:
+    one = {"C2": {"operator": "separable", "dilation": 2}}
+    config = study_config(kind, one, limits=SMALL_LIMITS, proposals=100)
+    study = create(config)
+    with pytest.raises(InfeasibleError, match=r"duplicate rejects|no candidate left"):
+        run(config, 2, study)
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE, TrialState.FAIL]
+    assert study.trials[0].user_attrs["proposals"] == 1
+
+
 def test_the_candidate_of_a_failed_trial_may_come_again() -> None:
     config = small_config(proposals=2_000)
     count = len(legal_points(config))
@@ -451,6 +462,7 @@ def test_queued_trials_are_taken_as_they_are_or_refused(kind: str) -> None:
     assert study.trials[0].params == legal
     network = config.candidate(legal, input=INPUT, classes=CLASSES)
     assert study.trials[0].user_attrs["candidate"] == network.hash
+    assert study.trials[0].user_attrs["proposals"] == 1
     study.enqueue_trial(broken)
     with pytest.raises(RejectedError, match=r"must|needed"):
         run(config, 1, study)
