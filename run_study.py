@@ -8,9 +8,12 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-# Before torch is imported: threads that wait must not spin, or one busy neighbor on a shared
-# machine slows a training of small networks by a factor of five and more.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Before torch is imported: threads that wait spin for some microseconds and then sleep.  The layers
+# of small networks end sooner than a thread wakes up, but endless spinning takes the core from
+# whoever else is on a shared machine (benchmarks/waiting.py).  The second is libgomp's own name.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import typer
 from typer.exceptions import TyperException

@@ -54,7 +54,9 @@ def main() -> None:
     counts = sorted({1, cores})
     print(f"{describe_device(device)}; {platform.machine()}, {cores} cores;", end=" ")
     print(f"torch {version('torch')}; median of {ROUNDS} x {CALLS}, {SIDE} x {SIDE} pixels\n")
-    print("| ns a value, forward and backward | " + " | ".join(f"threads: {n}" for n in counts))
+    print(
+        "| ns a value, forward and backward | " + " | ".join(f"threads: {n}" for n in counts) + " |"
+    )
     print("|---" * (1 + len(counts)) + "|")
     rows = {f"batch norm, {width} channels": (nn.BatchNorm2d(width), width) for width in WIDTHS}
     rows |= {name: (function, 64) for name, function in ACTIVATIONS.items()}

@@ -1,7 +1,7 @@
 """The network that trial 0 of study cifar10-best found.
 
-199,650 parameters; 29,537,856 multiply-adds for one image; receptive field 107 pixels.
-88.92% of 10,000 test images classified correctly.
+194,058 parameters; 28,216,576 multiply-adds for one image; receptive field 83 pixels.
+90.06% of 10,000 test images classified correctly.
 
 Weights: network.load_state_dict(safetensors.torch.load_file("model.safetensors")).
 """
@@ -11,19 +11,19 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 # An image comes as floats in [0, 1], less MEAN, over STD, per channel.
-MEAN = (0.491454, 0.482389, 0.44689)
-STD = (0.245083, 0.242736, 0.260678)
+MEAN = (0.49131, 0.482151, 0.446615)
+STD = (0.245223, 0.242787, 0.260637)
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
 class Conv(nn.Sequential):
     """A convolution over space and channels."""
 
-    def __init__(self, inputs: int, outputs: int, *, dilation: int = 1) -> None:
+    def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(
-            nn.Conv2d(inputs, outputs, 3, padding=dilation, dilation=dilation, bias=False),
+            nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
             nn.BatchNorm2d(outputs),
-            nn.SiLU(),
+            nn.Hardswish(),
         )
 
 
@@ -32,21 +32,9 @@ class Downsampling(nn.Sequential):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(
-            nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False),
+            nn.Conv2d(inputs, outputs, 3, stride=2, padding=2, dilation=2, bias=False),
             nn.BatchNorm2d(outputs),
-            nn.SiLU(),
-        )
-
-
-class SeparableDownsampling(nn.Sequential):
-    """A strided depthwise convolution, then a pointwise one."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(
-            nn.Conv2d(inputs, inputs, 3, stride=2, padding=1, groups=inputs, bias=False),
-            nn.Conv2d(inputs, outputs, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.SiLU(),
+            nn.Hardswish(),
         )
 
 
@@ -58,7 +46,19 @@ class Separable(nn.Sequential):
             nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs, bias=False),
             nn.Conv2d(inputs, outputs, 1, bias=False),
             nn.BatchNorm2d(outputs),
-            nn.SiLU(),
+            nn.Hardswish(),
+        )
+
+
+class SeparableDownsampling(nn.Sequential):
+    """A strided depthwise convolution, then a pointwise one."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, inputs, 3, stride=2, padding=1, groups=inputs, bias=False),
+            nn.Conv2d(inputs, outputs, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.Hardswish(),
         )
 
 
@@ -79,26 +79,24 @@ class Network(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.C1 = nn.Sequential(
-            Conv(3, 24),
-            Residual(Conv(24, 24)),
-            Downsampling(24, 56),
+            Conv(3, 32),
+            Downsampling(32, 96),
         )
         self.C2 = nn.Sequential(
-            *(Residual(Conv(56, 56)) for _ in range(2)),
-            Downsampling(56, 56),
+            *(Residual(Separable(96, 96)) for _ in range(6)),
+            SeparableDownsampling(96, 128),
         )
         self.C3 = nn.Sequential(
-            *(Residual(Conv(56, 56, dilation=2)) for _ in range(2)),
-            SeparableDownsampling(56, 88),
+            *(Residual(Separable(128, 128)) for _ in range(3)),
+            SeparableDownsampling(128, 128),
         )
         self.C4 = nn.Sequential(
-            *(Residual(Separable(88, 88)) for _ in range(2)),
-            Separable(88, 160),
+            Residual(Separable(128, 128)),
         )
         self.O = nn.Sequential(
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
-            nn.Linear(160, 10),
+            nn.Linear(128, 10),
         )
 
     def forward(self, x: Tensor) -> Tensor:
