@@ -36,7 +36,7 @@ from space import Choice, FloatRange, IntRange, Setting
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT_INTERVAL = 5.0
+CHECKPOINT_INTERVAL = 10.0
 """Seconds of training at most, beside the running epoch, that a dying process takes with it."""
 
 
