@@ -117,12 +117,12 @@ class Objective:
         final = training.history[-1]
         # The optimizer's state served to resume; the weights serve to export.
         save_checkpoint(path, {"network": training.evaluated.state_dict()})
-        # A training that was interrupted after its last epoch has not evaluated here.
-        evaluation = training.evaluation or training.evaluate(dataset.validation)
+        # A checkpoint is never of the last epoch, so at least that one has run here.
+        assert training.evaluation is not None
         with storage.together():
             if self._met(final.accuracy):
                 trial.set_user_attr("pflop_to_target", pflop)
-            self._show(Finished(trial, candidate, training, evaluation))
+            self._show(Finished(trial, candidate, training, training.evaluation))
         return self._values(trial, final.accuracy)
 
     def _show(self, finished: Finished) -> None:
@@ -202,19 +202,19 @@ class Objective:
                 raise Interrupted(reason)
 
         saved = -CHECKPOINT_INTERVAL
-        while training.epoch < training.recipe.epochs:
+        while True:
             record = training.run_epoch(on_step)
+            ended = training.epoch == training.recipe.epochs or self._met(record.accuracy)
             with study_storage(trial.study).together() as batch:
-                if time.monotonic() - saved >= CHECKPOINT_INTERVAL:
+                if not ended and time.monotonic() - saved >= CHECKPOINT_INTERVAL:
                     save_checkpoint(path, training.state())
                     self._log(trial, training)
                     batch.durable = True
                     saved = time.monotonic()
                 self._report(trial, record.accuracy, record.epoch)
-            if self._met(record.accuracy):
+            if ended:
                 return
-            unfinished = training.epoch < training.recipe.epochs
-            if unfinished and len(self._config.study.objectives) == 1 and trial.should_prune():
+            if len(self._config.study.objectives) == 1 and trial.should_prune():
                 path.unlink(missing_ok=True)
                 raise optuna.TrialPruned(f"accuracy {record.accuracy:.4f} in epoch {record.epoch}")
 
