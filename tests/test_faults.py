@@ -83,12 +83,14 @@ def _digits(url: str, runs: Path) -> None:
     """A worker as the command line makes it, on scikit-learn's handwritten digits."""
     import torch
 
+    import search.objective
     from search.data import load
     from search.objective import Objective
     from search.sampler import make_sampler
     from search.workers import work
 
     torch.set_num_threads(1)
+    search.objective.CHECKPOINT_INTERVAL = 0.0
     # Epochs since the last checkpoint are trained again, which is nothing to warn of.
     warnings.filterwarnings("error", message=".*already reported.*")
     study = load_study("quickstart", url)
@@ -119,6 +121,8 @@ def test_kill_9_in_a_real_training(sqlite: str, tmp_path: Path) -> None:
     assert [record["epoch"] for record in history] == epochs
     assert sorted(trials[0].intermediate_values) == epochs
     assert trials[0].params == killed.params
+    # It went on from a checkpoint: the first epoch is the one of the process that was killed.
+    assert history[0] == killed.user_attrs["history"][0]
     for epoch, value in killed.intermediate_values.items():
         assert trials[0].intermediate_values[epoch] == value == history[epoch - 1]["accuracy"]
     assert trials[0].value == history[-1]["accuracy"]
