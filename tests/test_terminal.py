@@ -210,6 +210,12 @@ def test_status_of_an_empty_study(tmp_path: Path) -> None:
 # -------------------------------------------------------------------------- live view
 
 
+@pytest.fixture(autouse=True)
+def _no_dumb_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rich draws nothing where the tests themselves run in a dumb terminal, as in an editor."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+
+
 def report(study: optuna.Study, number: int, epoch: int, accuracy: float) -> None:
     trial_id = study.trials[number]._trial_id
     study._storage.set_trial_intermediate_value(trial_id, epoch, accuracy)
