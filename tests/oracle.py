@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -34,14 +36,17 @@ def support(
     """Per axis the widest span of input that moves one unit near the middle of the map
     that `module` gives, and the pixels in that span that truly do.
 
-    Units up to `reach` from the middle are tried, for the phases of up-sampling.
+    All units up to `reach` from the middle are tried, for the phases of up-sampling on each axis.
     """
     image = torch.rand(1, *shape, dtype=torch.float64, requires_grad=True)
     output = module(image)
     rank = len(shape) - 1
     best = [(0, 0)] * rank
-    for offset in range(-reach, reach + 1):
-        unit = [min(max(n // 2 + offset, 0), n - 1) for n in output.shape[2:]]
+    sides = [
+        sorted({min(max(n // 2 + offset, 0), n - 1) for offset in range(-reach, reach + 1)})
+        for n in output.shape[2:]
+    ]
+    for unit in itertools.product(*sides):
         (gradient,) = torch.autograd.grad(
             output[(slice(None), slice(None), *unit)].sum(), image, retain_graph=True
         )
