@@ -419,6 +419,8 @@ def test_random_graphs_equal_the_gradient(module: Graph) -> None:
     found = analyzed(module, shape)
     span = max(n for n in found.receptive_field if n is not None)
     assume(span <= 20)
+    # Units repeat with the up-sampling, and those up to 6 from the middle must show all kinds.
+    assume(all(Fraction(j).limit_denominator(1_000).denominator <= 12 for j in found.jump if j))
     assume(all(n * j >= 40 for n, j in zip(found.feature_map, found.jump, strict=True) if j))
     expected = oracle.support(oracle.linearize(module), shape, reach=6)
     assert (found.receptive_field, found.pixels_seen) == expected
