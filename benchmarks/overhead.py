@@ -144,18 +144,17 @@ def measure(
 ) -> dict[str, list[float]]:
     """Seconds of each stage, of all of them, and of the processor, in each of `trials`."""
     found: dict[str, list[float]] = defaultdict(list)
-    for warm in (False, *[True] * trials):  # the first one reads the study
+    for _ in range(1 + trials):
         search.objective.CHECKPOINT_INTERVAL = INTERVAL * watch.seconds[TRAINING] / TRIAL
         watch.turn()
         watch.seconds.clear()
         study.optimize(objective, n_trials=1)
         watch.turn()
-        if not warm:
-            continue
         for stage in SHOWN:
             found[stage].append(watch.seconds[stage])
         found["sum"].append(sum(watch.seconds[stage] for stage in SHOWN))
-    return found
+    # The first trial reads the whole study, and tells how long a training takes.
+    return {stage: seconds[1:] for stage, seconds in found.items()}
 
 
 def aside(study: optuna.Study, store: FileSystemArtifactStore) -> dict[str, float]:

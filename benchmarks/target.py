@@ -31,6 +31,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks.pipeline import Augmented
 from constraints import count_macs
+from search.commands import read_architecture
 from search.config import Candidate, Recipe, StudyConfig, load, overridden
 from search.data import Dataset, load_test
 from search.data import load as load_data
@@ -38,7 +39,6 @@ from search.devices import choose_device, describe_device
 from search.network import build
 from search.objective import Objective
 from search.training import EpochRecord
-from space import Architecture
 
 ROOT = Path(__file__).parent.parent
 WINNER = ROOT / "docs" / "results" / "cifar10"
@@ -50,9 +50,9 @@ BASELINE_BATCHES = 40
 
 def winner() -> Candidate:
     """The exported network with the recipe that trained it."""
-    architecture = json.loads((WINNER / "architecture.json").read_text())
+    architecture = read_architecture(WINNER / "architecture.json")
     metrics = json.loads((WINNER / "metrics.json").read_text())
-    return Candidate(Architecture.from_json(architecture), Recipe(**metrics["recipe"]))
+    return Candidate(architecture, Recipe(**metrics["recipe"]))
 
 
 def curve(
@@ -75,8 +75,7 @@ def curve(
 def baseline_rate(dataset: Dataset) -> float:
     """Training images per second of the baseline under its author's recipe."""
     device = choose_device()
-    architecture = json.loads((ROOT / "studies" / "baseline.json").read_text())
-    network = build(Architecture.from_json(architecture)).to(device).train()
+    network = build(read_architecture(ROOT / "studies" / "baseline.json")).to(device).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
     loader = DataLoader(Augmented(dataset.train.pixels), 128, num_workers=os.cpu_count() or 1)
     labels = torch.from_numpy(dataset.train.labels).to(device)

@@ -10,7 +10,6 @@ MACs FLOP an image, at the rate of one large matrix product of the same precisio
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import platform
 import statistics
@@ -25,9 +24,9 @@ from torch.nn import functional as F
 
 from benchmarks.target import WINNER
 from constraints import count_macs
+from search.commands import read_architecture
 from search.devices import choose_device, describe_device
 from search.network import build
-from space import Architecture
 
 IMAGES = 2_000
 ROUNDS = 5
@@ -100,7 +99,7 @@ def _now(device: torch.device) -> float:
 
 def main() -> None:
     device = choose_device()
-    architecture = Architecture.from_json(json.loads((WINNER / "architecture.json").read_text()))
+    architecture = read_architecture(WINNER / "architecture.json")
     network = build(architecture).to(device).train()
     rates: dict[Setting, list[float]] = defaultdict(list)
     floors: dict[tuple[torch.dtype, int], list[float]] = defaultdict(list)

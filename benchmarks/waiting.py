@@ -12,7 +12,6 @@ libgomp, GCC's OpenMP.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import statistics
@@ -25,9 +24,9 @@ import torch
 
 from benchmarks.target import WINNER
 from benchmarks.throughput import Setting, throughput
+from search.commands import read_architecture
 from search.devices import choose_device, describe_device
 from search.network import build
-from space import Architecture
 
 ROUNDS = 3
 SETTINGS: dict[str, dict[str, str]] = {
@@ -40,8 +39,7 @@ BUSY = [sys.executable, "-c", "while True: pass"]
 
 def measured() -> float:
     """Images per second in this process."""
-    bundle = WINNER.with_name("cifar10-best")
-    architecture = Architecture.from_json(json.loads((bundle / "architecture.json").read_text()))
+    architecture = read_architecture(WINNER.with_name("cifar10-best") / "architecture.json")
     device = choose_device("cpu")
     setting = Setting(torch.bfloat16, "channels_last", 250, os.cpu_count() or 1)
     return throughput(build(architecture).train(), setting, device)

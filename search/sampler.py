@@ -73,6 +73,11 @@ def distributions(config: StudyConfig) -> Distributions:
     return {name: _distribution(domain) for name, domain in config.parameters.items()}
 
 
+def _free(config: StudyConfig) -> Distributions:
+    """Those that leave a choice."""
+    return {k: v for k, v in distributions(config).items() if not v.single()}
+
+
 def _distribution(domain: Domain) -> BaseDistribution:
     if isinstance(domain, Choice):
         return CategoricalDistribution(domain.values)
@@ -90,7 +95,7 @@ def suggest(trial: optuna.Trial, config: StudyConfig, *, input: Input, classes: 
         RejectedError: the trial was queued with values that break a rule.
         InfeasibleError: the sampler found no candidate.
     """
-    if all(distribution.single() for distribution in distributions(config).values()):
+    if not _free(config):
         # Optuna asks the sampler only where there is a choice; ours also rejects duplicates.
         _ = trial.relative_params
     choices = {name: _suggest(trial, name, domain) for name, domain in config.parameters.items()}
@@ -148,7 +153,7 @@ class FeasibleSampler(BaseSampler):
         self._build = build
         self._patience = patience
         self._space = distributions(proposer.config)
-        self._inner_space = {k: v for k, v in self._space.items() if not v.single()}
+        self._inner_space = _free(proposer.config)
         self._taken = _Taken()
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> Distributions:
@@ -349,7 +354,7 @@ def make_sampler(config: StudyConfig, input: Input, classes: int) -> FeasibleSam
 
 def _require_usable(config: StudyConfig) -> None:
     name = config.study.sampler
-    space = {k: v for k, v in distributions(config).items() if not v.single()}
+    space = _free(config)
     if name == "grid":
         real = [k for k, v in space.items() if isinstance(v, FloatDistribution)]
         if real:

@@ -5,12 +5,12 @@ import torch
 
 from constraints import analyze
 from search.network import _layer, build
-from space import Layer
+from space import Architecture, Layer
 from tests.conftest import candidates
 
 
 @pytest.mark.parametrize("architecture", list(candidates(25, seed=3)))
-def test_what_is_checked_is_what_is_built(architecture) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_checked_is_what_is_built(architecture: Architecture) -> None:
     network = build(architecture).eval()
     assert sum(p.numel() for p in network.parameters()) == analyze(architecture).parameters
     with torch.no_grad():

@@ -42,7 +42,7 @@ def _objective(config: StudyConfig, digits: Dataset, folder: Path, **more: objec
         torch.device("cpu"),
         runs=folder / "runs",
         cache=folder / "augmented",
-        **more,  # type: ignore[arg-type]
+        **more,
     )
 
 
@@ -125,7 +125,7 @@ def test_a_queued_candidate_that_breaks_a_rule_is_never_trained(
 
 
 def _any(domain: object) -> object:
-    return domain.values[0] if hasattr(domain, "values") else domain.low  # type: ignore[attr-defined]
+    return domain.values[0] if hasattr(domain, "values") else domain.low
 
 
 def test_several_goals_give_several_values(

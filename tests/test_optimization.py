@@ -33,7 +33,7 @@ def _backward(network: nn.Module, seed: int) -> None:
 @pytest.mark.parametrize("schedule", ["linear", "onecycle"])
 @pytest.mark.parametrize("warmup", [0.0, 0.3])
 def test_the_rate_peaks_after_the_warm_up_and_ends_at_zero(schedule: str, warmup: float) -> None:
-    recipe = dataclasses.replace(SGD, schedule=schedule, warmup=warmup)  # type: ignore[arg-type]
+    recipe = dataclasses.replace(SGD, schedule=schedule, warmup=warmup)
     rates = [rate(recipe, step / 100) for step in range(101)]
     peak = round(100 * warmup)
     assert rates[peak] == max(rates) == 1
@@ -92,7 +92,7 @@ def test_the_average_is_that_of_torch() -> None:
     network = _network()
     reference = AveragedModel(
         network,
-        multi_avg_fn=get_ema_multi_avg_fn(0.9),  # type: ignore[no-untyped-call]
+        multi_avg_fn=get_ema_multi_avg_fn(0.9),
         use_buffers=True,
     )
     average = Average(network, steps=10)
@@ -107,4 +107,4 @@ def test_the_average_is_that_of_torch() -> None:
     for name, value in average.network.state_dict().items():
         if value.is_floating_point():
             assert torch.allclose(value, expected[name], atol=1e-6), name
-    assert average.network[1].num_batches_tracked == 3  # type: ignore[index]
+    assert average.network[1].num_batches_tracked == 3

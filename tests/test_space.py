@@ -151,7 +151,7 @@ def test_a_space_that_means_nothing_is_refused(space: dict[str, object], words: 
 
 def _broken(change: dict[str, object]) -> dict[str, object]:
     content: dict[str, object] = json.loads(BASELINE.read_text())
-    layer = content["blocks"][0]["units"][0]["layers"][0]  # type: ignore[index]
+    layer = content["blocks"][0]["units"][0]["layers"][0]
     layer.update(change)
     return content
 

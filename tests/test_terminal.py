@@ -50,7 +50,7 @@ CONV14 3 1 1 1 4 4 4 53 61 4
 def shown(renderable: RenderableType, width: int = 100) -> str:
     output = Console(file=io.StringIO(), width=width, markup=False, highlight=False)
     output.print(renderable)
-    return output.file.getvalue()  # type: ignore[attr-defined]
+    return output.file.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -258,7 +258,7 @@ def test_the_live_view_fits_a_small_terminal(tmp_path: Path, running: int) -> No
         file=io.StringIO(), force_terminal=True, width=80, height=24, color_system=None
     )
     with terminal.LiveView(study, config(name), screen=screen):
-        frame = screen.file.getvalue()  # type: ignore[attr-defined]
+        frame = screen.file.getvalue()
     lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", frame).splitlines()
     assert len(lines) <= 24
     assert any("passed" in line for line in lines), "the last line must not be cropped"
@@ -278,7 +278,7 @@ def test_a_silent_storage_leaves_the_last_picture(
         live._next = 0.0
         live.update()
     assert live.summary.finished == 14
-    drawn = screen.file.getvalue()  # type: ignore[attr-defined]
+    drawn = screen.file.getvalue()
     assert "the storage has not answered for 0:09" in drawn
 
 

@@ -52,7 +52,7 @@ def _training(
     torch.manual_seed(0)
     return Training(
         build(architecture),
-        dataclasses.replace(RECIPE, **changes),  # type: ignore[arg-type]
+        dataclasses.replace(RECIPE, **changes),
         ResidentEpochs(epochs, CPU),
         digits.train.labels,
         Normalization(digits.mean, digits.std),
