@@ -8,18 +8,18 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import typer
+from typer.exceptions import TyperException
+
+from search.errors import MachineError
+from search.proposals.proposer import InfeasibleError
+
 # Before torch is imported: threads that wait spin for some microseconds and then sleep.  The layers
 # of small networks end sooner than a thread wakes up, but endless spinning takes the core from
 # whoever else is on a shared machine (benchmarks/waiting.py).  The second is libgomp's own name.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-
-import typer
-from typer.exceptions import TyperException
-
-from search.config import MachineError
-from search.proposals import InfeasibleError
 
 app = typer.Typer(
     help="Searches small convolutional networks under hard limits.",

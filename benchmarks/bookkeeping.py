@@ -33,10 +33,12 @@ import optuna
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from search.config import StudyConfig, load
-from search.sampler import make_sampler, suggest
-from search.storage import create_or_resume, load_study, study_config, study_storage
-from search.workers import work
+from search.config.files import load
+from search.config.sections import StudyConfig
+from search.proposals.parameters import suggest
+from search.proposals.sampler import make_sampler
+from search.storage.studies import create_or_resume, load_study, study_config, study_storage
+from search.workers.worker import work
 
 STUDY = Path(__file__).parent.parent / "studies" / "cifar10.toml"
 SHAPE, CLASSES, EPOCHS, MEASURED = (3, 32, 32), 10, 8, 20

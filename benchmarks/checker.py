@@ -28,10 +28,11 @@ import torch
 import torchinfo
 from fvcore.nn import FlopCountAnalysis
 
-from constraints import analyze, violations
-from search.config import load
-from search.network import build
-from space import Architecture
+from constraints import violations
+from search.analysis.table import analyze
+from search.config.files import load
+from search.networks.architecture import Architecture
+from search.networks.module import build
 
 STUDY = Path(__file__).parent.parent / "studies" / "cifar10.toml"
 NUMBER, SLOW_SHARE = 2_000, 20

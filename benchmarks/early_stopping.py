@@ -29,16 +29,19 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from search.augmentation import AugmentedEpochs
-from search.config import Candidate, StudyConfig, load, overridden
-from search.data import Dataset
-from search.data import load as load_data
-from search.devices import use_bfloat16
-from search.network import build
-from search.normalization import Normalization
-from search.proposals import propose
-from search.resident import ResidentEpochs
-from search.training import Training, evaluate
+from search.config.candidate import Candidate
+from search.config.files import load, overridden
+from search.config.sections import StudyConfig
+from search.data.augmentation import AugmentedEpochs
+from search.data.datasets import Dataset
+from search.data.datasets import load as load_data
+from search.data.epochs import ResidentEpochs
+from search.data.normalization import Normalization
+from search.networks.module import build
+from search.proposals.proposer import propose
+from search.training.devices import use_bfloat16
+from search.training.evaluation import evaluate
+from search.training.training import Training
 
 STUDY = Path(__file__).parent.parent / "studies" / "cifar10.toml"
 EPOCHS = 8

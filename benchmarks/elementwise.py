@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from search.devices import choose_device, describe_device
+from search.training.devices import choose_device, describe_device
 
 BATCH, SIDE = 250, 16
 WIDTHS = (24, 32, 40, 48, 56, 64, 72, 96, 128)

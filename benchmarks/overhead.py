@@ -31,29 +31,32 @@ import optuna
 import torch
 from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta
 
-import search.objective
+import search.workers.objective
 from benchmarks.bookkeeping import STUDY, grow
-from search import dashboard, data
-from search.config import StudyConfig, load
-from search.database import StudyStorage
-from search.notes import trial_note
-from search.objective import Finished, Objective, make_pruner
-from search.pictures import Gallery
-from search.sampler import FeasibleSampler, make_sampler
-from search.storage import artifact_store, create_or_resume, study_storage
-from search.summary import summarize
-from search.training import Training
-from space import Architecture
+from search.config.files import load
+from search.config.sections import StudyConfig
+from search.data import datasets
+from search.display.dashboard import refresh
+from search.display.dashboard.notes import trial_note
+from search.display.dashboard.pictures import Gallery
+from search.networks.architecture import Architecture
+from search.proposals.sampler import FeasibleSampler, make_sampler
+from search.storage.checkpoints import artifact_store
+from search.storage.database import StudyStorage
+from search.storage.studies import create_or_resume, study_storage
+from search.storage.summary import summarize
+from search.training.training import Training
+from search.workers.objective import Finished, Objective, make_pruner
 
 IMAGES, TRIAL = 64, 60.0  # images of a training; seconds of the trial that it stands for
-INTERVAL = search.objective.CHECKPOINT_INTERVAL
+INTERVAL = search.workers.objective.CHECKPOINT_INTERVAL
 TRAINING, REST = "training", "Optuna and the rest"
 STAGES: tuple[tuple[str, Any, str], ...] = (
     ("proposals and checker", FeasibleSampler, "sample_relative"),
     ("building", Objective, "training"),
     (TRAINING, Training, "run_epoch"),
     ("checkpoints", search.objective, "save_checkpoint"),
-    ("note and data of pictures", dashboard, "annotate"),
+    ("note and data of pictures", refresh, "annotate"),
     ("database, writing", StudyStorage, "_write"),
     ("database, writing", StudyStorage, "_create_new_trial"),
     ("database, writing", StudyStorage, "set_trial_state_values"),
@@ -98,8 +101,8 @@ def configuration(name: str) -> StudyConfig:
     return load(STUDY, [f"study.name={name}", "study.trials=1000000", *few])
 
 
-def few_images(config: StudyConfig) -> data.Dataset:
-    whole = data.load(config.data)
+def few_images(config: StudyConfig) -> datasets.Dataset:
+    whole = datasets.load(config.data)
     first = np.arange(IMAGES)
     return dataclasses.replace(
         whole, train=whole.train.take(first), validation=whole.validation.take(first)
@@ -118,7 +121,7 @@ def prepare(
     study.pruner = make_pruner(config)
 
     def finished(trial: Finished) -> None:
-        dashboard.annotate(trial, config, dataset, store)  # looked up, so that it is timed
+        refresh.annotate(trial, config, dataset, store)  # looked up, so that it is timed
 
     objective = Objective(
         config, dataset, torch.device("cpu"), runs=folder, cache=folder, finished=finished
@@ -135,8 +138,8 @@ def add_notes(study: optuna.Study, config: StudyConfig) -> None:
     architecture = Architecture.from_json(trials[0].user_attrs["architecture"])
     note = trial_note(architecture, config.rules)
     with study_storage(study).together():
-        for trial in trials[: dashboard.NOTED]:
-            dashboard.write_note(study, trial._trial_id, note)
+        for trial in trials[: refresh.NOTED]:
+            refresh.write_note(study, trial._trial_id, note)
 
 
 def measure(
@@ -145,7 +148,7 @@ def measure(
     """Seconds of each stage, of all of them, and of the processor, in each of `trials`."""
     found: dict[str, list[float]] = defaultdict(list)
     for _ in range(1 + trials):
-        search.objective.CHECKPOINT_INTERVAL = INTERVAL * watch.seconds[TRAINING] / TRIAL
+        search.workers.objective.CHECKPOINT_INTERVAL = INTERVAL * watch.seconds[TRAINING] / TRIAL
         watch.turn()
         watch.seconds.clear()
         study.optimize(objective, n_trials=1)
@@ -168,8 +171,8 @@ def aside(study: optuna.Study, store: FileSystemArtifactStore) -> dict[str, floa
 
     steps: dict[str, Callable[[], Any]] = {
         "reading the study once more, for the live view": lambda: summarize(study),
-        "note and plots of the study, in a twentieth of the time at most": lambda: (
-            dashboard.refresh(study, summarize(study))
+        "note and plots of the study, in a twentieth of the time at most": lambda: refresh.refresh(
+            study, summarize(study)
         ),
         "the pictures of one trial, when somebody looks": look,
     }

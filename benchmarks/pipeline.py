@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from search.augmentation import AugmentedEpochs, pipeline
-from search.config import AugmentationSection
-from search.devices import choose_device
-from search.normalization import Normalization
+from search.config.sections import AugmentationSection
+from search.data.augmentation import AugmentedEpochs, pipeline
+from search.data.normalization import Normalization
+from search.training.devices import choose_device
 
 IMAGES = 20_000
 BATCH = 500

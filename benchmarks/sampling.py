@@ -29,9 +29,14 @@ import optuna
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import create_trial
 
-from constraints import count_macs, count_parameters, violations
-from search.config import Candidate, StudyConfig, parse
-from search.sampler import distributions, estimate, make_sampler, suggest
+from constraints import violations
+from search.analysis.facts import count_macs, count_parameters
+from search.config.candidate import Candidate
+from search.config.files import parse
+from search.config.sections import StudyConfig
+from search.proposals.parameters import distributions, suggest
+from search.proposals.proposer import estimate
+from search.proposals.sampler import make_sampler
 
 INPUT, CLASSES = (3, 32, 32), 10
 SLOTS = 150
@@ -316,14 +321,14 @@ def trainer(root: Path, images: int, cache: Path) -> Callable[[Candidate], float
     import numpy as np
     import torch
 
-    from search.augmentation import AugmentedEpochs
-    from search.config import AugmentationSection, DataSection
-    from search.data import load
-    from search.devices import choose_device, use_bfloat16
-    from search.network import build
-    from search.normalization import Normalization
-    from search.resident import ResidentEpochs
-    from search.training import DivergedError, Training
+    from search.config.sections import AugmentationSection, DataSection
+    from search.data.augmentation import AugmentedEpochs
+    from search.data.datasets import load
+    from search.data.epochs import ResidentEpochs
+    from search.data.normalization import Normalization
+    from search.networks.module import build
+    from search.training.devices import choose_device, use_bfloat16
+    from search.training.training import DivergedError, Training
 
     torch.set_num_threads(1)
     whole = load(DataSection(kind="imagefolder", root=root))

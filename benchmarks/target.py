@@ -30,15 +30,17 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from benchmarks.pipeline import Augmented
-from constraints import count_macs
-from search.commands import read_architecture
-from search.config import Candidate, Recipe, StudyConfig, load, overridden
-from search.data import Dataset, load_test
-from search.data import load as load_data
-from search.devices import choose_device, describe_device
-from search.network import build
-from search.objective import Objective
-from search.training import EpochRecord
+from search.analysis.facts import count_macs
+from search.config.candidate import Candidate, Recipe
+from search.config.files import load, overridden
+from search.config.sections import StudyConfig
+from search.data.datasets import Dataset, load_test
+from search.data.datasets import load as load_data
+from search.networks.module import build
+from search.targets import read_architecture
+from search.training.devices import choose_device, describe_device
+from search.training.training import EpochRecord
+from search.workers.objective import Objective
 
 ROOT = Path(__file__).parent.parent
 WINNER = ROOT / "docs" / "results" / "cifar10"

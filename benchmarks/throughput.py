@@ -23,10 +23,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.target import WINNER
-from constraints import count_macs
-from search.commands import read_architecture
-from search.devices import choose_device, describe_device
-from search.network import build
+from search.analysis.facts import count_macs
+from search.networks.module import build
+from search.targets import read_architecture
+from search.training.devices import choose_device, describe_device
 
 IMAGES = 2_000
 ROUNDS = 5

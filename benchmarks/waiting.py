@@ -24,9 +24,9 @@ import torch
 
 from benchmarks.target import WINNER
 from benchmarks.throughput import Setting, throughput
-from search.commands import read_architecture
-from search.devices import choose_device, describe_device
-from search.network import build
+from search.networks.module import build
+from search.targets import read_architecture
+from search.training.devices import choose_device, describe_device
 
 ROUNDS = 3
 SETTINGS: dict[str, dict[str, str]] = {

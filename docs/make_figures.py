@@ -12,8 +12,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from constraints import Reach, compose, unite, window
-from search.figures import BLUE, GRAY, GREEN, INK, VERMILION, WIDTH, png, styled
+from search.analysis.reach import Reach, compose, unite, window
+from search.display.figures.style import BLUE, GRAY, GREEN, INK, VERMILION, WIDTH, png, styled
 
 HERE = Path(__file__).parent
 SIZE = 64  # units of every map; what is drawn lies well inside

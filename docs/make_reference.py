@@ -18,15 +18,16 @@ from pydantic import BaseModel, ValidationError
 import run_study
 import search
 from constraints import LIMITS
-from search import wording
-from search.config import (
+from search.config.sections import (
     DEFAULT_LIMITS,
     AugmentationSection,
     DataSection,
     StudySection,
     TrainingSection,
 )
-from space import BlockSpace, Choice, Fill, SearchSpace, TransitionSpace
+from search.display import wording
+from search.domains import Choice
+from space import BlockSpace, Fill, SearchSpace, TransitionSpace
 
 PAGE = Path(__file__).parent / "reference.md"
 

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from constraints import Limits, Verdict
-    from search.network import build
+    from search.networks.architecture import Architecture
+    from search.networks.module import build
     from search.study import Study, check
-    from space import Architecture, SearchSpace
+    from space import SearchSpace
 
 __all__ = ["Architecture", "Limits", "SearchSpace", "Study", "Verdict", "build", "check"]
 

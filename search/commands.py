@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import random
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import constraints
 from constraints import Limits
-from search import config as configuration
-from search import data, explain, terminal, wording
-from search.config import DEFAULT_LIMITS, ConfigError
-from search.crew import Ending
-from search.proposals import Acceptance, propose
-from search.storage import artifact_store, redacted
+from search.analysis import advice
+from search.analysis.graph import Graph
+from search.config import files as configuration
+from search.data import datasets
+from search.display import terminal, wording
+from search.display.live import LiveView
+from search.networks.architecture import Architecture
+from search.proposals import remedy
+from search.proposals.proposer import Acceptance, propose
+from search.storage.checkpoints import artifact_store
+from search.storage.places import redacted
 from search.study import Study
-from space import Architecture, ArchitectureError
+from search.targets import _on, _resolve, _shapes
+from search.workers.supervisor import Ending
 
-TARGETS = "TARGET is an architecture's JSON, STUDY:TRIAL, file.py:factory or package.module:factory"
-LARGEST = 65_536  # the longest axis of an --input
 RARE = 0.001  # of proposals accepted: below it, launch warns
 
 
@@ -52,10 +54,10 @@ def launch(
 def _place(device: str, ray: str | None) -> str:
     """Where the workers will run."""
     if ray is not None:
-        from search import cluster
+        from search.workers import cluster
 
         return cluster.describe()
-    from search.devices import choose_device, describe_device
+    from search.training.devices import choose_device, describe_device
 
     return f"device: {describe_device(choose_device(device))}"
 
@@ -72,12 +74,12 @@ def _again(file: Path, overrides: Sequence[str], storage: str | None) -> list[st
 
 def _run(study: Study, again: Sequence[str], **places: Any) -> Ending:
     """Launches the study under the live view."""
-    from search.dashboard import Refresher
+    from search.display.dashboard.refresh import Refresher
 
     running = study.create()
     terminal.note(f"study: {study.name} in {redacted(study.url)}")
     refresher = Refresher(running)
-    with terminal.LiveView(running, study.config) as view:
+    with LiveView(running, study.config) as view:
 
         def tick() -> None:
             view.update()
@@ -125,7 +127,7 @@ def status(name: str, storage: str | None, *, as_json: bool) -> int:
 def sample(file: Path, n: int, overrides: Sequence[str], *, as_json: bool) -> int:
     """Proposes `n` candidates and trains none."""
     config = configuration.load(file, overrides)
-    shape, classes = data.describe(config.data)
+    shape, classes = datasets.describe(config.data)
     acceptance, accepted = Acceptance(), []
     draw = propose(config, shape, classes, random.Random(config.study.seed))
     for proposal, _ in zip(draw, range(n), strict=False):
@@ -159,101 +161,20 @@ def check(
 
 
 def _advice(
-    network: Architecture | constraints.Graph, verdict: constraints.Verdict, rules: Limits
+    network: Architecture | Graph, verdict: constraints.Verdict, rules: Limits
 ) -> list[str]:
-    lines = list(explain.advice(verdict.analysis))
+    lines = list(advice.advice(verdict.analysis))
     if isinstance(network, Architecture):
-        remedy = explain.remedy(network, rules)
+        remedy = remedy.remedy(network, rules)
         lines = [f"the nearest legal network: {remedy}", *lines] if remedy else lines
     return lines
-
-
-def _shapes(text: str | None) -> list[tuple[int, ...]]:
-    """The input shapes to try: the one that is named, else CIFAR's and ImageNet's."""
-    if text is None:
-        return [(3, 32, 32), (3, 224, 224)]
-    try:
-        shape = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        shape = ()
-    if len(shape) < 2 or min(shape, default=0) < 1:
-        raise ConfigError(f"--input {text}: must read C,H,W, such as 3,32,32")
-    if max(shape) > LARGEST:
-        raise ConfigError(f"--input {text}: no axis may be longer than {LARGEST:,}")
-    return [shape]
-
-
-def _on(network: Architecture, shape: tuple[int, ...]) -> Architecture:
-    """The same layers on an image of `shape`."""
-    if len(shape) != 3:
-        raise ConfigError(f"--input {list(shape)}: an architecture reads C,H,W")
-    channels, height, width = shape
-    return dataclasses.replace(network, input=(channels, height, width))
-
-
-def _resolve(
-    target: str, shapes: Sequence[tuple[int, ...]], storage: str | None
-) -> tuple[Limits, Architecture | constraints.Graph]:
-    """The network that TARGET names, and the limits it came with."""
-    rules = Limits.from_mapping(DEFAULT_LIMITS)
-    left, _, right = target.rpartition(":")
-    if left and right.isdecimal():
-        study = Study(left, storage=storage)
-        trials = {trial.number: trial for trial in study.load().get_trials(deepcopy=False)}
-        trial = trials.get(int(right))
-        if trial is None or "architecture" not in trial.user_attrs:
-            raise ConfigError(f"{target}: study {left} has no such trial with an architecture")
-        return study.config.rules, Architecture.from_json(trial.user_attrs["architecture"])
-    if left and not Path(target).exists():
-        return rules, _traced(target, shapes)
-    return rules, read_architecture(Path(target))
-
-
-def _traced(target: str, shapes: Sequence[tuple[int, ...]]) -> constraints.Graph:
-    from search.trace import TraceError, UnknownOperationError, load_factory, make, trace
-
-    with contextlib.redirect_stdout(sys.stderr):  # what the user's code prints is no result
-        module = make(load_factory(target))
-        failures: list[TraceError] = []
-        for shape in shapes:
-            try:
-                graph = trace(module, shape)
-            except TraceError as error:
-                failures.append(error)
-                continue
-            if failures:
-                terminal.note(f"{target} does not take {list(shapes[0])}; read at {list(shape)}")
-            return graph
-    # An operation that is not known is the reason at any size.
-    unknown = [error for error in failures if isinstance(error, UnknownOperationError)]
-    raise (unknown or failures)[-1]
-
-
-def read_architecture(path: Path) -> Architecture:
-    """The architecture in a JSON file.
-
-    Raises:
-        ConfigError: one line that names the file and what is wrong in it.
-    """
-    try:
-        return Architecture.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path}: no JSON ({error}); {TARGETS}") from None
-    except ArchitectureError as error:
-        raise ConfigError(f"{path}: {error}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is not a text file") from None
-    except (ValueError, RecursionError) as error:  # thousands of digits or brackets
-        raise ConfigError(f"{path}: {error}") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}; {TARGETS}") from None
 
 
 def dashboard(
     name: str, storage: str | None, *, host: str, port: int, token: str | None, write: bool
 ) -> int:
     """Serves a study to browsers until Ctrl-C."""
-    from search.dashboard import serve
+    from search.display.dashboard.server import serve
 
     study = Study(name, storage=storage)
     serve(
@@ -290,7 +211,7 @@ def export(
 
 def verify(bundle: Path, root: Path | None, *, as_json: bool) -> int:
     """Proves a bundle again."""
-    from search.verify import verify as prove
+    from search.bundles.verify import verify as prove
 
     findings = prove(bundle, root)
     _show_findings(findings, as_json=as_json)

@@ -11,10 +11,12 @@ from pathlib import Path
 import psutil
 import torch
 
-from search.config import ConfigError, MachineError, StudyConfig
-from search.data import describe
-from search.devices import choose_device, describe_device, use_bfloat16
-from search.storage import open_storage, redacted, storage_url
+from search.config.sections import StudyConfig
+from search.data.datasets import describe
+from search.errors import ConfigError, MachineError
+from search.storage.opening import open_storage
+from search.storage.places import redacted, storage_url
+from search.training.devices import choose_device, describe_device, use_bfloat16
 
 PACKAGES = (
     "torch",

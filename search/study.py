@@ -15,27 +15,20 @@ import psutil
 
 import constraints
 from constraints import Limits, Verdict
-from search import config as configuration
-from search import data
-from search.proposals import Acceptance, InfeasibleError, estimate, propose
+from search.config import files, sections
+from search.data import datasets
+from search.networks.architecture import Architecture
+from search.proposals.proposer import Acceptance, InfeasibleError, estimate, propose
 from search.shown import Shown
-from search.storage import (
-    artifact_store,
-    create_or_resume,
-    is_shared,
-    load_study,
-    require_resumable,
-    run_directory,
-    storage_url,
-    study_config,
-)
-from search.summary import Summary, summarize
-from space import Architecture
+from search.storage.checkpoints import artifact_store
+from search.storage.places import is_shared, run_directory, storage_url
+from search.storage.studies import create_or_resume, load_study, require_resumable, study_config
+from search.storage.summary import Summary, summarize
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from search.crew import Ending
+if TYPE_CHECKING:
+    from search.workers.supervisor import Ending
 
 # Proposals that estimate the acceptance rate: a fraction of a second.
 ESTIMATED = 2_000
@@ -59,10 +52,10 @@ def check(
         ArchitectureError: a window does not fit on the map that it reads.
         TraceError: a module does something of which it is not known what it reads.
     """
-    rules = limits or Limits.from_mapping(configuration.DEFAULT_LIMITS)
+    rules = limits or Limits.from_mapping(sections.DEFAULT_LIMITS)
     if isinstance(network, Architecture):
         return constraints.check(network, rules)
-    from search.trace import trace
+    from search.analysis.tracing.trace import trace
 
     return constraints.check(trace(network, input), rules)
 
@@ -84,13 +77,13 @@ class Study(Shown):
     ) -> None:
         self._prepared = False
         if isinstance(source, Path) or source.endswith(".toml"):
-            self.config = configuration.load(Path(source), overrides)
+            self.config = files.load(Path(source), overrides)
             section = self.config.study
             self.url = storage_url(storage, section.storage, section.name)
         else:
-            self.url = storage_url(storage, None, configuration.require_name(source))
+            self.url = storage_url(storage, None, files.require_name(source))
             kept = study_config(load_study(source, self.url))
-            self.config = configuration.overridden(kept, overrides)
+            self.config = files.overridden(kept, overrides)
 
     @property
     def name(self) -> str:
@@ -121,7 +114,7 @@ class Study(Shown):
         Raises:
             ConfigError: nothing has completed yet, or not that trial.
         """
-        from search.export import candidate_of, choose
+        from search.storage.trials import candidate_of, choose
 
         return candidate_of(choose(self.load(), trial)).architecture
 
@@ -135,7 +128,7 @@ class Study(Shown):
 
     @cached_property
     def _acceptance(self) -> Acceptance:
-        shape, classes = data.describe(self.config.data)
+        shape, classes = datasets.describe(self.config.data)
         rng = random.Random(self.config.study.seed)
         acceptance = estimate(self.config, shape, classes, ESTIMATED, rng)
         proposals = propose(self.config, shape, classes, rng)
@@ -157,10 +150,10 @@ class Study(Shown):
         """
         if self._prepared:
             return
-        data.describe(self.config.data)
+        datasets.describe(self.config.data)
         require_resumable(self.config, self.url)
         self.estimate()
-        data.load(self.config.data)  # once, before several workers would
+        datasets.load(self.config.data)  # once, before several workers would
         self._prepared = True
 
     def create(self) -> optuna.Study:
@@ -185,10 +178,10 @@ class Study(Shown):
         They run on this machine, or on the Ray cluster at the address `ray`.  `tick` is called
         twice a second.
         """
-        from search import cluster, crew
+        from search.workers import cluster, supervisor
 
         with self.cluster(ray):
-            launch = crew.launch if ray is None else cluster.launch
+            launch = supervisor.launch if ray is None else cluster.launch
             return self._launch(launch, workers, device, per_gpu, tick)
 
     def _launch(
@@ -221,19 +214,19 @@ class Study(Shown):
         """
         if ray is None:
             return nullcontext()
-        from search.cluster import joined
+        from search.workers.cluster import joined
 
         return joined(ray, shared=is_shared(self.url))
 
     def work(self, *, device: str = "auto") -> Ending:
         """Runs trials in this process, beside other workers, until the study ends."""
-        from search.dashboard import annotate
-        from search.devices import choose_device
-        from search.objective import Objective, make_pruner
-        from search.sampler import make_sampler
-        from search.workers import work
+        from search.display.dashboard.refresh import annotate
+        from search.proposals.sampler import make_sampler
+        from search.training.devices import choose_device
+        from search.workers.objective import Objective, make_pruner
+        from search.workers.worker import work
 
-        study, dataset = self.load(), data.load(self.config.data)
+        study, dataset = self.load(), datasets.load(self.config.data)
         study.sampler = make_sampler(self.config, dataset.input, len(dataset.classes))
         study.pruner = make_pruner(self.config)
         store = artifact_store(self.runs)
@@ -262,8 +255,8 @@ class Study(Shown):
         progress: Callable[[str], None] = lambda _: None,
     ) -> Path:
         """Writes the bundle of trial number `trial`, or of the best; answers with its path."""
-        from search.devices import choose_device
-        from search.export import export
+        from search.bundles.export import export
+        from search.training.devices import choose_device
 
         return export(
             self.load(),

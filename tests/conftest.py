@@ -14,10 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from search.config import DataSection, Recipe, StudyConfig, load
-from search.data import Dataset
-from search.data import load as load_data
-from space import Architecture, SearchSpace
+from search.config.candidate import Recipe
+from search.config.files import load
+from search.config.sections import DataSection, StudyConfig
+from search.data.datasets import Dataset
+from search.data.datasets import load as load_data
+from search.networks.architecture import Architecture
+from space import SearchSpace
 
 # A shell that starts the tests behind & leaves this ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

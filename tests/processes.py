@@ -17,18 +17,18 @@ from typing import Any
 import optuna
 import pytest
 
-import search.database
-import search.storage
-from search.config import MachineError, StudyConfig, parse
-from search.storage import (
+import search.storage.opening
+import search.storage.patience
+from search.config.files import parse
+from search.config.sections import StudyConfig
+from search.errors import MachineError
+from search.storage.checkpoints import (
     CheckpointError,
     checkpoint_path,
-    create_or_resume,
     load_checkpoint,
-    load_study,
     save_checkpoint,
-    study_config,
 )
+from search.storage.studies import create_or_resume, load_study, study_config
 
 ROOT = Path(__file__).parent.parent
 
@@ -95,7 +95,7 @@ def toy(
 
     Notes each epoch in `runs`/log before it counts.
     """
-    from search.objective import Interrupted
+    from search.workers.objective import Interrupted
 
     def make(stop: Callable[[], str | None]) -> Callable[[optuna.Trial], float]:
         def train(trial: optuna.Trial) -> float:
@@ -142,15 +142,15 @@ def worker(
     make: Callable[..., Any] = toy,
     *,
     name: str = "toy",
-    patience: float = search.database.PATIENCE,
-    heartbeat: int = search.storage.HEARTBEAT,
-    grace: int = search.storage.GRACE,
+    patience: float = search.storage.patience.PATIENCE,
+    heartbeat: int = search.storage.opening.HEARTBEAT,
+    grace: int = search.storage.opening.GRACE,
     **options: Any,
 ) -> None:
     """One worker process; writes why it ended to `runs`/reason."""
-    from search.workers import work
+    from search.workers.worker import work
 
-    search.database.PATIENCE = patience
+    search.storage.patience.PATIENCE = patience
     study = load_study(name, url, heartbeat=heartbeat, grace=grace)
     try:
         ending = work(study, study_config(study), make(runs, **options))

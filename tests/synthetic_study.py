@@ -15,10 +15,12 @@ from optuna.distributions import (
 )
 from optuna.trial import TrialState
 
-from constraints import Summary, Violation, violations
-from search.config import StudyConfig, parse
-from search.storage import create_or_resume
-from space import Choice, Domain, IntRange
+from constraints import Violation, violations
+from search.analysis.facts import Summary
+from search.config.files import parse
+from search.config.sections import StudyConfig
+from search.domains import Choice, Domain, IntRange
+from search.storage.studies import create_or_resume
 
 INPUT, CLASSES = (3, 32, 32), 10
 

@@ -19,8 +19,8 @@ import pytest
 from PIL import Image
 
 from run_study import run
-from search.config import load
-from search.storage import create_or_resume, study_storage
+from search.config.files import load
+from search.storage.studies import create_or_resume, study_storage
 from tests.conftest import STUDIES
 
 ROOT = STUDIES.parent

@@ -9,23 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from constraints import (
-    LIMITS,
-    Limits,
-    Reach,
-    Summary,
-    analyze,
-    check,
-    compose,
-    count_macs,
-    count_parameters,
-    unite,
-    violations,
-    window,
-)
-from search.network import SqueezeExcite, build
-from search.trace import trace
-from space import Architecture, ArchitectureError, Block, Layer, Output, SearchSpace, Unit
+from constraints import LIMITS, Limits, check, violations
+from search.analysis.facts import Summary, count_macs, count_parameters
+from search.analysis.reach import Reach, compose, unite, window
+from search.analysis.table import analyze
+from search.analysis.tracing.trace import trace
+from search.networks.architecture import Architecture, ArchitectureError, Block, Layer, Output, Unit
+from search.networks.module import SqueezeExcite, build
+from space import SearchSpace
 from tests import oracle
 from tests.conftest import STUDIES, WIDE_SPACE, candidates
 

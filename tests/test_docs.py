@@ -22,10 +22,10 @@ from PIL import Image
 
 from docs import make_figures, make_reference
 from run_study import app, run
-from search.augmentation import AugmentedEpochs
-from search.config import parse
-from search.crew import Ending
+from search.config.files import parse
+from search.data.augmentation import AugmentedEpochs
 from search.study import Study
+from search.workers.supervisor import Ending
 from tests.conftest import STUDIES
 from tests.pages import (
     FENCE,

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from space import Architecture, ArchitectureError, IntRange, Layer, SearchSpace, Unit
+from search.domains import IntRange
+from search.networks.architecture import Architecture, ArchitectureError, Layer, Unit
+from space import SearchSpace
 from tests.conftest import WIDE_SPACE, candidates
 
 BASELINE = Path(__file__).parent.parent / "studies" / "baseline.json"

@@ -6,8 +6,8 @@ import pytest
 
 import search
 from search import Study
-from search.config import ConfigError
-from search.proposals import InfeasibleError
+from search.errors import ConfigError
+from search.proposals.proposer import InfeasibleError
 from tests.conftest import STUDIES
 
 

@@ -1,0 +1,247 @@
+"""TODO: one line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from search.analysis.reach import IDENTITY, NOTHING, Reach, compose, unite
+
+FLOAT32_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The geometry of a layer for the table, one entry per spatial axis."""
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]  # before and after
+    dilation: tuple[int, ...]
+    groups: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One operation on feature maps.
+
+    `reads` holds, per input and spatial axis, what a unit of the output reads of it; None
+    stands for the whole axis.  A node without `kind` gets no row in the table.
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[int, ...]
+    reads: tuple[tuple[Reach | None, ...], ...]
+    channels: int
+    size: tuple[int, ...]
+    window: Window | None = None
+    parameters: int = 0
+    macs: int = 0
+    block: str = ""
+
+    @property
+    def bytes(self) -> int:
+        """Of the output, as float32."""
+        return FLOAT32_BYTES * self.channels * math.prod(self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """What the rules about structure ask.
+
+    `transitions` counts the 3x3 stride-2 convolutions in their place (the ends of C1, C2
+    and C3), `strays` names all other layers that shrink the map.
+    """
+
+    transitions: int
+    strays: tuple[str, ...]
+    missing: tuple[str, ...]
+    output_cells: int
+    separable: int
+    dilated: int
+    depth: int
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Operations in order of execution; node 0 is the image.
+
+    `last` are the last feature maps, `parameters` counts the whole network, also what no
+    node uses.  `square` says that no spatial value differs between the axes.
+    """
+
+    nodes: tuple[Node, ...]
+    last: tuple[int, ...]
+    parameters: int
+    structure: Structure
+    notes: tuple[str, ...] = ()
+    square: bool = False
+
+
+Reaches = tuple[Reach | None, ...]
+
+
+def _reaches(graph: Graph) -> list[Reaches]:
+    """What the units of every node see of the image, per axis."""
+    axes = len(graph.nodes[0].size)
+    if graph.square:  # one axis stands for all
+        return [(reach,) * axes for reach in axis_reaches(graph.nodes, 0)]
+    return list(zip(*(axis_reaches(graph.nodes, axis) for axis in range(axes)), strict=True))
+
+
+def axis_reaches(nodes: Sequence[Node], axis: int) -> list[Reach | None]:
+    """What the units of every node see of the image on one axis."""
+    result: list[Reach | None] = []
+    for node in nodes:
+        seen: Reach | None = NOTHING if node.inputs else IDENTITY
+        for source, reads in zip(node.inputs, node.reads, strict=True):
+            through = _seen(reads[axis], result[source], node.size[axis])
+            if seen is None or through is None:
+                seen = None
+            elif seen.empty or through.empty:
+                seen = through if seen.empty else seen
+            else:
+                seen = unite(seen, through, node.size[axis])
+        result.append(seen)
+    return result
+
+
+def _seen(reads: Reach | None, below: Reach | None, size: int) -> Reach | None:
+    if reads is None:
+        return None if below is None or not below.empty else NOTHING
+    if reads.empty:
+        return NOTHING
+    return None if below is None else compose(reads, below, size)
+
+
+def last_maps(nodes: Sequence[Node], output: int) -> tuple[int, ...]:
+    """The last feature maps on the way to `output`: it, or what is pooled globally before.
+
+    Per axis the way goes back through everything that sees nothing that counts.
+    """
+    found: set[int] = set()
+    for axis in range(len(nodes[0].size)):
+        reaches = axis_reaches(nodes, axis)
+        pending, visited = [output], set[int]()
+        while pending:
+            index = pending.pop()
+            reach = reaches[index]
+            if reach is None or not reach.empty:
+                found.add(index)
+            elif index not in visited:
+                visited.add(index)
+                pending += nodes[index].inputs
+    return tuple(sorted(found))
+
+
+def _last(graph: Graph, reaches: list[Reaches]) -> Reaches:
+    """Per axis the widest of the last maps; None, the whole image, is wider than any."""
+    per_axis = zip(*(reaches[index] for index in graph.last), strict=True)
+    return tuple(
+        None
+        if any(reach is None for reach in axis)
+        else max((reach for reach in axis if reach is not None), key=lambda reach: reach.span)
+        for axis in per_axis
+    )
+
+
+def ancestors(nodes: Sequence[Node], end: int) -> set[int]:
+    """The nodes that `end` is computed from, itself included."""
+    pending, found = [end], set[int]()
+    while pending:
+        index = pending.pop()
+        if index not in found:
+            found.add(index)
+            pending += nodes[index].inputs
+    return found
+
+
+def graph_structure(nodes: Sequence[Node], output: int) -> Structure:
+    """What the rules about structure ask, as far as a graph can tell.
+
+    It knows no blocks: every 3x3 stride-2 convolution counts as a transition, everything
+    else that shrinks the map and all pooling that leaves more than a cell as a stray.
+    """
+    maps = [nodes[index] for index in sorted(ancestors(nodes, output)) if _reads_map(nodes, index)]
+    convolutions = [node for node in maps if node.kind in _CONVOLUTIONS and node.window]
+    transitions = [node for node in convolutions if _halves(node)]
+    strays = [
+        f"{node.kind or 'slicing'} {node.name}"
+        for node in maps
+        if node not in transitions and _shrinks(node) and not _leaves_one_cell(node)
+    ]
+    return Structure(
+        transitions=len(transitions),
+        strays=tuple(strays),
+        missing=(),
+        output_cells=math.prod(nodes[output].size),
+        separable=sum(
+            node.kind == "pointwise" and _before(nodes, node).kind == "depthwise"
+            for node in convolutions
+        ),
+        dilated=sum(
+            any(
+                k > 1 and d > 1
+                for k, d in zip(node.window.kernel, node.window.dilation, strict=True)
+            )
+            for node in convolutions
+            if node.window
+        ),
+        depth=len(convolutions),
+    )
+
+
+def _reads_map(nodes: Sequence[Node], index: int) -> bool:
+    return any(math.prod(nodes[source].size) > 1 for source in nodes[index].inputs)
+
+
+def _halves(node: Node) -> bool:
+    return node.window is not None and (set(node.window.kernel), set(node.window.stride)) == (
+        {3},
+        {2},
+    )
+
+
+def _leaves_one_cell(node: Node) -> bool:
+    """Pooling at the end, as an output block may do it with a fixed window."""
+    return node.kind.endswith("pool") and math.prod(node.size) == 1
+
+
+def _shrinks(node: Node) -> bool:
+    strided = any(reads is not None and reads.jump > 1 for how in node.reads for reads in how)
+    return strided or node.kind.endswith("pool")
+
+
+def _before(nodes: Sequence[Node], node: Node) -> Node:
+    """The layer before, through gates and joins."""
+    node = nodes[node.inputs[0]]
+    while node.inputs and not node.kind:
+        node = nodes[node.inputs[0]]
+    return node
+
+
+def _peak_bytes(graph: Graph) -> int:
+    """Most bytes of feature maps alive at once, for one image in float32.
+
+    Nodes run in order; each writes a new map while its inputs and every map that a later
+    node reads are kept.  What follows element by element (normalization, activation)
+    works in place; weights do not count.
+    """
+    needed = {source: index for index, node in enumerate(graph.nodes) for source in node.inputs}
+    alive = peak = graph.nodes[0].bytes
+    for index, node in enumerate(graph.nodes[1:], 1):
+        alive += node.bytes
+        peak = max(peak, alive)
+        for source in {*node.inputs, index}:
+            if needed.get(source, index) == index:
+                alive -= graph.nodes[source].bytes
+    return peak
+
+
+_CONVOLUTIONS = ("conv", "depthwise", "pointwise")
+
+
+def _count(nodes: Iterable[Node], *kinds: str) -> int:
+    return sum(node.kind in kinds for node in nodes)

@@ -1,0 +1,129 @@
+"""TODO: one line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from search.analysis.graph import Graph, Reaches, Structure, Window, _last, _peak_bytes, _reaches
+from search.analysis.lowering import lower
+from search.networks.architecture import Architecture
+
+
+class LayerRow(NamedTuple):
+    """One row of the table; spatial values have one entry per axis, None for the whole."""
+
+    name: str
+    kind: str
+    block: str
+    window: Window
+    n_in: tuple[int, ...]
+    n_out: tuple[int, ...]
+    r_in: tuple[int | None, ...]
+    r_out: tuple[int | None, ...]
+    j_in: tuple[int | float | None, ...]
+    j_out: tuple[int | float | None, ...]
+    parameters: int
+    macs: int
+    square: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """One entry of `layers`: scalars where the axes cannot differ."""
+
+        def spatial(values: Sequence[Any]) -> Any:
+            return values[0] if self.square and len(set(values)) == 1 else list(values)
+
+        padding = [b if b == a else [b, a] for b, a in self.window.padding]
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "kernel": spatial(self.window.kernel),
+            "padding": padding[0] if self.square else padding,
+            "stride": spatial(self.window.stride),
+            "dilation": spatial(self.window.dilation),
+            "groups": self.window.groups,
+            "n_in": spatial(self.n_in),
+            "n_out": spatial(self.n_out),
+            "r_in": spatial(self.r_in),
+            "r_out": spatial(self.r_out),
+            "j_in": spatial(self.j_in),
+            "j_out": spatial(self.j_out),
+            "parameters": self.parameters,
+            "macs": self.macs,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """Everything that arithmetic says about a network.
+
+    Spatial tuples have one entry per axis (height, width), None where a unit sees the
+    whole image other than by global pooling; `center` is the middle of what the first unit
+    sees, in pixels; `pixels_seen` leaves out the gaps in the receptive field.
+    """
+
+    receptive_field: tuple[int | None, ...]
+    jump: tuple[int | float | None, ...]
+    center: tuple[float | None, ...]
+    pixels_seen: tuple[int | None, ...]
+    parameters: int
+    macs: int
+    activation_bytes: int
+    feature_map: tuple[int, ...]
+    structure: Structure
+    layers: tuple[LayerRow, ...]
+    notes: tuple[str, ...] = ()
+
+
+def analyze(target: Architecture | Graph) -> Analysis:
+    """Table and counts of a network.
+
+    Raises:
+        ArchitectureError: a window does not fit on the map that it reads.
+    """
+    graph = lower(target) if isinstance(target, Architecture) else target
+    reaches = _reaches(graph)
+    last = _last(graph, reaches)
+    return Analysis(
+        receptive_field=_each(last, "span"),
+        jump=_each(last, "jump"),
+        center=_each(last, "center"),
+        pixels_seen=_each(last, "seen"),
+        parameters=graph.parameters,
+        macs=sum(node.macs for node in graph.nodes),
+        activation_bytes=_peak_bytes(graph),
+        feature_map=graph.nodes[graph.last[-1]].size,
+        structure=graph.structure,
+        layers=tuple(
+            _row(graph, index, reaches) for index, node in enumerate(graph.nodes) if node.kind
+        ),
+        notes=graph.notes,
+    )
+
+
+def _each(reaches: Reaches, attribute: str) -> tuple[Any, ...]:
+    return tuple(
+        None if reach is None or reach.empty else getattr(reach, attribute) for reach in reaches
+    )
+
+
+def _row(graph: Graph, index: int, reaches: list[Reaches]) -> LayerRow:
+    node = graph.nodes[index]
+    source = node.inputs[0]
+    ones = (1,) * len(node.size)
+    return LayerRow(
+        name=node.name,
+        kind=node.kind,
+        block=node.block,
+        window=node.window or Window(ones, ones, ((0, 0),) * len(ones), ones),
+        n_in=graph.nodes[source].size,
+        n_out=node.size,
+        r_in=_each(reaches[source], "span"),
+        r_out=_each(reaches[index], "span"),
+        j_in=_each(reaches[source], "jump"),
+        j_out=_each(reaches[index], "jump"),
+        parameters=node.parameters,
+        macs=node.macs,
+        square=graph.square,
+    )

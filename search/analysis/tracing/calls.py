@@ -1,0 +1,159 @@
+"""What each torch operation reads, as nodes of the graph.
+
+A handler gets a `Call` and gives the `Value` of the output: which node holds it, and where
+the node's positions stand in the tensor.  It raises `LayoutError` for an arrangement that
+it cannot follow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from search.analysis.graph import Node, Window
+from search.analysis.reach import NOTHING, Reach
+from search.analysis.tracing.layout import Dim, Dims, LayoutError, moving
+
+Reads = list[Reach | None]
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor that depends on the image."""
+
+    node: int
+    dims: Dims
+
+    @property
+    def moves(self) -> bool:
+        """Some dimension runs over positions."""
+        return any(moving(dim) for dim in self.dims)
+
+
+@dataclass
+class Builder:
+    """The graph so far.
+
+    `grids` maps nodes of adaptive pooling to what they pool, `parts` concatenated channels
+    to what they were: the value as it came out, the dimension, each part and its channels.
+    """
+
+    nodes: list[Node]
+    notes: list[str] = field(default_factory=list)
+    grids: dict[int, int] = field(default_factory=dict)
+    parts: dict[int, tuple[Value, int, list[tuple[Value | None, int]]]] = field(
+        default_factory=dict
+    )
+    _whole: set[int] = field(default_factory=set)
+
+    @property
+    def rank(self) -> int:
+        return len(self.nodes[0].size)
+
+    def whole(self, value: Value) -> bool:
+        """Every axis is seen as a whole, so that it no longer matters what stands where."""
+        return value.node in self._whole
+
+    def append(self, node: Node) -> int:
+        """Adds a node and gives its index."""
+        self.nodes.append(node)
+        for source, how in zip(node.inputs, node.reads, strict=True):
+            blind = all(reads is None for reads in how)
+            through = source in self._whole and not all(r is NOTHING for r in how)
+            if blind or through:
+                self._whole.add(len(self.nodes) - 1)
+        return len(self.nodes) - 1
+
+
+@dataclass
+class Call:
+    """One operation: its name and arguments by name, and the output's tensor or tensors."""
+
+    builder: Builder
+    where: str
+    name: str
+    arguments: dict[str, Any]
+    out: Any
+    macs: int
+    find: Callable[[Tensor], Value | None]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.arguments[name]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the first output."""
+        first = self.out if isinstance(self.out, Tensor) else self.out[0]
+        return tuple(first.shape)
+
+    def value(self, name: str) -> Value:
+        """The value of an argument that must depend on the image alone here."""
+        found = self.optional(name)
+        if found is None:
+            raise LayoutError(f"its argument {name!r} does not depend on the image, others do")
+        return found
+
+    def optional(self, name: str) -> Value | None:
+        argument = self.arguments.get(name)
+        return self.find(argument) if isinstance(argument, Tensor) else None
+
+    def values(self) -> Iterator[Value]:
+        """Of all arguments that depend on the image."""
+        for argument in self.arguments.values():
+            for part in argument if isinstance(argument, list | tuple) else [argument]:
+                found = self.find(part) if isinstance(part, Tensor) else None
+                if found is not None:
+                    yield found
+
+    def size(self, value: Value) -> tuple[int, ...]:
+        """Of the map that holds `value`, per spatial axis."""
+        return self.builder.nodes[value.node].size
+
+    def add(
+        self,
+        inputs: Sequence[tuple[int, Sequence[Reach | None]]],
+        size: Sequence[int],
+        dims: Sequence[Dim],
+        kind: str = "",
+        window: Window | None = None,
+    ) -> Value:
+        """A new node that reads `inputs`, and the value that it holds."""
+        if 0 in size:
+            raise LayoutError("it leaves a map without positions")
+        index = self.builder.append(
+            Node(
+                self.where,
+                kind,
+                tuple(node for node, _ in inputs),
+                tuple(tuple(how) for _, how in inputs),
+                max(1, math.prod(self.shape) // math.prod(size)),
+                tuple(size),
+                window,
+                macs=self.macs if kind else 0,
+            )
+        )
+        return Value(index, tuple(dims))
+
+    def note(self, text: str) -> None:
+        self.builder.notes.append(f"{self.where}: {text}")
+
+
+Handler = Callable[[Call], Value] | Callable[[Call], list[Value]]
+HANDLERS: dict[str, Handler] = {}
+# These look at the shape of their input, not at what it holds.
+SHAPE_ONLY = frozenset(
+    f"{kind}_like" for kind in ("empty", "zeros", "ones", "full", "rand", "randn")
+) | {"new_empty", "new_zeros", "new_ones", "new_full", "new_empty_strided"}
+_H = TypeVar("_H", Callable[[Call], Value], Callable[[Call], list[Value]])
+
+
+def _handles(*names: str) -> Callable[[_H], _H]:
+    def register(handler: _H) -> _H:
+        HANDLERS.update(dict.fromkeys(names, handler))
+        return handler
+
+    return register

@@ -1,0 +1,179 @@
+"""TODO: one line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from search.analysis.reach import FIRST, IDENTITY, Reach
+from search.analysis.tracing.calls import Call, Reads, Value, _handles
+from search.analysis.tracing.layout import (
+    TOKENS,
+    Dim,
+    Dims,
+    LayoutError,
+    along,
+    axes,
+    channels,
+    length,
+    moving,
+    reads,
+    same,
+)
+
+
+@_handles(
+    # Without torch's tag `pointwise`, but each output element reads its own index alone.
+    "hardswish", "_prelu_kernel", "_to_copy", "detach", "alias", "lift_fresh", "masked_fill",
+    "log_sigmoid_forward", "rrelu_with_noise_functional", "native_dropout", "fill",
+    # Statistics over space are global averages, which do not count.
+    "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training",
+    "native_group_norm",
+)  # fmt: skip
+def elementwise(call: Call) -> Value:
+    """Also the handler of everything tagged `pointwise`."""
+    return _join(call, list(call.values()), call.shape)
+
+
+@_handles("native_layer_norm", "_fused_rms_norm")
+def _layer_norm(call: Call) -> Value:
+    """Statistics over space do not count, but channels are mixed in each position."""
+    value = call.value("input")
+    return _mixed(call, value, value.dims)
+
+
+@_handles("glu")
+def _gate(call: Call) -> Value:
+    value = call.value("self")
+    if moving(value.dims[call["dim"]]):
+        raise LayoutError("it multiplies one half of the positions by the other")
+    new = _resized(value, call["dim"] % len(value.dims), channels(call.shape[call["dim"]]))
+    return _mixed(call, value, new.dims)
+
+
+@_handles("copy")
+def _copy(call: Call) -> Value:
+    """Overwrites `self`, which so does not count."""
+    return _join(call, [call.value("src")], call.shape)
+
+
+def _join(call: Call, values: list[Value], shape: Sequence[int]) -> Value:
+    """Values read together, index by index, after broadcasting to `shape`."""
+    values = [_broadcast(value, shape) for value in values]
+    if all(value == values[0] for value in values):
+        return values[0]
+    if not _agree(values):
+        values = [_plain(call, value) for value in values]
+        if not _agree(values):
+            raise LayoutError("its inputs hold their positions in different orders")
+    dims = [_leading(column) for column in zip(*(value.dims for value in values), strict=True)]
+    sizes = [call.size(value) for value in values]
+    size = tuple(max(column) for column in zip(*sizes, strict=True))
+    _require_once(dims, size)
+    return call.add(
+        [(value.node, _stretched(own, size)) for value, own in zip(values, sizes, strict=True)],
+        size,
+        dims,
+    )
+
+
+def _broadcast(value: Value, shape: Sequence[int]) -> Value:
+    dims = ((),) * (len(shape) - len(value.dims)) + value.dims
+    return Value(
+        value.node,
+        tuple(
+            channels(size) if length(dim) == 1 < size else dim
+            for dim, size in zip(dims, shape, strict=True)
+        ),
+    )
+
+
+def _agree(values: list[Value]) -> bool:
+    return all(
+        same(a, b)
+        for column in zip(*(value.dims for value in values), strict=True)
+        for a in column
+        for b in column
+        if moving(a) and moving(b)
+    )
+
+
+def _leading(column: Sequence[Dim]) -> Dim:
+    """The dimension that says most: of positions, of one position, of none."""
+    return max(column, key=lambda dim: (bool(moving(dim)), bool(axes([dim]))))
+
+
+def _stretched(own: Sequence[int], size: Sequence[int]) -> Reads:
+    result: Reads = []
+    for have, want in zip(own, size, strict=True):
+        if have not in (1, want):
+            raise LayoutError(f"a map of {list(own)} meets one of {list(size)}")
+        result.append(IDENTITY if have == want else FIRST)
+    return result
+
+
+def _require_once(dims: Sequence[Dim], size: Sequence[int]) -> None:
+    for axis, n in enumerate(size):
+        run = length(digit for dim in dims for digit in dim if digit.axis == axis)
+        if run > n:
+            raise LayoutError("positions are combined with other positions of the same axis")
+
+
+def _plain(call: Call, value: Value) -> Value:
+    """The same, with each spatial axis in a dimension of its own."""
+    holders, base = _regroup(call, value, value.dims, ())
+    dims = list(value.dims)
+    size = [1] * call.builder.rank
+    for dim, axis in enumerate(holders):
+        if axis is not None:
+            size[axis] = length(value.dims[dim])
+            dims[dim] = along(axis, size[axis])
+    return call.add([(value.node, base)], size, dims)
+
+
+def _regroup(
+    call: Call, value: Value, kept: Sequence[Dim], mixed: Sequence[Dim], full: Reach | None = None
+) -> tuple[list[int | None], Reads]:
+    """How the dimensions `kept`, one axis each, read the map once `mixed` are united.
+
+    Gives the axis of each kept dimension and the reads per axis; `full` where all of an
+    axis is mixed.
+    """
+    if TOKENS in axes(kept):
+        raise LayoutError("positions stand in a sequence that is no grid any more")
+    holders = [_axis(dim) for dim in kept]
+    if TOKENS in axes(mixed):
+        return holders, [full] * call.builder.rank
+    base: Reads = []
+    for axis, n in enumerate(call.size(value)):
+        united = [digit for dim in mixed for digit in dim if digit.axis == axis]
+        if holders.count(axis) > 1:
+            raise LayoutError("positions of one axis stand in several dimensions")
+        if axis in holders:
+            base.append(reads(kept[holders.index(axis)], axis, united))
+        elif n == 1:
+            base.append(IDENTITY)
+        elif length(united) == n:
+            base.append(full)
+        else:
+            raise LayoutError("positions stand in the batch dimension")
+    return holders, base
+
+
+def _axis(dim: Dim) -> int | None:
+    """The only spatial axis of a dimension."""
+    found = axes([moving(dim)]) or axes([dim])
+    if len(found) > 1 or TOKENS in found:
+        raise LayoutError("positions of several axes stand in one dimension")
+    return found.pop() if found else None
+
+
+def _mixed(call: Call, value: Value, dims: Dims) -> Value:
+    """Channels that were concatenated are taken together from here on."""
+    if value.node not in call.builder.parts:
+        return Value(value.node, dims)
+    same_place = [IDENTITY] * call.builder.rank
+    return call.add([(value.node, same_place)], call.size(value), dims)
+
+
+def _resized(value: Value, dim: int, new: Dim) -> Value:
+    return Value(value.node, (*value.dims[:dim], new, *value.dims[dim + 1 :]))

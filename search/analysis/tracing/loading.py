@@ -1,0 +1,114 @@
+"""TODO: one line."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class TraceError(ValueError):
+    """A module that cannot be analyzed, and what its owner can do about it."""
+
+
+class UnknownOperationError(TraceError):
+    """An operation of which it is not known what it reads."""
+
+
+def load_factory(target: str) -> Callable[..., nn.Module]:
+    """The callable that `file.py:factory` or `package.module:factory` names.
+
+    This imports, and so runs, the user's code.
+
+    Raises:
+        TraceError: no such file, module or attribute, or importing it fails.
+    """
+    place, separator, name = target.rpartition(":")
+    if not separator or not place or not name:
+        raise TraceError(f"{target!r} must be file.py:factory or package.module:factory")
+    try:
+        module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
+    except TraceError:
+        raise
+    except (Exception, SystemExit) as error:  # the user's code may fail in any way
+        raise TraceError(f"importing {place} failed: {_in_words(error)}") from error
+    factory = getattr(module, name, None)
+    if factory is None:
+        raise TraceError(f"{place} has no {name!r}")
+    if not callable(factory):
+        raise TraceError(f"{target} must be a callable that makes an nn.Module")
+    made: Callable[..., nn.Module] = (
+        (lambda: factory) if isinstance(factory, nn.Module) else factory
+    )
+    return made
+
+
+def _import_file(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise TraceError(f"there is no file {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(path.stem, module)  # dataclasses and pickles look themselves up
+    with _import_path(path.resolve().parent):
+        spec.loader.exec_module(module)
+    return module
+
+
+def _import_module(name: str) -> Any:
+    with _import_path(Path.cwd()):
+        return importlib.import_module(name)
+
+
+@contextmanager
+def _import_path(folder: Path) -> Iterator[None]:
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def make(factory: Callable[..., nn.Module]) -> nn.Module:
+    """The module, made on the meta device where its constructor allows, else as usual.
+
+    Pretrained weights, which torchvision's factories may fetch, are declined: only shapes
+    count.
+
+    Raises:
+        TraceError: the factory fails, or makes something else.
+    """
+    unweighted = _declined(factory)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the user's, about pretrained weights and the like
+        try:
+            with torch.device("meta"):
+                module = factory(**unweighted)
+        except (Exception, SystemExit):  # a constructor that reads values needs real ones
+            try:
+                module = factory(**unweighted)
+            except (Exception, SystemExit) as error:
+                raise TraceError(f"the factory failed: {_in_words(error)}") from error
+    if not isinstance(module, nn.Module):
+        raise TraceError(f"the factory must make an nn.Module, but made {type(module).__name__}")
+    return module
+
+
+def _declined(factory: Callable[..., nn.Module]) -> dict[str, None]:
+    try:
+        known = inspect.signature(factory).parameters
+    except (TypeError, ValueError):  # some callables have none
+        return {}
+    return dict.fromkeys({"weights", "weights_backbone"} & set(known))
+
+
+def _in_words(error: BaseException) -> str:
+    text = str(error).strip().split("\n")[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,239 @@
+"""TODO: one line."""
+
+from __future__ import annotations
+
+from search.analysis.reach import IDENTITY, Reach, compose, window
+from search.analysis.tracing.calls import Call, Value, _handles
+from search.analysis.tracing.elementwise import (
+    _agree,
+    _join,
+    _leading,
+    _mixed,
+    _resized,
+    _stretched,
+)
+from search.analysis.tracing.layout import (
+    TOKENS,
+    Digit,
+    Dim,
+    LayoutError,
+    along,
+    axes,
+    channels,
+    length,
+    moving,
+    reads,
+)
+
+
+def _take(call: Call, value: Value, dim: int, how: Reach, count: int) -> Value:
+    """`count` indices of one dimension, read at `how`."""
+    dims = list(value.dims)
+    dim %= len(dims)
+    found = axes([moving(dims[dim])]) or axes([dims[dim]])
+    if not found:
+        return _take_channels(call, value, dim, how, count)
+    if len(found) > 1 or TOKENS in found:
+        dims[dim] = (Digit(TOKENS, 1, count),)
+        return Value(value.node, tuple(dims))
+    axis = found.pop()
+    if axis in axes(dims[:dim] + dims[dim + 1 :]):
+        raise LayoutError("it cuts positions that stand in several dimensions")
+    size, base = list(call.size(value)), [IDENTITY] * call.builder.rank
+    base[axis] = compose(how, reads(dims[dim], axis, ()), count)
+    size[axis], dims[dim] = count, along(axis, count)
+    return call.add([(value.node, base)], size, dims)
+
+
+@_handles("slice")
+def _slice(call: Call) -> Value:
+    value, dim = call.value("self"), call["dim"]
+    have, count = length(value.dims[dim]), call.shape[dim]
+    start, step = call["start"] or 0, call["step"]
+    start = max(0, start + have if start < 0 else start)
+    if count == have:
+        return value
+    return _take(call, value, dim, window(1, step, -start), count)
+
+
+@_handles("select")
+def _select(call: Call) -> Value:
+    value, dim = call.value("self"), call["dim"] % len(call.value("self").dims)
+    index = call["index"] % length(value.dims[dim])
+    return _dropped(_take(call, value, dim, window(1, 1, -index), 1), dim)
+
+
+def _dropped(value: Value, dim: int) -> Value:
+    return Value(value.node, value.dims[:dim] + value.dims[dim + 1 :])
+
+
+@_handles("split", "split_with_sizes", "unbind", "unsafe_split", "unsafe_split_with_sizes")
+def _split(call: Call) -> list[Value]:
+    value, dim = call.value("self"), call["dim"] % len(call.value("self").dims)
+    result, start = [], 0
+    for part in call.out:
+        count = 1 if call.name == "unbind" else part.shape[dim]
+        taken = _take(call, value, dim, window(1, 1, -start), count)
+        result.append(_dropped(taken, dim) if call.name == "unbind" else taken)
+        start += count
+    return result
+
+
+@_handles("flip")
+def _flip(call: Call) -> Value:
+    value = call.value("self")
+    for dim in call["dims"]:
+        n = call.shape[dim]
+        how = Reach(tuple((n - 1 - i, 1) for i in range(n)), 0, bounded=True)
+        value = _take(call, value, dim, how, n)
+    return value
+
+
+@_handles("roll")
+def _roll(call: Call) -> Value:
+    """A shift by the shorter way; what comes in at the far end is a border, as in padding."""
+    value = call.value("self")
+    for dim, shift in zip(call["dims"], call["shifts"], strict=True):
+        n = call.shape[dim]
+        value = _take(call, value, dim, window(1, 1, (shift + n // 2) % n - n // 2), n)
+    return value
+
+
+@_handles("index_select", "index")
+def _index(call: Call) -> Value:
+    """Picks channels; picking positions is refused, for the picks have no values here."""
+    value = call.value("self")
+    if call.name == "index_select":
+        picked = [call["dim"] % len(value.dims)]
+    else:
+        picked = [i for i, index in enumerate(call["indices"]) if index is not None]
+    if len(picked) != 1 or len(call.shape) != len(value.dims) or moving(value.dims[picked[0]]):
+        raise LayoutError("it picks positions by a table")
+    new = _resized(value, picked[0], channels(call.shape[picked[0]]))
+    return _mixed(call, value, new.dims)
+
+
+@_handles(
+    "constant_pad_nd",
+    *(f"{kind}_pad{rank}d" for kind in ("reflection", "replication") for rank in (1, 2, 3)),
+)
+def _pad(call: Call) -> Value:
+    """What stands in the border is taken for nothing, as in every receptive field."""
+    value = call.value("self")
+    amounts = call["pad" if call.name == "constant_pad_nd" else "padding"]
+    for dim, before in zip(range(-1, -len(value.dims) - 1, -1), amounts[::2], strict=False):
+        if any(amounts[-2 * dim - 2 : -2 * dim]):
+            value = _take(call, value, dim, window(1, 1, before), call.shape[dim])
+    return value
+
+
+@_handles("cat", "stack")
+def _concatenate(call: Call) -> Value:
+    tensors = call["tensors"]
+    dim = call.arguments.get("dim", 0) % len(call.shape)
+    pieces = [(call.find(tensor), tensor.shape) for tensor in tensors]
+    if call.name == "stack":
+        pieces = [
+            (value and Value(value.node, (*value.dims[:dim], (), *value.dims[dim:])), (1,) * 9)
+            for value, _ in pieces
+        ]
+    found = axes(moving(value.dims[dim]) for value, _ in pieces if value)
+    shape = list(call.shape)
+    if not found:
+        return _concatenate_channels(call, [(value, size[dim]) for value, size in pieces], dim)
+    if len(found) > 1 or TOKENS in found:
+        tokens: Dim = (Digit(TOKENS, 1, call.shape[dim]),)
+        parts = [_resized(value, dim, ()) for value, _ in pieces if value]
+        shape[dim] = 1
+        return _resized(_join(call, parts, shape), dim, tokens)
+    starts = [sum(size[dim] for _, size in pieces[:i]) for i in range(len(pieces))]
+    placed = [
+        (value, range(start, start + size[dim]))
+        for (value, size), start in zip(pieces, starts, strict=True)
+        if value
+    ]
+    return _pieces(call, placed, dim, found.pop())
+
+
+def _concatenate_channels(call: Call, pieces: list[tuple[Value | None, int]], dim: int) -> Value:
+    """Keeps in mind which channels came from where, until something mixes them."""
+    shape = list(call.shape)
+    shape[dim] = 1
+    joined = _join(call, [_resized(value, dim, ()) for value, _ in pieces if value], shape)
+    result = _resized(joined, dim, channels(sum(count for _, count in pieces)))
+    if joined.node not in {value.node for value, _ in pieces if value}:
+        call.builder.parts[joined.node] = (result, dim, pieces)
+    return result
+
+
+def _take_channels(call: Call, value: Value, dim: int, how: Reach, count: int) -> Value:
+    """Of concatenated channels in a row only the parts that they come from."""
+    whole, place, pieces = call.builder.parts.get(value.node, (None, 0, []))
+    start, mask = how.phases[0]
+    if (whole, place, how.shift, mask) != (value, dim, 1, 1) or start < 0:
+        return _mixed(call, value, _resized(value, dim, channels(count)).dims)
+    taken: list[tuple[Value | None, int]] = []
+    for part, size in pieces:
+        first, end = max(start, 0), min(start + count, size)
+        if end > first:
+            rows = window(1, 1, -first)
+            inner = part and _take_channels(call, part, dim, rows, end - first)
+            taken.append((inner, end - first))
+        start -= size
+    if not any(part for part, _ in taken):
+        raise LayoutError("it takes channels that do not depend on the image")
+    if len(taken) == 1 and taken[0][0]:
+        return taken[0][0]
+    return _concatenate_channels(call, taken, dim)
+
+
+def _pieces(call: Call, placed: list[tuple[Value, range]], dim: int, axis: int) -> Value:
+    """A dimension of which each range of indices reads a value of its own."""
+    total = call.shape[dim]
+    if not _agree([_resized(value, dim, ()) for value, _ in placed]):
+        raise LayoutError("its parts hold their positions in different orders")
+    size = [max(column) for column in zip(*(call.size(v) for v, _ in placed), strict=True)]
+    size[axis] = total
+    inputs = []
+    for value, indices in placed:
+        own = list(call.size(value))
+        if axis in axes((*value.dims[:dim], *value.dims[dim + 1 :])):
+            raise LayoutError("positions of one axis stand in several dimensions")
+        base = reads(value.dims[dim], axis, ())
+        phases = [(0, 0)] * total
+        for position, index in enumerate(indices):
+            phases[index] = base.at(position)
+        how = _stretched([*own[:axis], total, *own[axis + 1 :]], size)
+        how[axis] = Reach(tuple(phases), 0, bounded=True)
+        inputs.append((value.node, how))
+    columns = zip(*(value.dims for value, _ in placed), strict=True)
+    dims = [along(axis, total) if i == dim else _leading(c) for i, c in enumerate(columns)]
+    return call.add(inputs, size, dims)
+
+
+@_handles("slice_scatter")
+def _slice_scatter(call: Call) -> Value:
+    """`self` with a slice of it replaced by `src`."""
+    dim, total = call["dim"] % len(call.shape), call.shape[call["dim"]]
+    written = range(*slice(call["start"], call["end"], call["step"]).indices(total))
+    under, over = call.optional("self"), call.optional("src")
+    if over and len(written) == total:
+        return over
+    parts = [value for value in (under, over) if value]
+    found = axes(moving(value.dims[dim]) for value in parts)
+    if not found:
+        whole = [_resized(value, dim, channels(total)) for value in parts]
+        return _join(call, whole, call.shape)
+    if len(found) > 1 or TOKENS in found:
+        raise LayoutError("it overwrites positions of several axes")
+    axis, inputs = found.pop(), []
+    if over:
+        inputs.append((over, written))
+    if not under:
+        return _pieces(call, inputs, dim, axis)
+    left = [i for i in range(total) if i not in written]
+    kept = Reach(tuple((i, 1 if i in set(left) else 0) for i in range(total)), 0, bounded=True)
+    under = _take(call, under, dim, kept, total)
+    if not over:
+        return under
+    return _join(call, [under, _pieces(call, inputs, dim, axis)], call.shape)

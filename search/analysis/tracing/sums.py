@@ -1,0 +1,136 @@
+"""TODO: one line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from search.analysis.reach import IDENTITY, NOTHING, Reach
+from search.analysis.tracing.calls import Call, Reads, Value, _handles
+from search.analysis.tracing.elementwise import _join, _mixed, _regroup, _stretched, elementwise
+from search.analysis.tracing.layout import (
+    TOKENS,
+    Dim,
+    LayoutError,
+    along,
+    axes,
+    channels,
+    length,
+    moving,
+)
+
+
+def _contract(
+    call: Call, value: Value, dims: Sequence[int], full: Reach | None
+) -> tuple[Reads, list[int], list[Dim]]:
+    """Reads, sizes and dimensions left when `dims` are summed; they become ()."""
+    rank = len(value.dims)
+    summed = {dim % rank for dim in dims}
+    mixed = [value.dims[dim] for dim in summed]
+    size = list(call.size(value))
+    left = [() if i in summed else dim for i, dim in enumerate(value.dims)]
+    touched = axes(moving(dim) for dim in mixed)
+    if TOKENS in touched:
+        return [full] * len(size), [1] * len(size), left
+    if all(_covers(mixed, axis, size[axis]) for axis in touched):
+        how: Reads = [full if axis in touched else IDENTITY for axis in range(len(size))]
+        return how, [1 if axis in touched else n for axis, n in enumerate(size)], left
+    holders, how = _regroup(call, value, left, mixed, full)
+    size = [1] * len(size)
+    for index, axis in enumerate(holders):
+        if axis is not None:
+            size[axis] = length(left[index])
+            left[index] = along(axis, size[axis])
+    return how, size, left
+
+
+def _covers(mixed: Sequence[Dim], axis: int, n: int) -> bool:
+    return length(digit for dim in mixed for digit in dim if digit.axis == axis) == n
+
+
+@_handles(
+    "mean", "sum", "amax", "amin", "max", "min", "var", "std", "var_mean", "std_mean", "prod",
+    "linalg_vector_norm", "norm", "logsumexp", "any", "all", "argmax", "argmin",
+)  # fmt: skip
+def _reduce(call: Call) -> Value:
+    """Over whole axes it is a global reduction, which does not count."""
+    if "other" in call.arguments:
+        return elementwise(call)
+    value = call.value("self")
+    asked = call.arguments.get("dim")
+    if asked is None or asked == []:
+        asked = range(len(value.dims))
+    dims = [asked] if isinstance(asked, int) else list(asked)
+    how, size, left = _contract(call, value, dims, NOTHING)
+    if any(moving(value.dims[dim]) for dim in dims):
+        value = call.add([(value.node, how)], size, left)
+    if not call.arguments.get("keepdim", False):
+        gone = {dim % len(left) for dim in dims}
+        left = [dim for i, dim in enumerate(left) if i not in gone]
+    return _mixed(call, value, tuple(left))
+
+
+@_handles("_softmax", "_log_softmax", "_safe_softmax")
+def _softmax(call: Call) -> Value:
+    value = call.value("self")
+    found = axes([moving(value.dims[call["dim"]])])
+    if not found:
+        return _mixed(call, value, value.dims)
+    call.note("softmax over positions reads the whole image")
+    size = call.size(value)
+    how = [None if found & {axis, TOKENS} else IDENTITY for axis in range(len(size))]
+    return call.add([(value.node, how)], size, value.dims)
+
+
+@_handles("mm", "bmm", "addmm", "baddbmm", "mv", "addmv", "dot")
+def _matmul(call: Call) -> Value:
+    names = {"mat1", "batch1", "mat", "mat2", "batch2", "vec", "vec2", "tensor"}
+    factors = [name for name in call.arguments if name in names]
+    if call.name in ("mm", "bmm", "mv", "dot"):
+        factors = ["self", *factors]
+    first, second = (call.optional(name) for name in factors)
+    product = _product(call, first, second)
+    added = call.optional("self") if call.name.startswith(("add", "badd")) else None
+    return _join(call, [product, added], call.shape) if added else product
+
+
+def _product(call: Call, first: Value | None, second: Value | None) -> Value:
+    factors = [value for value in (first, second) if value]
+    attention = len(factors) == 2 and all(value.moves for value in factors)
+    if attention or any(map(call.builder.whole, factors)):
+        if attention:
+            call.note("a product of two feature maps (attention) reads the whole image")
+        rank = call.builder.rank
+        nowhere: Reads = [None] * rank
+        return call.add(
+            [(value.node, nowhere) for value in factors],
+            [1] * rank,
+            [channels(n) for n in call.shape],
+            "matmul",
+        )
+    leads = first is not None and (second is None or not second.moves)
+    value, other = (first, second) if leads else (second, first)
+    if value is None:
+        raise LayoutError("none of its factors depends on the image")
+    summed = -1 if leads else max(-2, -len(value.dims))
+    full = NOTHING if value.node in call.builder.grids else None
+    how, size, left = _contract(call, value, [summed], full)
+    source = value.node
+    if None in how:
+        call.note("a linear layer over positions reads the whole image")
+    elif full is NOTHING and NOTHING in how:
+        source = call.builder.grids[source]
+    inputs: list[tuple[int, Reads]] = [(source, how)]
+    if other:
+        inputs.append((other.node, _stretched(call.size(other), size)))
+    dims = _product_dims(call, left, leads)
+    return call.add(inputs, size, dims, "linear")
+
+
+def _product_dims(call: Call, left: list[Dim], leads: bool) -> list[Dim]:
+    """The summed dimension gives way to the other factor's."""
+    *outer, m, n = [(), (), *left][-max(2, len(left)) :]
+    rank = len(call.shape)
+    if rank < 2:  # a vector is a factor
+        return [m if moving(m) else channels(size) for size in call.shape]
+    pair = [m, channels(call.shape[-1])] if leads else [channels(call.shape[-2]), n]
+    return [*outer, *pair][-rank:]

@@ -1,0 +1,211 @@
+"""TODO: one line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+
+from search.analysis.graph import Window
+from search.analysis.reach import NOTHING, Reach, compose, window
+from search.analysis.tracing.calls import Call, Value, _handles
+from search.analysis.tracing.elementwise import _regroup
+from search.analysis.tracing.layout import Dim, LayoutError, along, axes, channels, length, moving
+from search.analysis.tracing.parts import _take
+
+
+def _windowed(
+    call: Call, source: Value, rank: int, how: Sequence[Reach], kind: str, shown: Window
+) -> Value:
+    """The last `rank` dimensions read at `how`, channels before them taken together."""
+    *outer, mixed = source.dims[:-rank]
+    if axes(moving(dim) for dim in outer):
+        raise LayoutError("positions stand in the batch dimension")
+    holders, base = _regroup(call, source, source.dims[-rank:], (mixed,))
+    sizes = call.shape[-rank:]
+    size = [1] * call.builder.rank
+    dims: list[Dim] = [channels(n) for n in call.shape]
+    for index, axis in enumerate(holders):
+        if axis is not None:
+            size[axis] = sizes[index]
+            inner = base[axis]
+            base[axis] = None if inner is None else compose(how[index], inner, sizes[index])
+            dims[index - rank] = along(axis, sizes[index])
+    return call.add(
+        [(source.node, base)], size, dims, kind, _on_axes(shown, holders, call.builder.rank)
+    )
+
+
+def _on_axes(shown: Window, holders: list[int | None], rank: int) -> Window:
+    """The window with an entry per spatial axis of the image instead of per dimension."""
+    if len(holders) == rank and not any(holders[i] not in (None, i) for i in range(rank)):
+        return shown
+    place = {axis: index for index, axis in enumerate(holders) if axis is not None}
+    kernel, stride, padding, dilation = [1] * rank, [1] * rank, [(0, 0)] * rank, [1] * rank
+    for axis, index in place.items():
+        kernel[axis], stride[axis] = shown.kernel[index], shown.stride[index]
+        padding[axis], dilation[axis] = shown.padding[index], shown.dilation[index]
+    return Window(tuple(kernel), tuple(stride), tuple(padding), tuple(dilation), shown.groups)
+
+
+def _every(value: int | Sequence[int], rank: int) -> tuple[int, ...]:
+    """One entry per dimension of what torch lets be written once."""
+    entries = [value] if isinstance(value, int) else list(value)
+    return tuple(entries * rank if len(entries) == 1 else entries)
+
+
+@_handles("convolution")
+def _convolution(call: Call) -> Value:
+    weight = call["weight"]
+    if call.find(weight) is not None:
+        raise LayoutError("its weights are computed from the image")
+    rank, kernel = weight.dim() - 2, tuple(weight.shape[2:])
+    stride, padding, dilation = (
+        _every(call[name], rank) for name in ("stride", "padding", "dilation")
+    )
+    if call["transposed"]:
+        how = [_transposed(*entry) for entry in zip(kernel, stride, padding, dilation, strict=True)]
+        kind = "transposed"
+    else:
+        how = [window(*entry) for entry in zip(kernel, stride, padding, dilation, strict=True)]
+        kind = _kind(kernel, call["groups"], weight.shape[1])
+    both = tuple((p, p) for p in padding)
+    shown = Window(kernel, stride, both, dilation, call["groups"])
+    return _windowed(call, call.value("input"), rank, how, kind, shown)
+
+
+def _kind(kernel: tuple[int, ...], groups: int, per_group: int) -> str:
+    wide = max(kernel) > 1
+    if wide and groups > 1 and per_group == 1:
+        return "depthwise"
+    return "conv" if wide or groups > 1 else "pointwise"
+
+
+def _transposed(kernel: int, stride: int, padding: int, dilation: int) -> Reach:
+    """Input m adds to outputs m * stride - padding + tap * dilation."""
+    phases = []
+    for phase in range(stride):
+        reached = [phase + padding - tap * dilation for tap in range(kernel)]
+        sources = [position // stride for position in reached if position % stride == 0]
+        first = min(sources, default=0)
+        phases.append((first, sum(1 << (source - first) for source in sources)))
+    return Reach(tuple(phases), 1)
+
+
+@_handles("max_pool2d_with_indices", "max_pool3d_with_indices", "avg_pool2d", "avg_pool3d")
+def _pool(call: Call) -> Value:
+    rank = 3 if "3d" in call.name else 2
+    kernel = _every(call["kernel_size"], rank)
+    stride = _every(call["stride"] or kernel, rank)
+    padding = _every(call["padding"], rank)
+    dilation = _every(call.arguments.get("dilation", 1), rank)
+    how = [window(*entry) for entry in zip(kernel, stride, padding, dilation, strict=True)]
+    shown = Window(kernel, stride, tuple((p, p) for p in padding), dilation)
+    return _windowed(call, call.value("self"), rank, how, f"{call.name[:3]}pool", shown)
+
+
+@_handles(
+    "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_max_pool2d", "adaptive_max_pool3d"
+)
+def _adaptive_pool(call: Call) -> Value:
+    """Cell i of n reads from floor(i * size / n) up to ceil((i + 1) * size / n)."""
+    rank = 3 if "3d" in call.name else 2
+    source = call.value("self")
+    have = [length(dim) for dim in source.dims[-rank:]]
+    cells = call.shape[-rank:]
+    how = [
+        NOTHING if want == 1 else _cells(size, want) for size, want in zip(have, cells, strict=True)
+    ]
+    if all(want == 1 for want in cells):
+        return _windowed(call, source, rank, how, "", _unit_window(rank))
+    kernel = tuple(-(-size // want) for size, want in zip(have, cells, strict=True))
+    stride = tuple(max(1, size // want) for size, want in zip(have, cells, strict=True))
+    ones = (1,) * rank
+    shown = Window(kernel, stride, ((0, 0),) * rank, ones)
+    pooled = _windowed(call, source, rank, how, "adaptive pool", shown)
+    call.builder.grids[pooled.node] = source.node
+    return pooled
+
+
+def _unit_window(rank: int) -> Window:
+    return Window((1,) * rank, (1,) * rank, ((0, 0),) * rank, (1,) * rank)
+
+
+def _cells(size: int, cells: int) -> Reach:
+    common = math.gcd(size, cells)
+    phases = []
+    for cell in range(cells // common):
+        first, end = cell * size // cells, -(-(cell + 1) * size // cells)
+        phases.append((first, (1 << (end - first)) - 1))
+    return Reach(tuple(phases), size // common)
+
+
+@_handles("im2col")
+def _im2col(call: Call) -> Value:
+    """Patches in the channels, places of patches in one dimension."""
+    value = call.value("self")
+    names = ("kernel_size", "stride", "padding", "dilation")
+    kernel, stride, padding, dilation = (_every(call[name], 2) for name in names)
+    how = [window(*entry) for entry in zip(kernel, stride, padding, dilation, strict=True)]
+    sizes = [
+        (length(dim) + 2 * p - d * (k - 1) - 1) // s + 1
+        for dim, k, s, p, d in zip(value.dims[2:], kernel, stride, padding, dilation, strict=True)
+    ]
+    holders, base = _regroup(call, value, value.dims[2:], value.dims[1:2])
+    if holders != [0, 1] or axes(value.dims[:1]):
+        raise LayoutError("it makes patches of something other than rows and columns")
+    both = [
+        None if below is None else compose(own, below, n)
+        for own, below, n in zip(how, base, sizes, strict=True)
+    ]
+    places = along(0, sizes[0]) + along(1, sizes[1])
+    return call.add([(value.node, both)], sizes, ((), channels(call.shape[1]), places))
+
+
+@_handles("unfold")
+def _unfold(call: Call) -> Value:
+    """Windows along one dimension; what a window holds becomes channels."""
+    dim = call["dimension"] % (len(call.shape) - 1)
+    how = window(call["size"], call["step"])
+    taken = _take(call, call.value("self"), dim, how, call.shape[dim])
+    return Value(taken.node, (*taken.dims, channels(call["size"])))
+
+
+@_handles(
+    "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d",
+    "_upsample_nearest_exact1d", "_upsample_nearest_exact2d", "_upsample_nearest_exact3d",
+    "upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d", "upsample_bicubic2d",
+)  # fmt: skip
+def _upsample(call: Call) -> Value:
+    source = call.value("self")
+    rank = int(call.name[-2])
+    sizes = call.shape[-rank:]
+    have = [length(dim) for dim in source.dims[-rank:]]
+    corners = call.arguments.get("align_corners", False)
+    how = [
+        _resampled(call.name, n, want, given, corners)
+        for n, want, given in zip(have, sizes, _scales(call, rank), strict=True)
+    ]
+    return _windowed(call, source, rank, how, "upsample", _unit_window(rank))
+
+
+def _scales(call: Call, rank: int) -> list[float | None]:
+    if rank == 1:
+        return [call.arguments.get("scales")]
+    return [call.arguments.get(f"scales_{side}") for side in "dhw"[-rank:]]
+
+
+def _resampled(name: str, size: int, count: int, scale: float | None, corners: bool) -> Reach:
+    """What each of `count` points reads of `size`, as torch places them."""
+    step = Fraction(size, count) if not scale else Fraction(1 / scale).limit_denominator(4096)
+    if corners:
+        step = Fraction(size - 1, count - 1) if count > 1 else Fraction(0)
+    middle = Fraction(0) if corners or "nearest2d" in name else Fraction(1, 2)
+    middle = Fraction(0) if "upsample_nearest" in name and "exact" not in name else middle
+    phases = []
+    for point in range(min(step.denominator, count)):
+        position = (point + middle) * step - (0 if "nearest" in name else middle)
+        first = math.floor(position)
+        taps = 1 if "nearest" in name or position == first else 4 if "cubic" in name else 2
+        phases.append((first - (taps == 4), (1 << taps) - 1))
+    return Reach(tuple(phases), step.numerator)

@@ -1,0 +1,306 @@
+"""A study's winner as a bundle that stands on its own: code, weights, ONNX, report, proof."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+import torch
+from optuna.trial import FrozenTrial
+from torch import nn
+
+from constraints import check
+from search.analysis.table import Analysis
+from search.bundles.files import (
+    METRICS_VERSION,
+    ONNX_OPSET,
+    digests,
+    fingerprint,
+    made_at_once,
+    study_file,
+    write_json,
+    write_log,
+    write_network,
+)
+from search.bundles.findings import Findings, importances
+from search.bundles.report import write_report
+from search.config.candidate import Candidate
+from search.config.sections import StudyConfig
+from search.data.datasets import Dataset, Images, load, load_test
+from search.data.normalization import Normalization
+from search.display import wording
+from search.errors import ConfigError
+from search.networks.architecture import Architecture
+from search.networks.module import build
+from search.storage.checkpoints import CheckpointError, checkpoint_path, load_checkpoint
+from search.storage.summary import summarize
+from search.storage.trials import candidate_of, choose
+from search.training.devices import describe_device
+from search.training.evaluation import Evaluation, evaluate
+from search.training.training import Training
+from search.workers.objective import Objective
+
+PACKAGES = (
+    "torch", "torchvision", "albumentations", "optuna", "numpy", "onnx", "onnxscript",
+    "safetensors", "scikit-learn",
+)  # fmt: skip
+
+Progress = Callable[[str], None]
+
+
+def export(
+    study: optuna.Study,
+    config: StudyConfig,
+    *,
+    out: Path,
+    runs: Path,
+    cache: Path,
+    device: torch.device,
+    trial: int | None = None,
+    retrain: bool = True,
+    processes: int = 1,
+    progress: Progress = lambda _: None,
+) -> Path:
+    """Writes the bundle of trial number `trial`, or of the best, to the new directory `out`.
+
+    With `retrain` the candidate is trained again, by the trial's recipe and seed, on
+    training and validation images together; else the trial's own weights are exported, or
+    trained again as in the trial where they are gone.  Then the test images are read, once.
+    `out`, which is returned, comes to be complete or not at all.
+
+    `runs` keeps the study's checkpoints, `cache` its augmented epochs; `processes` make
+    those.  `progress` gets a line about each step.
+
+    Raises:
+        ConfigError: nothing to export, or `out` cannot be made.
+        MachineError: the data is not there.
+    """
+    chosen = choose(study, trial)
+    candidate = candidate_of(chosen)
+    with made_at_once(out) as bundle:
+        dataset = load(config.data)
+        _require_fit(candidate.architecture, dataset)
+        objective = Objective(
+            config,
+            dataset.joined() if retrain else dataset,
+            device,
+            runs=runs,
+            cache=cache,
+            processes=processes,
+        )
+        train = _retrained if retrain else _as_in_trial
+        trained = train(objective, chosen, candidate, progress)
+        progress("reading the test images")
+        findings = _findings(study, config, chosen, candidate, dataset, trained, device)
+        accuracy = wording.percent(findings.metrics["accuracy"]["test"])
+        progress(f"test accuracy {accuracy}; writing the bundle")
+        _write(bundle, findings, trained)
+    return out
+
+
+def _write(bundle: Path, findings: Findings, trained: _Trained) -> None:
+    architecture = findings.candidate.architecture
+    write_network(bundle, architecture, trained.network, findings.metrics)
+    write_json(bundle / "architecture.json", architecture.to_json())
+    (bundle / "study.toml").write_text(study_file(findings.config), encoding="utf-8")
+    runs = {"search": findings.history, "retraining": findings.retraining}
+    write_log(bundle / "training_log.csv", runs)
+    write_report(findings, bundle)
+    # Last, since it names the digests of all others.
+    write_json(bundle / "metrics.json", {**findings.metrics, "files": digests(bundle)})
+
+
+@dataclass(frozen=True)
+class _Trained:
+    network: nn.Module
+    normalization: Normalization
+    history: list[dict[str, Any]]  # of a retraining; empty for the trial's own weights
+    retrained: bool
+
+
+def _retrained(
+    objective: Objective, trial: FrozenTrial, candidate: Candidate, progress: Progress
+) -> _Trained:
+    training = objective.training(candidate)
+    _train(training, candidate.recipe.epochs, f"retraining trial {trial.number}", progress)
+    history = [asdict(record) for record in training.history]
+    return _Trained(training.evaluated, objective.normalization, history, retrained=True)
+
+
+def _as_in_trial(
+    objective: Objective, trial: FrozenTrial, candidate: Candidate, progress: Progress
+) -> _Trained:
+    """The weights that the trial left, or what the same training makes again."""
+    network = _kept(checkpoint_path(objective.runs, trial), candidate.architecture, progress)
+    if network is None:
+        training = objective.training(candidate)
+        # A trial ends where it meets the target, maybe before its last epoch.
+        epochs = len(trial.user_attrs.get("history", ())) or candidate.recipe.epochs
+        _train(training, epochs, f"training trial {trial.number} again", progress)
+        network = training.evaluated
+    return _Trained(network, objective.normalization, [], retrained=False)
+
+
+def _kept(path: Path, architecture: Architecture, progress: Progress) -> nn.Module | None:
+    try:
+        state = load_checkpoint(path)
+    except CheckpointError as error:
+        progress(str(error))
+        return None
+    if state is None:
+        progress(f"{path}: the trial's weights are not here")
+        return None
+    network = build(architecture)
+    network.load_state_dict(state["network"])
+    return network
+
+
+def _train(training: Training, epochs: int, what: str, progress: Progress) -> None:
+    while training.epoch < epochs:
+        record = training.run_epoch()
+        spent = wording.duration(record.seconds)
+        progress(f"{what}: epoch {record.epoch}/{epochs}, loss {record.train_loss:.4f}, {spent}")
+
+
+def _require_fit(architecture: Architecture, dataset: Dataset) -> None:
+    if (architecture.input, architecture.output.classes) != (dataset.input, len(dataset.classes)):
+        raise ConfigError(
+            f"the trial saw images {list(architecture.input)} of {architecture.output.classes} "
+            f"classes, but the data has {list(dataset.input)} of {len(dataset.classes)}; "
+            "name the study's own with --set data.root=DIR"
+        )
+
+
+def _findings(
+    study: optuna.Study,
+    config: StudyConfig,
+    trial: FrozenTrial,
+    candidate: Candidate,
+    dataset: Dataset,
+    trained: _Trained,
+    device: torch.device,
+) -> Findings:
+    test = load_test(config.data)
+    # On the CPU in full precision, as the bundle is proved anywhere.
+    network = trained.network.cpu().eval()
+    result = evaluate(network, test, trained.normalization, torch.device("cpu"))
+    verdict = check(candidate.architecture, config.rules)
+    measured = _accuracy(result, test, dataset.classes)
+    return Findings(
+        config=config,
+        number=trial.number,
+        candidate=candidate,
+        verdict=verdict,
+        dataset=dataset,
+        test=test,
+        logits=result.logits,
+        history=trial.user_attrs.get("history", []),
+        retraining=trained.history,
+        summary=summarize(study, config),
+        importance=importances(study),
+        metrics={
+            "version": METRICS_VERSION,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "study": study.study_name,
+            "trial": trial.number,
+            "architecture": candidate.architecture.hash,
+            "candidate": candidate.hash,
+            "accuracy": {"validation": trial.values[0], **measured},
+            "target": config.study.target,
+            "retrained": trained.retrained,
+            **_size(verdict.analysis),
+            "cost": _cost(study, trial, candidate, trained.history),
+            "data": _data(dataset, test, trained.normalization),
+            "recipe": asdict(candidate.recipe),
+            "seeds": {
+                "study": config.study.seed,
+                "data": config.data.seed,
+                "augmentation": config.augmentation.seed,
+                "repeat": candidate.recipe.repeat,
+            },
+            "versions": {
+                "python": platform.python_version(),
+                **{name: importlib.metadata.version(name) for name in PACKAGES},
+            },
+            "hardware": _hardware(device),
+            "onnx_opset": ONNX_OPSET,
+        },
+    )
+
+
+def _accuracy(result: Evaluation, test: Images, classes: tuple[str, ...]) -> dict[str, Any]:
+    correct = result.logits.argmax(axis=1) == test.labels
+    members = {name: test.labels == k for k, name in enumerate(classes)}
+    return {
+        "test": result.accuracy,
+        "test_correct": int(correct.sum()),
+        "test_loss": result.loss,
+        "per_class": {
+            name: float(correct[of].mean()) if of.any() else None for name, of in members.items()
+        },
+    }
+
+
+def _size(analysis: Analysis) -> dict[str, int]:
+    return {
+        "receptive_field": min(side for side in analysis.receptive_field if side is not None),
+        "parameters": analysis.parameters,
+        "macs": analysis.macs,
+    }
+
+
+def _cost(
+    study: optuna.Study,
+    trial: FrozenTrial,
+    candidate: Candidate,
+    retraining: list[dict[str, Any]],
+) -> dict[str, float | None]:
+    trials = study.get_trials(deepcopy=False)
+    images = retraining[-1]["images"] if retraining else 0
+    return {
+        "trial_pflop": trial.user_attrs.get("pflop", 0.0),
+        "trial_pflop_to_target": trial.user_attrs.get("pflop_to_target"),
+        "retraining_pflop": candidate.pflop(len(retraining), images),
+        "study_pflop": sum(each.user_attrs.get("pflop", 0.0) for each in trials),
+    }
+
+
+def _data(dataset: Dataset, test: Images, normalization: Normalization) -> dict[str, Any]:
+    return {
+        "name": dataset.name,
+        "classes": list(dataset.classes),
+        "train": len(dataset.train),
+        "validation": len(dataset.validation),
+        "test": len(test),
+        "mean": list(normalization.mean),
+        "std": list(normalization.std),
+        "fingerprint": dataset.fingerprint,
+        "test_fingerprint": fingerprint(test),
+    }
+
+
+def _hardware(device: torch.device) -> dict[str, Any]:
+    return {
+        "device": describe_device(device),
+        "processor": _processor(),
+        "cores": psutil.cpu_count(logical=False) or os.cpu_count(),
+        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # no Linux
+        return platform.processor() or platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())

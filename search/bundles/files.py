@@ -1,0 +1,174 @@
+"""The files of a bundle: how each is written, and all of them at once or not at all."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from search.config.sections import StudyConfig
+from search.data.datasets import Images
+from search.errors import ConfigError, MachineError
+from search.networks.architecture import Architecture
+from search.networks.source import generate, state_key
+
+METRICS_VERSION = 1
+ONNX_OPSET = 20
+REQUIRED = (
+    "model.py", "model.safetensors", "model.onnx", "architecture.json", "study.toml",
+    "training_log.csv", "README.md", "report.html",
+)  # fmt: skip
+
+
+@contextmanager
+def made_at_once(out: Path) -> Iterator[Path]:
+    """A directory beside `out` that becomes `out` at the end, or vanishes.
+
+    Raises:
+        ConfigError: `out` cannot be made.
+        MachineError: the disk does not take it all.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out}: exists already; name a new directory with --out")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise ConfigError(f"{out}: {error.strerror}; name another with --out") from None
+    try:
+        yield scratch
+        scratch.chmod(0o755)  # mkdtemp lets nobody else in
+        scratch.replace(out)
+    except OSError as error:
+        raise MachineError(f"{error.filename or out}: {error.strerror}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_network(
+    bundle: Path,
+    architecture: Architecture,
+    network: nn.Module,
+    metrics: Mapping[str, Any],
+) -> None:
+    """Writes code, weights and ONNX of `network`, which `architecture` describes."""
+    source = generate(
+        architecture,
+        title=f"The network that trial {metrics['trial']} of study {metrics['study']} found.",
+        facts=_facts(metrics),
+        classes=metrics["data"]["classes"],
+        mean=metrics["data"]["mean"],
+        std=metrics["data"]["std"],
+    )
+    (bundle / "model.py").write_text(source, encoding="utf-8")
+    weights = {
+        state_key(architecture, key): tensor.detach().contiguous()
+        for key, tensor in network.state_dict().items()
+    }
+    (bundle / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
+    _write_onnx(bundle / "model.onnx", network, architecture.input)
+
+
+def _facts(metrics: Mapping[str, Any]) -> list[str]:
+    accuracy = metrics["accuracy"]
+    return [
+        f"{metrics['parameters']:,} parameters; {metrics['macs']:,} multiply-adds for one image; "
+        f"receptive field {metrics['receptive_field']} pixels.",
+        f"{accuracy['test']:.2%} of {metrics['data']['test']:,} test images classified correctly.",
+        "",
+        'Weights: network.load_state_dict(safetensors.torch.load_file("model.safetensors")).',
+    ]
+
+
+def _write_onnx(path: Path, network: nn.Module, shape: tuple[int, int, int]) -> None:
+    program = torch.onnx.export(
+        network,
+        (torch.zeros(2, *shape),),
+        dynamo=True,
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        opset_version=ONNX_OPSET,
+        verbose=False,
+    )
+    if program is None:
+        raise RuntimeError("torch.onnx.export gave no program")
+    model = program.model_proto
+    # torch writes the source lines, with their paths on this machine, into every node.
+    for item in (*model.graph.node, *model.graph.input, *model.graph.output, model.graph):
+        item.ClearField("metadata_props")
+    for value in (*model.graph.value_info, *model.graph.initializer):
+        value.ClearField("metadata_props")
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString())
+
+
+def study_file(config: StudyConfig) -> str:
+    """The study file that launches `config` again, and tells nothing about this machine.
+
+    An absolute `data.root` is written relative to the working directory, or, where it lies
+    elsewhere, as its last name with a comment that says so.
+    """
+    root = config.data.root
+    if not root.is_absolute():
+        return config.to_toml()
+    below = root.is_relative_to(Path.cwd())
+    shown = root.relative_to(Path.cwd()) if below else Path(root.name)
+    data = config.data.model_copy(update={"root": shown})
+    text = config.model_copy(update={"data": data}).to_toml()
+    return text if below else text.replace("[data]\n", f"[data]\n{_ELSEWHERE}", 1)
+
+
+_ELSEWHERE = """\
+# The images lay elsewhere: `launch study.toml --set data.root=DIR` names where they lie now,
+# `verify BUNDLE --data DIR` too.
+"""
+
+
+def write_log(path: Path, runs: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
+    """One line per epoch of each run; what was not measured is left blank."""
+    fields = (
+        "run", "epoch", "train_loss", "validation_loss", "accuracy", "learning_rate", "images",
+        "seconds",
+    )  # fmt: skip
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fields, restval="", extrasaction="ignore")
+        writer.writeheader()
+        for run, records in runs.items():
+            for record in records:
+                measured = {k: v for k, v in record.items() if v is not None and math.isfinite(v)}
+                writer.writerow({"run": run, **measured})
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes `content` for people and programs."""
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def digests(bundle: Path) -> dict[str, str]:
+    """The SHA-256 of every file below `bundle`, by its path in it."""
+    files = sorted(path for path in bundle.rglob("*") if path.is_file())
+    return {
+        path.relative_to(bundle).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
+
+
+def fingerprint(images: Images) -> str:
+    """Sixteen hexadecimal digits that name images, labels and their order."""
+    digest = hashlib.blake2b(digest_size=8)
+    digest.update(images.pixels.tobytes())
+    digest.update(images.labels.tobytes())
+    return digest.hexdigest()

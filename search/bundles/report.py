@@ -1,0 +1,337 @@
+"""The report of an exported network: one Markdown text, its figures, and the same as HTML.
+
+Every number in it comes from `Findings`; nothing is measured here.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markdown_it import MarkdownIt
+from matplotlib.figure import Figure
+
+from constraints import Verdict
+from search.analysis.table import LayerRow
+from search.bundles.findings import Findings
+from search.config.sections import AugmentationSection
+from search.data.augmentation import pipeline
+from search.display import wording
+from search.display.figures import curves
+from search.display.figures.diagram import figure_architecture, figure_receptive_field
+from search.display.figures.images import (
+    figure_augmentations,
+    figure_class_balance,
+    figure_misclassified,
+    figure_pixel_histogram,
+    figure_samples,
+)
+from search.display.figures.search import (
+    figure_funnel,
+    figure_history,
+    figure_importance,
+    figure_tradeoff,
+)
+from search.display.figures.style import History, Pixels, png
+from search.storage.summary import Progress, Summary
+from search.templates import template
+
+LEADERS = 5
+SAMPLED = 20  # classes of which images are shown
+MISTAKES = 35  # misclassified images shown
+
+Rows = Sequence[Sequence[str]]
+
+
+def write_report(findings: Findings, bundle: Path) -> None:
+    """Writes `README.md`, `report.html` and `figures/` into the directory `bundle`."""
+    drawn = {name: png(figure) for name, figure in _figures(findings).items()}
+    (bundle / "figures").mkdir()
+    for name, content in drawn.items():
+        (bundle / "figures" / f"{name}.png").write_bytes(content)
+    markdown = _markdown(findings, set(drawn))
+    (bundle / "README.md").write_text(markdown, encoding="utf-8")
+    page = _html(markdown, {f"figures/{name}.png": content for name, content in drawn.items()})
+    (bundle / "report.html").write_text(page, encoding="utf-8")
+
+
+# ---------------------------------------------------------------------------- figures
+
+
+def _figures(findings: Findings) -> dict[str, Figure]:
+    data, target = findings.dataset, findings.config.study.target
+    limit = findings.config.limits.get("receptive_field")
+    mistakes = findings.mistakes[:MISTAKES]
+    drawn = {
+        "class_balance": figure_class_balance(_balance(findings), data.classes),
+        "pixel_values": figure_pixel_histogram(data.train.pixels),
+        "samples": figure_samples(data.train.pixels, data.train.labels, data.classes[:SAMPLED]),
+        "augmentations": _augmentations(findings),
+        "architecture": figure_architecture(findings.candidate.architecture),
+        "receptive_field": figure_receptive_field(
+            data.train.pixels[0], findings.candidate.architecture, limit
+        ),
+        "learning_curves": curves.figure_learning_curves(_runs(findings), target),
+        "confusion_matrix": curves.figure_confusion_matrix(findings.confusion, data.classes),
+        "class_accuracy": curves.figure_class_accuracy(data.classes, _class_accuracy(findings)),
+        "misclassified": figure_misclassified(
+            findings.test.pixels[mistakes],
+            findings.test.labels[mistakes],
+            findings.predicted[mistakes],
+            data.classes,
+            findings.confidence[mistakes],
+        ),
+        **_search_figures(findings),
+    }
+    if findings.importance:
+        drawn["importance"] = figure_importance(findings.importance)
+    return drawn
+
+
+def _search_figures(findings: Findings) -> dict[str, Figure]:
+    summary, config = findings.summary, findings.config
+    stages = {
+        "proposed": summary.proposed,
+        "legal": summary.accepted,
+        "trained": _trained(summary),
+        "completed": summary.states["complete"],
+    }
+    measured = [
+        trial
+        for trial in summary.trials
+        if trial.state in ("complete", "pruned") and trial.accuracy is not None
+    ]
+    completed = sorted(summary.best, key=lambda trial: trial.number)
+    costs = {"parameters": "parameters", "MACs": "macs"}
+    return {
+        "funnel": figure_funnel(stages, summary.rejected),
+        "history": figure_history(
+            [trial.number for trial in measured],
+            [trial.accuracy or 0.0 for trial in measured],
+            [trial.state != "complete" for trial in measured],
+            config.study.target,
+        ),
+        "tradeoff": figure_tradeoff(
+            [trial.accuracy or 0.0 for trial in completed],
+            {name: [getattr(t, key) or 0 for t in completed] for name, key in costs.items()},
+            next((i for i, t in enumerate(completed) if t.number == findings.number), None),
+            {name: config.limits[key] for name, key in costs.items() if key in config.limits},
+        ),
+    }
+
+
+def _trained(summary: Summary) -> int:
+    return len(summary.trials) - summary.states["waiting"]
+
+
+def _balance(findings: Findings) -> dict[str, list[int]]:
+    parts = {
+        "training": findings.dataset.train,
+        "validation": findings.dataset.validation,
+        "test": findings.test,
+    }
+    count = len(findings.dataset.classes)
+    return {
+        name: np.bincount(images.labels, minlength=count).tolist() for name, images in parts.items()
+    }
+
+
+def _runs(findings: Findings) -> dict[str, History]:
+    runs = {f"trial {findings.number}": findings.history}
+    if findings.retraining:
+        runs["retraining"] = findings.retraining
+    return runs
+
+
+def _class_accuracy(findings: Findings) -> list[float]:
+    counts = findings.confusion
+    return [float(n) for n in counts.diagonal() / np.maximum(counts.sum(axis=1), 1)]
+
+
+def _augmentations(findings: Findings, shown: int = 5) -> Figure:
+    """Each transform alone on real images, always applied, then the pipeline of the training."""
+    data, section = findings.dataset, findings.config.augmentation
+    strength = findings.candidate.recipe.augmentation_strength
+    of_classes = [np.flatnonzero(data.train.labels == k)[0] for k in range(len(data.classes))]
+    originals = data.train.pixels[of_classes[:shown]]
+    never = {"flip_probability": 0.0, "affine_probability": 0.0, "hole_probability": 0.0}
+    chances = {
+        "HorizontalFlip": ("flip_probability", section.flip_probability),
+        "ShiftScaleRotate": ("affine_probability", section.affine_probability),
+        "CoarseDropout": ("hole_probability", _hole_probability(section, strength)),
+    }
+    versions = {}
+    for name, (key, chance) in chances.items():
+        # The strength multiplies the probability of a hole, too.
+        always = 1 / max(strength, 1e-9) if key == "hole_probability" else 1.0
+        alone = section.model_copy(update={**never, key: always})
+        versions[f"{name}\np = {chance:g}"] = _augmented(originals, alone, data.mean, strength)
+    versions["all, as trained"] = _augmented(originals, section, data.mean, strength)
+    return figure_augmentations(originals, versions)
+
+
+def _augmented(
+    images: Pixels, section: AugmentationSection, mean: Sequence[float], strength: float
+) -> Pixels:
+    transform = pipeline(section, mean, strength, seed=section.seed)
+    return np.stack([transform(image=image)["image"] for image in images])
+
+
+def _hole_probability(section: AugmentationSection, strength: float) -> float:
+    return min(section.hole_probability * strength, 1.0)
+
+
+# ------------------------------------------------------------------------------- text
+
+
+def _markdown(findings: Findings, drawn: set[str]) -> str:
+    section = findings.config.augmentation
+    recipe = findings.candidate.recipe
+    return template("README.md.jinja").render(
+        f=findings,
+        m=findings.metrics,
+        w=wording,
+        drawn=drawn,
+        verdicts=_verdicts(findings),
+        layers=[_layer(row, findings.verdict) for row in findings.verdict.analysis.layers],
+        fields=[_field(row) for row in _convolutions(findings.verdict)],
+        balance=_balance(findings),
+        sampled=min(SAMPLED, len(findings.dataset.classes)),
+        channels=("red", "green", "blue"),
+        augmentation=section,
+        hole_probability=_hole_probability(section, recipe.augmentation_strength),
+        recipe=asdict(recipe),
+        log=_log(findings),
+        classes=_class_rows(findings),
+        leaders=[_leader(trial) for trial in findings.summary.best[:LEADERS]],
+        mistakes=_mistakes_shown(len(findings.mistakes)),
+        trained=_trained(findings.summary),
+        seconds=sum(trial.seconds or 0.0 for trial in findings.summary.trials),
+    )
+
+
+def _text(value: str) -> str:
+    """A name from outside as Markdown that shows these very characters."""
+    special = set("\\`*_[]<>|&~\n\r\t")
+    return "".join(f"&#{ord(c)};" if c in special else c for c in value)
+
+
+def _verdicts(findings: Findings) -> Rows:
+    broken = {violation.rule: violation.message for violation in findings.verdict.violations}
+    found = wording.found(findings.verdict.analysis)
+    return [
+        (
+            wording.limit(rule.key, rule.value),
+            found[rule.key],
+            f"broken: {broken[rule.key]}" if rule.key in broken else "holds",
+        )
+        for rule in findings.config.rules.rules
+    ]
+
+
+def _layer(row: LayerRow, verdict: Verdict) -> Sequence[str]:
+    data = row.to_json()
+    words = f"{_spatial(data['kernel'])}×{_spatial(data['kernel'])} {row.kind}"
+    words += f", stride {data['stride']}" if row.window.stride[0] > 1 else ""
+    words += f", dilation {data['dilation']}" if row.window.dilation[0] > 1 else ""
+    share = row.parameters / max(verdict.analysis.parameters, 1)
+    return (
+        row.block,
+        row.name,
+        row.kind if row.kind in ("gate", "linear") else words,
+        _spatial(data["n_out"]),
+        wording.count(row.parameters),
+        wording.percent(share, 1),
+        wording.count(row.macs),
+    )
+
+
+def _convolutions(verdict: Verdict) -> list[LayerRow]:
+    """Gates and classifier read the whole map: no receptive field is theirs."""
+    return [row for row in verdict.analysis.layers if row.block != "O" and row.kind != "gate"]
+
+
+def _field(row: LayerRow) -> Sequence[str]:
+    data = row.to_json()
+    keys = ("kernel", "padding", "stride", "dilation", "j_in", "n_in", "n_out")
+    return (row.name, *(_spatial(data[key]) for key in (*keys, "r_in", "r_out", "j_out")))
+
+
+def _spatial(value: Any) -> str:
+    if isinstance(value, list):
+        return "×".join(_spatial(member) for member in value)
+    return "–" if value is None else f"{value}"
+
+
+def _log(findings: Findings) -> Rows:
+    """Epoch by epoch: the trial, and beside it the retraining."""
+    searched = {record["epoch"]: record for record in findings.history}
+    retrained = {record["epoch"]: record for record in findings.retraining}
+    return [
+        (
+            str(epoch),
+            _number((searched.get(epoch) or retrained[epoch])["learning_rate"]),
+            *(
+                _number(searched.get(epoch, {}).get(key))
+                for key in ("train_loss", "validation_loss")
+            ),
+            wording.percent(searched[epoch]["accuracy"]) if epoch in searched else "–",
+            _number(retrained.get(epoch, {}).get("train_loss")),
+        )
+        for epoch in sorted(searched.keys() | retrained.keys())
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _class_rows(findings: Findings) -> Rows:
+    counts, names = findings.confusion, findings.dataset.classes
+    rows = []
+    for k, (name, share) in enumerate(zip(names, _class_accuracy(findings), strict=True)):
+        others = counts[k].copy()
+        others[k] = 0
+        worst = int(others.argmax())
+        taken = f"{_text(names[worst])} ({others[worst]})" if others[worst] else "–"
+        rows.append(
+            (_text(name), wording.count(int(counts[k].sum())), wording.percent(share), taken)
+        )
+    return rows
+
+
+def _mistakes_shown(count: int) -> str:
+    if count > MISTAKES:
+        return f"the {MISTAKES} most confident mistakes"
+    return "all of them" if count else "none"
+
+
+def _leader(trial: Progress) -> Sequence[str]:
+    return (
+        str(trial.number),
+        wording.percent(trial.accuracy),
+        *trial.sizes,
+        wording.duration(trial.seconds),
+    )
+
+
+# ------------------------------------------------------------------------------- HTML
+
+
+def _html(markdown: str, images: Mapping[str, bytes]) -> str:
+    """One page that holds its images."""
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = parser.parse(markdown)
+    for token in tokens:
+        for child in token.children or ():
+            if child.type == "image" and child.attrs["src"] in images:
+                content = base64.b64encode(images[str(child.attrs["src"])]).decode()
+                child.attrs["src"] = f"data:image/png;base64,{content}"
+    body = parser.renderer.render(tokens, parser.options, {})
+    title = next(t.content for t, before in zip(tokens[1:], tokens, strict=False)
+                 if before.type == "heading_open")  # fmt: skip
+    return template("report.html.jinja").render(title=title, body=body)

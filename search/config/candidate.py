@@ -1,0 +1,89 @@
+"""TODO: one line."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Literal
+
+from search.analysis.facts import count_macs
+from search.networks.architecture import Architecture
+
+Optimizer = Literal["muon", "sgd"]
+Schedule = Literal["linear", "onecycle"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The training hyperparameters of one candidate.
+
+    `learning_rate` is that of SGD; `matrix_learning_rate` that of Muon, which takes the
+    dense convolution weights when `optimizer` is muon.  `warmup` is the share of all
+    steps in which the rate rises.  `average` is the horizon, in epochs, of the moving
+    average of the weights that is evaluated; 0 evaluates the weights themselves.
+    `whitening` fixes the first convolution's filters to principal components of the images'
+    patches; `identity` lets dense convolutions begin by passing their input on.  The first
+    `small_epochs` (a share of all) train on images whose side is `small_side` of the full
+    one; evaluation is always at full size.
+    """
+
+    epochs: int
+    batch_size: int
+    optimizer: Optimizer
+    learning_rate: float
+    matrix_learning_rate: float
+    momentum: float
+    matrix_momentum: float
+    weight_decay: float
+    label_smoothing: float
+    schedule: Schedule
+    warmup: float
+    average: float
+    whitening: bool = False
+    identity: bool = False
+    small_epochs: float = 0.0
+    small_side: float = 1.0
+    augmentation_strength: float = 1.0
+    repeat: int = 0
+
+    def size(self, epoch: int, full: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of the training images in `epoch`, counted from 0.
+
+        Sides are multiples of eight pixels, which three strides of two halve evenly.
+        """
+        if epoch >= self.small_epochs * self.epochs:
+            return full
+        height, width = (min(side, max(8, 8 * round(self.small_side * side / 8))) for side in full)
+        return height, width
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A proposed architecture with its training hyperparameters."""
+
+    architecture: Architecture
+    recipe: Recipe
+
+    @cached_property
+    def hash(self) -> str:
+        """Sixteen hexadecimal digits; equal for candidates that mean the same training.
+
+        What a recipe leaves at its default does not count, so a key that a later version adds
+        changes no hash in an older study.
+        """
+        values = ((key, getattr(self.recipe, key.name)) for key in fields(self.recipe))
+        told = {key.name: value for key, value in values if value != key.default}
+        content = f"{self.architecture.hash} {told}"
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def pflop(self, epochs: int, images: int) -> float:
+        """The cost of the first `epochs`, which saw `images` in all: 6 x MACs x images, each
+        image at the size at which it was trained on; in PFLOP."""
+        channels, *full = self.architecture.input
+        sizes = [self.recipe.size(epoch, (full[0], full[1])) for epoch in range(epochs)]
+        macs = sum(
+            sizes.count(size) * count_macs(replace(self.architecture, input=(channels, *size)))
+            for size in set(sizes)
+        )
+        return 6 * macs * (images / epochs) / 1e15 if epochs else 0.0

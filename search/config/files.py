@@ -1,0 +1,140 @@
+"""TODO: one line."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from search.config.sections import StudyConfig, StudySection
+from search.errors import ConfigError
+from search.networks.architecture import BLOCK_NAMES
+
+
+def load(path: Path, overrides: Iterable[str] = ()) -> StudyConfig:
+    """The study file at `path` with `a.b=value` overrides applied.
+
+    Raises:
+        ConfigError: one line that names file, key, value and rule.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such study file") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: is a directory, not a study file") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not a text file") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: {error}{_quoted(path, str(error))}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    for override in overrides:
+        _apply(raw, override)
+    return parse(raw, str(path))
+
+
+def _quoted(path: Path, message: str) -> str:
+    """The line of the file that a TOML error is about, since it names only the number."""
+    lines = path.read_text(encoding="utf-8").rstrip().splitlines()
+    number = re.search(r"at line (\d+)", message)
+    index = int(number[1]) - 1 if number else len(lines) - 1
+    return f": {lines[index].strip()}" if 0 <= index < len(lines) else ""
+
+
+def parse(raw: Mapping[str, Any], origin: str) -> StudyConfig:
+    """The configuration in `raw`; `origin` names it in errors.
+
+    Raises:
+        ConfigError: one line that names key, value and rule.
+    """
+    try:
+        return StudyConfig.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: {_explain(error.errors()[0], raw)}") from None
+
+
+def overridden(config: StudyConfig, overrides: Iterable[str]) -> StudyConfig:
+    """`config` with `a.b=value` overrides applied.
+
+    Raises:
+        ConfigError: one line that names key, value and rule.
+    """
+    raw = config.model_dump(mode="json", by_alias=True, exclude_none=True)
+    for override in overrides:
+        _apply(raw, override)
+    return parse(raw, f"study {config.study.name}")
+
+
+def require_name(name: str) -> str:
+    """`name`, if a study may have it.
+
+    Raises:
+        ConfigError: a name that could not be a file's.
+    """
+    try:
+        return StudySection(name=name).name
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"study name {_shown(name)}: {reason}") from None
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"--set {override}: must read section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is text: --set data.kind=digits
+    *path, last = key.strip().split(".")
+    table = raw
+    for part in path:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"--set {override}: {part} is no table")
+    table[last] = value
+
+
+def _explain(error: ErrorDetails, raw: Mapping[str, Any]) -> str:
+    path = [str(part) for part in error["loc"]]
+    key = ".".join(_as_written(path, raw))
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(path[-1], _known_keys(path[:-1]), n=1)
+        return f"{key}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
+    if error["type"] == "missing":
+        return f"{key}: missing"
+    message = error["msg"].removeprefix("Value error, ")
+    given = error["input"]
+    if isinstance(given, Mapping) or repr(given) in message:
+        return f"{key}: {message}"
+    return f"{key}: {message} (got {_shown(given)})"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def _as_written(path: list[str], raw: Mapping[str, Any]) -> list[str]:
+    """What stands in `[space.block]` is reported there, not in each block it was spread to."""
+    if len(path) < 3 or path[0] != "space" or path[1] not in BLOCK_NAMES:
+        return path
+    own = raw["space"].get(path[1], {})
+    return path if path[2] in own else ["space", "block", *path[2:]]
+
+
+def _known_keys(path: list[str]) -> list[str]:
+    model: type[BaseModel] = StudyConfig
+    for part in path:
+        annotation = model.model_fields[part].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)

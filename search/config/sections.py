@@ -1,0 +1,242 @@
+"""A study file: what is searched, under which limits, on which data, for how long.
+
+`load` reads TOML, applies `--set` overrides and answers with a frozen `StudyConfig`, or
+raises a `ConfigError` that names the key, the value and the rule.  Nothing is written
+and nothing is started here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from constraints import Limits
+from search.config.candidate import Candidate, Optimizer, Recipe, Schedule
+from search.domains import Choice, Domain, FloatRange, IntRange, Setting, setting
+from space import SearchSpace
+
+Objective = Literal["accuracy", "macs", "parameters", "seconds"]
+
+# Keys of `[study]` that a study may change when it is resumed.
+RESUMABLE = ("target", "trials", "hours", "failures", "minutes", "proposals")
+
+# The requirement of the C1C2C3C40 assignment; a study file overrules it key by key.
+DEFAULT_LIMITS: dict[str, int] = {
+    "receptive_field": 44,
+    "parameters": 200_000,
+    "downsampling": 3,
+    "depthwise_separable": 1,
+    "dilated": 1,
+}
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StudySection(_Section):
+    """`[study]`: what is optimized, by which sampler, until when.
+
+    `target` is a validation accuracy; `trials` and `hours` are the budget; `proposals`
+    bounds how many candidates the checker may reject in a row; `failures` how many trials
+    may fail in a row; `minutes` how long one trial may take; `storage` is a database's
+    URL, kept out of everything that is printed or stored because it may hold a password.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    objectives: Annotated[tuple[Objective, ...], Field(min_length=1)] = ("accuracy",)
+    target: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 0
+    sampler: Literal["tpe", "gp", "nsga2", "cmaes", "random", "qmc", "grid"] = "tpe"
+    pruner: Literal["none", "median", "asha", "hyperband"] = "asha"
+    trials: Annotated[int, Field(ge=1, strict=True)] = 100
+    hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    repeats: Annotated[int, Field(ge=1, strict=True)] = 1
+    proposals: Annotated[int, Field(ge=1, strict=True)] = 100_000
+    failures: Annotated[int, Field(ge=1, strict=True)] = 5
+    minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    storage: Annotated[str | None, Field(min_length=1, exclude=True, repr=False)] = None
+
+    @field_validator("name")
+    @classmethod
+    def _file_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or ".." in name:
+            raise ValueError(
+                "must begin with a letter or a digit and hold only letters, digits, '.', '_' "
+                "and '-', but not '..', since it names files"
+            )
+        return name
+
+    @field_validator("objectives")
+    @classmethod
+    def _accuracy_first(cls, objectives: tuple[str, ...]) -> tuple[str, ...]:
+        if objectives[0] != "accuracy" or len(set(objectives)) != len(objectives):
+            raise ValueError(f"must begin with accuracy and repeat nothing, but got {objectives}")
+        return objectives
+
+    @model_validator(mode="after")
+    def _pruning_has_one_goal(self) -> StudySection:
+        if len(self.objectives) > 1 and self.pruner != "none":
+            raise ValueError("several objectives need pruner = 'none': Optuna prunes by one value")
+        return self
+
+
+class DataSection(_Section):
+    """`[data]`: which images.  `validation` is the share of the training set held out."""
+
+    kind: Literal["cifar10", "imagefolder", "digits"] = "cifar10"
+    root: Path = Path("data")
+    validation: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.1
+    image_size: Annotated[int, Field(ge=8, le=1024, strict=True)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 0
+
+
+Unit01 = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class AugmentationSection(_Section):
+    """`[augmentation]`: the three albumentations transforms, and nothing else.
+
+    `shift` and `scale` are shares of the image, `rotate` degrees, `hole` pixels.
+    `alternate_flips` flips each image in every second augmented epoch, not by chance.
+    `strength` multiplies shift, scale, rotate and the probability of CoarseDropout.
+    `epochs` augmented epochs are made once and shared by all trials, for each `strength`,
+    which takes a few choices and no range: every value is a file of its own.  A training of
+    more epochs reads them again, mirrored every second time where `flip_probability` is 0.5.
+    """
+
+    flip_probability: Unit01 = 0.5
+    alternate_flips: bool = False
+    shift: Unit01 = 0.0625
+    scale: Unit01 = 0.1
+    rotate: Annotated[float, Field(ge=0, le=180, allow_inf_nan=False)] = 10.0
+    affine_probability: Unit01 = 0.5
+    hole: Annotated[int, Field(ge=1, le=1024, strict=True)] = 16
+    hole_probability: Unit01 = 0.5
+    strength: Annotated[Setting, setting(float, low=0.0, high=4.0)] = 1.0
+    epochs: Annotated[int, Field(ge=1, le=1000, strict=True)] = 10
+    seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 0
+
+    @field_validator("strength")
+    @classmethod
+    def _few_files(cls, strength: Setting) -> Setting:
+        if isinstance(strength, IntRange | FloatRange):
+            raise ValueError(f"must be one value or a list of choices, but got {strength}")
+        return strength
+
+    @model_validator(mode="after")
+    def _every_second(self) -> AugmentationSection:
+        if self.alternate_flips and self.flip_probability != 0.5:
+            raise ValueError(
+                "alternate_flips flips half of the images, so flip_probability must be 0.5, "
+                f"but is {self.flip_probability:g}"
+            )
+        return self
+
+
+class TrainingSection(_Section):
+    """`[training]`: each entry one value, a list of choices or a range; see `Recipe`.
+
+    Trials report the accuracy of averaged weights, since early in a training it tells more
+    about the end than that of the weights themselves (`docs/results/early_stopping.md`).
+    """
+
+    epochs: Annotated[Setting, setting(int, low=1, high=10_000)] = 16
+    batch_size: Annotated[Setting, setting(int, low=1, high=65_536)] = 500
+    optimizer: Annotated[Setting, setting(str, *get_args(Optimizer))] = "muon"
+    learning_rate: Annotated[Setting, setting(float, low=1e-8, high=100.0)] = 0.4
+    matrix_learning_rate: Annotated[Setting, setting(float, low=1e-8, high=100.0)] = 0.24
+    momentum: Annotated[Setting, setting(float, low=0.0, high=0.9999)] = 0.9
+    matrix_momentum: Annotated[Setting, setting(float, low=0.0, high=0.9999)] = 0.6
+    weight_decay: Annotated[Setting, setting(float, low=0.0, high=10.0)] = 5e-4
+    label_smoothing: Annotated[Setting, setting(float, low=0.0, high=0.9)] = 0.1
+    schedule: Annotated[Setting, setting(str, *get_args(Schedule))] = "linear"
+    warmup: Annotated[Setting, setting(float, low=0.0, high=0.9)] = 0.0
+    average: Annotated[Setting, setting(float, low=0.0, high=100.0)] = 0.3
+    whitening: Annotated[Setting, setting(bool)] = True
+    identity: Annotated[Setting, setting(bool)] = False
+    small_epochs: Annotated[Setting, setting(float, low=0.0, high=1.0)] = 0.0
+    small_side: Annotated[Setting, setting(float, low=0.1, high=1.0)] = 0.75
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+class StudyConfig(_Section):
+    """A whole study file."""
+
+    study: StudySection
+    space: SearchSpace = SearchSpace()
+    limits: dict[str, int] = DEFAULT_LIMITS
+    data: DataSection = DataSection()
+    augmentation: AugmentationSection = AugmentationSection()
+    training: TrainingSection = TrainingSection()
+
+    @field_validator("limits", mode="before")
+    @classmethod
+    def _known_limits(cls, given: object) -> object:
+        if not isinstance(given, Mapping):
+            raise ValueError("limits must be a table")
+        merged = {**DEFAULT_LIMITS, **given}
+        Limits.from_mapping(merged)
+        return merged
+
+    @cached_property
+    def rules(self) -> Limits:
+        """The limits as the checker reads them."""
+        return Limits.from_mapping(self.limits)
+
+    @cached_property
+    def parameters(self) -> dict[str, Domain]:
+        """The flat, fixed set of Optuna parameters: architecture, then training."""
+        entries = {f"training.{k}": getattr(self.training, k) for k in _RECIPE_KEYS}
+        entries["augmentation.strength"] = self.augmentation.strength
+        if self.study.repeats > 1:
+            entries["repeat"] = IntRange(low=0, high=self.study.repeats - 1)
+        searched = {
+            k: v for k, v in entries.items() if isinstance(v, Choice | IntRange | FloatRange)
+        }
+        return {**self.space.parameters, **searched}
+
+    def candidate(
+        self, choices: Mapping[str, Any], *, input: tuple[int, int, int], classes: int
+    ) -> Candidate:
+        """The network and the recipe that one value per parameter means."""
+        recipe = {k: choices.get(f"training.{k}", getattr(self.training, k)) for k in _RECIPE_KEYS}
+        # Settings without effect must not tell two trials of one training apart.
+        if recipe["optimizer"] == "sgd":
+            recipe["matrix_learning_rate"] = recipe["matrix_momentum"] = 0.0
+        if not recipe["small_epochs"]:
+            recipe["small_side"] = 1.0
+        return Candidate(
+            self.space.architecture(choices, input=input, classes=classes),
+            Recipe(
+                **recipe,
+                augmentation_strength=choices.get(
+                    "augmentation.strength", self.augmentation.strength
+                ),
+                repeat=choices.get("repeat", 0),
+            ),
+        )
+
+    def to_toml(self) -> str:
+        """The study file that means this configuration."""
+        return tomli_w.dumps(self.model_dump(mode="json", by_alias=True, exclude_none=True))
+
+    @property
+    def search_hash(self) -> str:
+        """Names what a study must keep when it is resumed: everything that trials compare."""
+        content = self.model_dump(mode="json", by_alias=True)
+        for key in RESUMABLE:
+            del content["study"][key]
+        del content["data"]["root"]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+_RECIPE_KEYS = tuple(key for key in TrainingSection.model_fields if key != "precision")

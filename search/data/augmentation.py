@@ -1,0 +1,265 @@
+"""The albumentations pipeline, and the augmented epochs that all trials share.
+
+Augmenting 45,000 small images costs seconds of processor time; training on them may cost
+less.  So a few augmented epochs are made once, by worker processes, into one
+memory-mapped file keyed by images, policy and seed.  Every trial, worker and resume reads
+them, each epoch in a fresh order.
+
+No torch here: the processes that augment start in a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import math
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from search.config.sections import AugmentationSection
+from search.errors import MachineError
+
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would call out to the network on import
+
+log = logging.getLogger(__name__)
+
+# Images augmented by one draw of the random state: small enough to spread over processes,
+# fixed so that the result does not depend on their number.
+CHUNK = 1_000
+
+
+def pipeline(
+    section: AugmentationSection,
+    mean: Sequence[float],
+    strength: float = 1.0,
+    seed: int | None = None,
+) -> Any:
+    """The three transforms as an `albumentations.Compose` for uint8 images (H, W, 3).
+
+    `mean` is per channel in [0, 1]; the hole of CoarseDropout is filled with it in pixel
+    units.  `strength` multiplies shift, scale, rotation and the probability of a hole.
+    """
+    import warnings
+
+    import albumentations
+    import cv2
+
+    cv2.setNumThreads(0)  # processes share the cores; threads below them only compete
+    with warnings.catch_warnings():
+        # The requirement names ShiftScaleRotate; albumentations would rather have Affine.
+        warnings.filterwarnings("ignore", message=".*special case of Affine.*")
+        shift_scale_rotate = albumentations.ShiftScaleRotate(
+            shift_limit=min(section.shift * strength, 1.0),
+            scale_limit=min(section.scale * strength, 0.99),
+            rotate_limit=min(section.rotate * strength, 180.0),
+            border_mode=cv2.BORDER_REFLECT_101,
+            p=section.affine_probability,
+        )
+    return albumentations.Compose(
+        [
+            albumentations.HorizontalFlip(p=section.flip_probability),
+            shift_scale_rotate,
+            albumentations.CoarseDropout(
+                num_holes_range=(1, 1),
+                hole_height_range=(section.hole, section.hole),
+                hole_width_range=(section.hole, section.hole),
+                fill=tuple(255 * value for value in mean),
+                p=min(section.hole_probability * strength, 1.0),
+            ),
+        ],
+        seed=seed,
+    )
+
+
+@dataclass(frozen=True)
+class AugmentedEpochs:
+    """`section.epochs` augmented copies of `pixels`, uint8 (N, H, W, 3), in one file.
+
+    The file takes epochs x N x H x W x 3 bytes in `folder` (1.4 GB for ten epochs of
+    45,000 CIFAR-10 images).  What it holds is a function of the key in its name, so
+    processes that make one epoch at once write the same bytes, and a lock only saves the
+    work.
+    """
+
+    section: AugmentationSection
+    pixels: NDArray[np.uint8]
+    fingerprint: str
+    mean: tuple[float, ...]
+    folder: Path
+    strength: float = 1.0
+
+    @property
+    def path(self) -> Path:
+        """The file, named by images, policy and seed."""
+        policy = self.section.model_dump(mode="json", exclude={"strength"})
+        content = repr((self.fingerprint, policy, self.strength, self.mean, CHUNK))
+        return self.folder / f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.uint8"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(epochs, N, H, W, 3)."""
+        return self.section.epochs, *self.pixels.shape
+
+    @property
+    def _bytes(self) -> int:
+        return math.prod(self.shape)
+
+    def epoch(self, index: int) -> NDArray[np.uint8]:
+        """Augmented epoch `index` (modulo their number), uint8 (N, H, W, 3), read-only.
+
+        Makes it, or waits for the process that does.
+
+        Raises:
+            MachineError: where the disk does not hold the file.
+        """
+        index %= self.section.epochs
+        if not self._ready(index).exists():
+            self._make(index, pool=None)
+        epochs: NDArray[np.uint8] = np.memmap(self.path, np.uint8, "r", shape=self.shape)
+        result: NDArray[np.uint8] = epochs[index]
+        return result
+
+    def start(self, processes: int) -> threading.Thread:
+        """Makes all epochs in order, in `processes` processes, behind a daemon thread.
+
+        The thread is left alone: whoever needs an epoch before it is made waits for it.
+        """
+        thread = threading.Thread(target=self._make_all, args=(processes,), daemon=True)
+        thread.start()
+        return thread
+
+    @property
+    def made(self) -> int:
+        """The number of epochs that are on disk."""
+        return sum(self._ready(index).exists() for index in range(self.section.epochs))
+
+    def _ready(self, index: int) -> Path:
+        return self.path.with_suffix(f".{index}")
+
+    def _make_all(self, processes: int) -> None:
+        if self.made == self.section.epochs:
+            return
+        started, (count, images, *_) = time.monotonic(), self.shape
+        size = f"{self._bytes / 1e9:.1f} GB"
+        log.info("augmenting %d x %d images into %s (%s)", count, images, self.path, size)
+        context = multiprocessing.get_context("spawn")
+        try:
+            with ProcessPoolExecutor(processes, context, initializer=_end_with_parent) as pool:
+                for index in range(self.section.epochs):
+                    self._make(index, pool)
+        except RuntimeError:
+            if threading.main_thread().is_alive():
+                raise
+            return  # this process ends, and its pool takes no work any more
+        log.info("augmented %d x %d images in %.0f s", count, images, time.monotonic() - started)
+
+    def _make(self, index: int, pool: ProcessPoolExecutor | None) -> None:
+        self._allocate()
+        with FileLock(self.path.with_suffix(f".{index}.lock")):
+            if self._ready(index).exists():
+                return
+            starts = range(0, len(self.pixels), CHUNK)
+            chunks = [self.pixels[start : start + CHUNK] for start in starts]
+            count = len(chunks)
+            arguments = (
+                chunks,
+                [self.section] * count,
+                [self.mean] * count,
+                [self.strength] * count,
+                [self._seed(index, start) for start in starts],
+                [self._flips(index, start) for start in starts],
+            )
+            results = pool.map(_augmented, *arguments) if pool else map(_augmented, *arguments)
+            epochs = np.memmap(self.path, np.uint8, "r+", shape=self.shape)
+            for start, result in zip(starts, results, strict=True):
+                epochs[index, start : start + CHUNK] = result
+            epochs.flush()
+            self._ready(index).touch()
+
+    def _seed(self, index: int, start: int) -> int:
+        sequence = np.random.SeedSequence([self.section.seed, index, start])
+        return int(sequence.generate_state(1)[0])
+
+    def _flips(self, index: int, start: int) -> NDArray[np.bool_] | None:
+        """Which images of a chunk are flipped in epoch `index`; None leaves it to chance."""
+        if not self.section.alternate_flips:
+            return None
+        first = np.random.default_rng([self.section.seed, start]).random(CHUNK) < 0.5
+        return first ^ (index % 2 == 1)
+
+    def _allocate(self) -> None:
+        """Reserves the whole file: writing to a map on a full disk would kill the process."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.path.with_suffix(".lock")):
+                if self.path.exists() and self.path.stat().st_size == self._bytes:
+                    return
+                with self.path.open("wb") as file:
+                    _reserve(file.fileno(), self._bytes)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+            raise MachineError(
+                f"{self.path}: {error.strerror}; the augmented epochs need "
+                f"{self._bytes / 1e9:.1f} GB. Fewer: --set augmentation.epochs=N"
+            ) from None
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+    else:  # macOS
+        os.truncate(descriptor, size)
+
+
+@lru_cache(maxsize=4)
+def _cached_pipeline(section: AugmentationSection, mean: tuple[float, ...], strength: float) -> Any:
+    return pipeline(section, mean, strength)
+
+
+def _augmented(
+    images: NDArray[np.uint8],
+    section: AugmentationSection,
+    mean: tuple[float, ...],
+    strength: float,
+    seed: int,
+    flips: NDArray[np.bool_] | None,
+) -> NDArray[np.uint8]:
+    """Each image under its own draw of the three transforms; (n, H, W, 3) both ways."""
+    chance = section.flip_probability if flips is None else flips.astype(float)
+    chances = np.broadcast_to(chance, CHUNK)[: len(images)].tolist()
+    transforms = {
+        p: _cached_pipeline(section.model_copy(update={"flip_probability": p}), mean, strength)
+        for p in set(chances)
+    }
+    for transform in transforms.values():
+        transform.set_random_seed(seed)
+    result = np.empty_like(images)
+    for index, (image, p) in enumerate(zip(images, chances, strict=True)):
+        result[index] = transforms[p](image=image)["image"]
+    return result
+
+
+def _end_with_parent() -> None:
+    """A pool's process outlives a killed parent, waiting for work: it must not."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,142 @@
+"""The Markdown that the dashboard shows beside a study and beside each trial."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from constraints import Limits, Verdict, check
+from search.analysis.table import LayerRow
+from search.display import wording
+from search.networks.architecture import Architecture
+from search.networks.glance import glance
+from search.storage.summary import Progress, Summary
+
+LEADERS = 10
+BAR = 24  # characters of a full bar
+
+
+def study_note(summary: Summary, study_id: int, now: datetime) -> str:
+    """Objective, limits, road to the target, leaderboard with links, funnel."""
+    return "\n\n".join(
+        [
+            _objective(summary),
+            "## Leaderboard",
+            _leaderboard(summary.best[:LEADERS], study_id),
+            "## From proposals to trials",
+            _funnel(summary),
+            "## Limits",
+            _limits(summary.config.rules),
+            f"*Written at {now:%Y-%m-%d %H:%M:%S}.*",
+        ]
+    )
+
+
+def trial_note(architecture: Architecture, limits: Limits) -> str:
+    """Verdict per rule, the architecture at a glance, the receptive-field table."""
+    verdict = check(architecture, limits)
+    return "\n\n".join(
+        [
+            "```\n" + glance(architecture).replace("  ", "\n") + "\n```",
+            "## Verdict",
+            _verdict(verdict, limits),
+            "## Receptive field, layer by layer",
+            _layers(verdict.analysis.layers),
+        ]
+    )
+
+
+def _objective(summary: Summary) -> str:
+    section = summary.config.study
+    goal = ", ".join(section.objectives)
+    finished = f"{summary.finished:,} of {wording.plural(section.trials, 'trial')} finished"
+    if section.target is None:
+        return f"Objective: **{goal}** on validation images · {finished}"
+    best = summary.road[-1] if summary.road else None
+    if best is None:
+        road = "no trial completed yet"
+    elif summary.met:
+        road = f"**met** with {wording.percent(best)}"
+    else:
+        points = 100 * (section.target - best)
+        road = f"{wording.percent(best)} so far, {points:.2f} points to go"
+    target = wording.percent(section.target)
+    return f"Objective: **{goal}** on validation images · target **{target}**: {road} · {finished}"
+
+
+def _leaderboard(best: Sequence[Progress], study_id: int) -> str:
+    if not best:
+        return "No trial completed yet."
+    address = f"/dashboard/studies/{study_id}/trials?numbers="
+    rows = (
+        (
+            f"[#{trial.number}]({address}{trial.number})",
+            wording.percent(trial.accuracy),
+            *trial.sizes,
+            f"{trial.epoch or '–'}",
+            wording.duration(trial.seconds),
+        )
+        for trial in best
+    )
+    return _table(("trial", "accuracy", *wording.SIZES, "epochs", "time"), rows)
+
+
+def _funnel(summary: Summary) -> str:
+    if not summary.proposed:
+        return "Nothing proposed yet."
+    stages = {
+        **wording.stages(summary.proposed, summary.accepted, summary.rejected),
+        "trials": len(summary.trials),
+        "pruned": summary.states["pruned"],
+        "completed": summary.states["complete"],
+    }
+    rows = (
+        (name, wording.count(number), "█" * round(BAR * number / summary.proposed))
+        for name, number in stages.items()
+    )
+    note = (
+        "Rejected proposals cost no training; one that breaks several rules counts under each. "
+        "A sampler may compare several accepted ones before it makes a trial of one."
+    )
+    return f"{_table(('', 'count', ' '), rows, left=(0, 2))}\n\n{note}"
+
+
+def _limits(limits: Limits) -> str:
+    return "\n".join(f"- {wording.limit(rule.key, rule.value)}" for rule in limits.rules)
+
+
+def _verdict(verdict: Verdict, limits: Limits) -> str:
+    broken = {violation.rule: violation.message for violation in verdict.violations}
+    found = wording.found(verdict.analysis)
+    rows = (
+        (
+            "✗" if rule.key in broken else "✓",
+            wording.limit(rule.key, rule.value),
+            broken.get(rule.key, found[rule.key]),
+        )
+        for rule in limits.rules
+    )
+    return _table(("", "rule", "found"), rows, left=(0, 1))
+
+
+def _layers(layers: Sequence[LayerRow]) -> str:
+    blocks = ["", *(layer.block for layer in layers)]
+    rows = (
+        (
+            "" if layer.block == before else layer.block,
+            layer.name,
+            *wording.geometry(layer),
+            wording.count(layer.parameters),
+            wording.count(layer.macs),
+        )
+        for layer, before in zip(layers, blocks, strict=False)
+    )
+    return _table(("", "op", *wording.GEOMETRY, "params", "MACs"), rows, left=(0, 1))
+
+
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = (0,)) -> str:
+    """A table; the dashboard draws cells without space between them, so a space is written."""
+    rule = (":--" if index in left else "--:" for index in range(len(titles)))
+    spaced = [" | &ensp;".join(row) for row in (titles, *rows)]
+    lines = [spaced[0], " | ".join(rule), *spaced[1:]]
+    return "\n".join(f"| {line} |" for line in lines)

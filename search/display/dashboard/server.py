@@ -1,0 +1,140 @@
+"""TODO: one line."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import optuna
+from optuna.artifacts import FileSystemArtifactStore
+from optuna.exceptions import StorageInternalError
+from optuna.trial import FrozenTrial
+from optuna_dashboard import wsgi
+
+from search.display.dashboard.guard import LOOPBACK, Guard
+from search.display.dashboard.pictures import Gallery
+from search.display.dashboard.refresh import Refresher
+from search.errors import ConfigError, MachineError
+from search.storage.database import StudyStorage
+from search.storage.studies import study_storage
+from search.storage.summary import summarize
+
+TOKEN = re.compile(r"[A-Za-z0-9_-]{16,}")  # may stand in an address and in a cookie
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Browsed(StudyStorage):
+    """The study as a browser gets it, every few seconds and in full: what fills screens in one
+    line, and stands in the notes in a better way, stays here."""
+
+    def __init__(self, storage: StudyStorage) -> None:
+        vars(self).update(vars(storage))  # over the same connections
+
+    def get_all_trials(self, *args: Any, **options: Any) -> list[FrozenTrial]:
+        trials = super().get_all_trials(*args, **options)
+        for trial in trials:
+            for key in ("architecture", "recipe", "history"):
+                trial.user_attrs.pop(key, None)
+        return trials
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
+class _Quiet(WSGIRequestHandler):
+    """Logs no requests: the first one's address may hold the token."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def open_server(
+    study: optuna.Study,
+    store: FileSystemArtifactStore,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    write: bool = False,
+    token: str | None = None,
+) -> WSGIServer:
+    """A server on `host` and `port` (0: any free one) that is not yet serving.
+
+    Raises:
+        ConfigError: `host` is not loopback and there is no `token`, or a bad one.
+        MachineError: the port is taken, or the host is not of this machine.
+    """
+    _require_token(host, token)
+    names = {*LOOPBACK, host}
+    if token is not None:
+        names |= {socket.gethostname(), socket.getfqdn()}
+    storage = _Browsed(study_storage(study))
+    guarded = Guard(wsgi(storage, Gallery(store)), hosts=names, write=write, token=token)
+    kind = _Server6 if ":" in host else _Server
+    try:
+        return make_server(host, port, guarded, server_class=kind, handler_class=_Quiet)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise MachineError(f"{host}:{port}: {reason}; choose another --port or --host") from None
+
+
+def _require_token(host: str, token: str | None) -> None:
+    if token is not None and not TOKEN.fullmatch(token):
+        raise ConfigError("the token must be 16 or more letters, digits, '-' and '_'")
+    if token is None and host not in LOOPBACK:
+        raise ConfigError(
+            f"--host {host}: whoever reaches this machine would read the study; "
+            "give a token, or leave --host out and forward the port through SSH"
+        )
+
+
+def address(server: WSGIServer, study: optuna.Study, token: str | None = None) -> str:
+    """Where a browser opens the study."""
+    host, port = str(server.server_address[0]), server.server_port
+    name = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)
+    shown = f"[{name}]" if ":" in name else name
+    query = f"?token={token}" if token else ""
+    return f"http://{shown}:{port}/dashboard/studies/{study._study_id}{query}"
+
+
+def serve(
+    study: optuna.Study,
+    store: FileSystemArtifactStore,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    write: bool = False,
+    token: str | None = None,
+    announce: Callable[[str], None] = print,
+) -> None:
+    """Serves the dashboard, and keeps the study's note and plots up to date, until Ctrl-C.
+
+    `announce` gets the study's address.
+
+    Raises:
+        ConfigError, MachineError: see `open_server`.
+    """
+    with open_server(study, store, host=host, port=port, write=write, token=token) as server:
+        refresher = Refresher(study)
+        refresher.tick(summarize(study), at_once=True)
+        threading.Thread(target=_keep_fresh, args=(study, refresher), daemon=True).start()
+        announce(address(server, study, token))
+        server.serve_forever()
+
+
+def _keep_fresh(study: optuna.Study, refresher: Refresher) -> None:
+    while True:
+        time.sleep(refresher.pause)
+        # A storage that does not answer now is asked again.
+        with contextlib.suppress(StorageInternalError):
+            refresher.tick(summarize(study))

@@ -1,0 +1,141 @@
+"""TODO: one line."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable
+from datetime import datetime
+from types import TracebackType
+from typing import Self
+
+from optuna import Study
+from optuna.exceptions import StorageInternalError
+from rich.console import Console, Group
+from rich.live import Live
+from rich.padding import Padding
+from rich.text import Text
+
+from search.config.sections import StudyConfig
+from search.display import wording
+from search.display.terminal import _status, console, note, show
+from search.storage.summary import Progress, Summary, summarize
+
+
+class LiveView:
+    """One calm view of a running study, fed by polling its storage.
+
+    A context manager.  `update` may be called as often as one likes: the storage is read at
+    most once a second.  On a terminal the view is redrawn in place; elsewhere every start,
+    epoch and end of a trial is one timestamped line.  `screen` stands in for stderr.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        config: StudyConfig,
+        *,
+        screen: Console | None = None,
+    ) -> None:
+        self.study = study
+        self.config = config
+        self.summary = summarize(study, config)
+        self._console = screen or console(sys.stderr)
+        self._plain = not self._console.is_terminal or self._console.is_dumb_terminal
+        self._log = _Log(self.summary)
+        self._started = self._answered = time.monotonic()
+        self._next = self._started + 1.0
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> Self:
+        if not self._plain:
+            self._live.start()
+            self._draw()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+    def update(self) -> None:
+        """Reads the storage, when it is time, and shows what is new."""
+        begin = time.monotonic()
+        if begin < self._next:
+            return
+        try:
+            self.summary = summarize(self.study, self.config)
+            self._answered = time.monotonic()
+        except StorageInternalError:
+            # The workers retry and report; a view that dies would take them along.
+            pass
+        # A large study takes a while to read: never more than a tenth of the time.
+        self._next = begin + max(1.0, 10 * (time.monotonic() - begin))
+        if self._plain:
+            for line in self._log.news(self.summary):
+                self._console.print(f"{datetime.now():%H:%M:%S} {line}", soft_wrap=True)
+        else:
+            self._draw()
+
+    def finish(self, reason: str, next_command: str) -> None:
+        """Leaves the final table on stdout; why it ended and what comes next on stderr."""
+        self._live.stop()
+        self.summary = summarize(self.study, self.config)
+        show(_status(self.summary))
+        note(f"\n{reason}")
+        note(f"next: {next_command}")
+
+    def _draw(self) -> None:
+        height = self._console.height
+        view = _status(self.summary, most=5 if height >= 32 else 3, running=max(1, height - 22))
+        self._live.update(Padding(Group(view, self._clock()), (1, 1, 0, 1)), refresh=True)
+
+    def _clock(self) -> Text:
+        now = time.monotonic()
+        words = [f"{wording.duration(now - self._started)} passed"]
+        if self.summary.left is not None:
+            words.append(f"{wording.duration(self.summary.left)} left")
+        words.append("Ctrl-C stops and keeps everything")
+        if now - self._answered > 5:
+            words = [f"the storage has not answered for {wording.duration(now - self._answered)}"]
+        return Text(" · ".join(words), "dim")
+
+
+class _Log:
+    """Turns two readings of a study into the lines that tell the difference."""
+
+    def __init__(self, before: Summary) -> None:
+        self._seen = {trial.number: trial for trial in before.trials}
+
+    def news(self, summary: Summary) -> Iterable[str]:
+        for trial in summary.trials:
+            before = self._seen.get(trial.number)
+            if before == trial:
+                continue
+            self._seen[trial.number] = trial
+            yield from _lines(before, trial, summary)
+
+
+def _lines(before: Progress | None, trial: Progress, summary: Summary) -> Iterable[str]:
+    name = f"trial {trial.number}"
+    # A trial is there a moment before what it trains is.
+    if trial.parameters is not None and (before is None or before.parameters is None):
+        field, parameters, macs = trial.sizes
+        tried = wording.plural(trial.proposals or 0, "proposal")
+        yield f"{name} started: RF {field}, {parameters} parameters, {macs} MACs, after {tried}"
+    accuracy = wording.percent(trial.accuracy)
+    if trial.epoch > (before.epoch if before else 0):
+        eta = f", {wording.duration(trial.eta)} left" if trial.eta is not None else ""
+        yield f"{name} epoch {trial.epoch}/{trial.epochs or '?'}: accuracy {accuracy}{eta}"
+    if before is not None and before.state == trial.state:
+        return
+    if trial.state == "complete":
+        best = wording.percent(summary.best[0].accuracy)
+        yield f"{name} completed: accuracy {accuracy}, best so far {best}"
+    elif trial.state == "pruned":
+        yield f"{name} pruned at epoch {trial.epoch}: accuracy {accuracy}"
+    elif trial.state == "fail":
+        yield f"{name} failed: {trial.failure or 'no reason recorded'}"

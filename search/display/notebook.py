@@ -1,0 +1,183 @@
+"""How a notebook shows networks, verdicts, spaces and studies: as HTML tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import singledispatch
+from html import escape
+
+from constraints import Limits, Verdict
+from search.analysis.table import Analysis, analyze
+from search.display import wording
+from search.domains import Choice, Domain
+from search.errors import ConfigError, MachineError
+from search.networks.architecture import Architecture
+from search.networks.glance import glance
+from search.proposals.proposer import Acceptance
+from search.storage.summary import Progress, Summary
+from search.study import Study
+from space import SearchSpace
+
+LEADERS = 10
+BAR = 8  # em of a full bar
+_CELL = "text-align:{}; padding:0 .6em; white-space:nowrap"
+
+
+@singledispatch
+def html(shown: object) -> str:
+    """The HTML of `shown`.
+
+    Raises:
+        TypeError: nothing says how to show it.
+    """
+    raise TypeError(f"a {type(shown).__name__} has no tables")
+
+
+@html.register
+def _(shown: Architecture) -> str:
+    analysis = analyze(shown)
+    name = f"<b>{escape(shown.name)}</b><br>" if shown.name else ""
+    return f"{name}{_facts(analysis)}<code>{escape(glance(shown))}</code>{_layers(analysis)}"
+
+
+@html.register
+def _(shown: Verdict) -> str:
+    broken = [f"✗ {wording.rule(v.rule)}: {v.message}" for v in shown.violations]
+    lines = broken or ["✓ accepted: every rule holds"]
+    words = "<br>".join(map(escape, lines))
+    return f"<b>{words}</b><br>{_facts(shown.analysis)}{_layers(shown.analysis)}"
+
+
+@html.register
+def _(shown: Limits) -> str:
+    return _table(("rule",), ([wording.limit(rule.key, rule.value)] for rule in shown.rules))
+
+
+@html.register
+def _(shown: SearchSpace) -> str:
+    return _table(("parameter", "choices"), _choices(shown.parameters.items()), left=2)
+
+
+@html.register
+def _(shown: Acceptance) -> str:
+    return _funnel(shown.proposed, shown.accepted, shown.rejected)
+
+
+@html.register
+def _(shown: Summary) -> str:
+    funnel = _funnel(shown.proposed, shown.accepted, shown.rejected)
+    return _heading(shown) + _leaders(shown.best) + funnel
+
+
+@html.register
+def _(shown: Study) -> str:
+    try:
+        return html(shown.summary)
+    except (ConfigError, MachineError):  # it is not in its database yet
+        parameters = _table(
+            ("parameter", "choices"), _choices(shown.config.parameters.items()), left=2
+        )
+        name = escape(shown.name)
+        return f"<b>{name}</b>: not launched yet{html(shown.config.rules)}{parameters}"
+
+
+def _facts(analysis: Analysis) -> str:
+    sides = [wording.count(side) for side in analysis.receptive_field]
+    field = sides[0] if len(set(sides)) == 1 else "×".join(sides)
+    return (
+        f"receptive field {field} · {wording.count(analysis.parameters)} parameters · "
+        f"{wording.macs(analysis.macs)} MACs<br>"
+    )
+
+
+def _layers(analysis: Analysis) -> str:
+    layers = analysis.layers
+    blocks = ["", *(layer.block for layer in layers)]
+    most = max((layer.parameters for layer in layers), default=0)
+    rows: Iterable[Sequence[str | _Bar]] = (
+        (
+            "" if layer.block == before else layer.block,
+            layer.name,
+            layer.kind,
+            *wording.geometry(layer),
+            wording.count(layer.parameters),
+            wording.count(layer.macs),
+            _Bar(layer.parameters / max(most, 1)),
+        )
+        for layer, before in zip(layers, blocks, strict=False)
+    )
+    titles = ("", "op", "kind", *wording.GEOMETRY, "params", "MACs", "share of parameters")
+    return _table(titles, rows, left=3)
+
+
+def _choices(parameters: Iterable[tuple[str, Domain]]) -> Iterable[Sequence[str | _Bar]]:
+    for name, domain in parameters:
+        yield name, _words(domain)
+
+
+def _words(domain: Domain) -> str:
+    if isinstance(domain, Choice):
+        return ", ".join(map(str, domain.values))
+    step = getattr(domain, "step", 1)
+    how = " (log)" if getattr(domain, "log", False) else f" by {step}" if step != 1 else ""
+    return f"{domain.low:g} to {domain.high:g}{how}"
+
+
+def _heading(summary: Summary) -> str:
+    section = summary.config.study
+    trials = f"{summary.finished:,} of {wording.plural(section.trials, 'trial')} finished"
+    lines = [f"<b>{escape(summary.name)}</b>: {trials}"]
+    if section.target is not None:
+        best = wording.percent(summary.road[-1] if summary.road else None)
+        state = "met" if summary.met else "not met yet"
+        lines.append(f"target {wording.percent(section.target)}: {state}, best {best}")
+    return "<br>".join(lines)
+
+
+def _leaders(trials: Sequence[Progress]) -> str:
+    rows = (
+        (
+            f"#{trial.number}",
+            wording.percent(trial.accuracy),
+            *trial.sizes,
+            wording.duration(trial.seconds),
+        )
+        for trial in trials[:LEADERS]
+    )
+    return _table(("trial", "accuracy", *wording.SIZES, "time"), rows) if trials else ""
+
+
+def _funnel(proposed: int, accepted: int, rejected: dict[str, int]) -> str:
+    if not proposed:
+        return ""
+    rows = (
+        (name, wording.count(n), wording.percent(n / proposed, 1), _Bar(n / proposed))
+        for name, n in wording.stages(proposed, accepted, rejected).items()
+    )
+    return _table(("", "proposals", "share", ""), rows)
+
+
+class _Bar(float):
+    """A share that is drawn."""
+
+
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str | _Bar]], left: int = 1) -> str:
+    """A table of which the first `left` columns are words and the others numbers."""
+    sides = ["left" if index < left else "right" for index in range(len(titles))]
+    head = "".join(_cell("th", side, escape(t)) for side, t in zip(sides, titles, strict=True))
+    body = "".join(
+        f"<tr>{''.join(_content(side, v) for side, v in zip(sides, row, strict=True))}</tr>"
+        for row in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _content(side: str, value: str | _Bar) -> str:
+    if not isinstance(value, _Bar):
+        return _cell("td", side, escape(value))
+    width = f"width:{BAR * value:.2f}em; height:.7em; background:#0072b2"
+    return _cell("td", "left", f'<div style="{width}"></div>')
+
+
+def _cell(tag: str, side: str, content: str) -> str:
+    return f'<{tag} style="{_CELL.format(side)}">{content}</{tag}>'

@@ -1,0 +1,130 @@
+"""How numbers, times and rules read, the same in the terminal, the dashboard and the notes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from search.analysis.table import Analysis, LayerRow
+
+_RULES = {"macs": "MACs", "depthwise_separable": "depthwise separable"}
+
+# The comparison that a rule makes, before its number.
+_COMPARISONS = {
+    "receptive_field": "> {:,}",
+    "parameters": "< {:,}",
+    "macs": "< {:,}",
+    "activation_bytes": "< {:,}",
+    "parameter_bytes": "< {:,}",
+    "downsampling": "exactly {:,}",
+    "depth": "at most {:,}",
+}
+
+
+def rule(name: str) -> str:
+    """`receptive_field` -> `receptive field`."""
+    return _RULES.get(name, name.replace("_", " "))
+
+
+def limit(name: str, value: float) -> str:
+    """`parameters`, 200000 -> `parameters < 200,000`."""
+    return f"{rule(name)} {_COMPARISONS.get(name, 'at least {:,}').format(value)}"
+
+
+def found(analysis: Analysis) -> dict[str, str]:
+    """What a network has of each rule's quantity, by the rule's name."""
+    structure = analysis.structure
+    fields = [value for value in analysis.receptive_field if value is not None]
+    whole = len(fields) < len(analysis.receptive_field)
+    numbers = {
+        "receptive_field": None if whole else min(fields),
+        "parameters": analysis.parameters,
+        "macs": analysis.macs,
+        "activation_bytes": analysis.activation_bytes,
+        "parameter_bytes": 4 * analysis.parameters,
+        "downsampling": structure.transitions,
+        "depthwise_separable": structure.separable,
+        "dilated": structure.dilated,
+        "feature_map": min(analysis.feature_map),
+        "depth": structure.depth,
+    }
+    return {name: count(number) for name, number in numbers.items()}
+
+
+# The columns of the original report's receptive-field table, after the operation's name.
+_GEOMETRY = {
+    "k": "kernel",
+    "p": "padding",
+    "s": "stride",
+    "d": "dilation",
+    "Jin": "j_in",
+    "Nin": "n_in",
+    "Nout": "n_out",
+    "Rin": "r_in",
+    "Rout": "r_out",
+    "Jout": "j_out",
+}
+GEOMETRY = tuple(_GEOMETRY)
+
+
+def geometry(layer: LayerRow) -> list[str]:
+    """The values of `GEOMETRY`; one number where the axes agree, else all of them."""
+    row = layer.to_json()
+    return [_spatial(row[key]) for key in _GEOMETRY.values()]
+
+
+def _spatial(value: Any) -> str:
+    if not isinstance(value, list):
+        return "–" if value is None else str(value)
+    words = [_spatial(member) for member in value]
+    return words[0] if len(set(words)) == 1 else "×".join(words)
+
+
+def percent(share: float | None, digits: int = 2) -> str:
+    """0.8512 -> `85.12 %`; None -> a dash."""
+    return "–" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def count(number: int | None) -> str:
+    """186570 -> `186,570`; None -> a dash."""
+    return "–" if number is None else f"{number:,}"
+
+
+def macs(number: int | None) -> str:
+    """Multiply-adds in millions: 23140000 -> `23.14 M`; None -> a dash."""
+    return "–" if number is None else f"{number / 1e6:,.2f} M"
+
+
+# What a network is at a glance, after its name.
+SIZES = ("RF", "parameters", "MACs")
+
+
+def sizes(
+    receptive_field: int | None, parameters: int | None, multiply_adds: int | None
+) -> tuple[str, str, str]:
+    """The values of `SIZES`: 61, 186570, 23140000 -> `61`, `186,570`, `23.14 M`."""
+    return count(receptive_field), count(parameters), macs(multiply_adds)
+
+
+def stages(proposed: int, accepted: int, rejected: Mapping[str, int]) -> dict[str, int]:
+    """How many proposals there were, broke each rule (most first), and kept them all."""
+    broken = sorted(rejected.items(), key=lambda entry: -entry[1])
+    return {
+        "proposed": proposed,
+        **{f"✗ {rule(name)}": number for name, number in broken},
+        "✓ accepted": accepted,
+    }
+
+
+def duration(seconds: float | None) -> str:
+    """Hours, minutes and seconds: 3723 -> `1:02:03`; 63 -> `1:03`; None -> a dash."""
+    if seconds is None:
+        return "–"
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def plural(number: int, noun: str) -> str:
+    """1, `trial` -> `1 trial`; 2 -> `2 trials`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -1,0 +1,11 @@
+"""TODO: one line."""
+
+from __future__ import annotations
+
+
+class ConfigError(ValueError):
+    """Bad usage or bad input: exit code 2."""
+
+
+class MachineError(RuntimeError):
+    """Data, device, storage or disk is not as it must be: exit code 3."""

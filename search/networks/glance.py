@@ -1,0 +1,37 @@
+"""TODO: one line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from search.networks.architecture import Architecture, Block, Layer, Unit
+
+
+def glance(architecture: Architecture) -> str:
+    """The blocks in one line: units, operator and kernel, dilation, width, `↓` downsampling."""
+    return "  ".join(f"{block.name} {_units(block)}" for block in architecture.blocks)
+
+
+def _units(block: Block) -> str:
+    words: list[str] = []
+    for unit in block.units:
+        word = _unit(unit)
+        if words and words[-1].split("×", 1)[-1] == word:
+            times = int(words[-1].split("×", 1)[0]) if "×" in words[-1] else 1
+            words[-1] = f"{times + 1}×{word}"
+        else:
+            words.append(word)
+    return " ".join([*words, *_transition(block.transition)])
+
+
+def _transition(layers: Sequence[Layer]) -> list[str]:
+    if any(layer.stride > 1 for layer in layers):
+        return ["↓"]
+    return [f"conv{layer.kernel}·{layer.out_channels}" for layer in layers]
+
+
+def _unit(unit: Unit) -> str:
+    widest = max(unit.layers, key=lambda layer: layer.kernel)
+    kind = "conv" if not widest.depthwise else "sep" if len(unit.layers) == 2 else "inv"
+    dilation = f"d{widest.dilation}" if widest.dilation > 1 else ""
+    return f"{kind}{widest.kernel}{dilation}·{unit.out_channels}"

@@ -1,0 +1,181 @@
+"""Proposals and what becomes of them: accepted, or rejected by which rule.
+
+A proposal is one value per parameter of the study.  `Proposer.judge` builds its
+architecture as plain data, fills it where `space.fill` asks for that, and asks the
+checker; nothing is trained and nothing is stored.  Optuna is not known here.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from constraints import Limits, Violation, violations
+from search.config.candidate import Candidate
+from search.config.sections import StudyConfig
+from search.networks.architecture import Architecture
+from search.proposals.filling import Choices, _Filler
+from search.shown import Shown
+
+Input = tuple[int, int, int]
+
+# Rules that scaling the widths cannot mend: they are asked before the widths are filled.
+_WIDTH_FREE = frozenset(
+    {"receptive_field", "downsampling", "depthwise_separable", "dilated", "feature_map", "depth"}
+)
+
+
+class InfeasibleError(RuntimeError):
+    """No candidate was accepted within the budget of proposals: exit code 1."""
+
+    def __init__(self, acceptance: Acceptance, message: str = "") -> None:
+        super().__init__(
+            message
+            or f"no candidate was accepted in {acceptance.proposed:,} proposals; "
+            f"{acceptance.summary()}; widen [space] or relax [limits]"
+        )
+        self.acceptance = acceptance
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Choices as they would be trained, the network they mean, and the rules they break."""
+
+    choices: Choices
+    architecture: Architecture
+    violations: tuple[Violation, ...]
+
+    @property
+    def accepted(self) -> bool:
+        return not self.violations
+
+    @property
+    def excess(self) -> float:
+        """How far from legal: the sum over the broken rules, 0 where none is."""
+        return sum(violation.excess for violation in self.violations)
+
+
+@dataclass
+class Acceptance(Shown):
+    """A tally of proposals.
+
+    A proposal that breaks several rules counts under each of them in `rejected`, so those
+    may add up to more than were rejected.  `closest` is the nearest miss.
+    """
+
+    proposed: int = 0
+    accepted: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    closest: Proposal | None = None
+
+    @property
+    def share(self) -> float:
+        """Accepted per proposed, 0 where nothing was proposed."""
+        return self.accepted / self.proposed if self.proposed else 0.0
+
+    def add(self, proposal: Proposal) -> None:
+        self.proposed += 1
+        if proposal.accepted:
+            self.accepted += 1
+            return
+        self.rejected.update(violation.rule for violation in proposal.violations)
+        if self.closest is None or proposal.excess < self.closest.excess:
+            self.closest = proposal
+
+    def summary(self) -> str:
+        """One line: which rule rejects how much, and the closest miss."""
+        if not self.rejected:
+            return "nothing was rejected"
+        rules = ", ".join(
+            f"{rule} rejects {count / self.proposed:.1%}"
+            for rule, count in self.rejected.most_common()
+        )
+        return f"{rules}; {_miss(self.closest)}" if self.closest else rules
+
+    def to_json(self) -> dict[str, Any]:
+        closest = self.closest and {
+            "choices": self.closest.choices,
+            "architecture": self.closest.architecture.to_json(),
+            "violations": [violation.to_json() for violation in self.closest.violations],
+        }
+        return {
+            "proposed": self.proposed,
+            "accepted": self.accepted,
+            "rejected": dict(self.rejected.most_common()),
+            "closest": closest,
+        }
+
+
+def _miss(proposal: Proposal) -> str:
+    reasons = "; ".join(violation.message for violation in proposal.violations)
+    return f"closest miss: architecture {proposal.architecture.hash}: {reasons}"
+
+
+class Proposer:
+    """Draws and judges proposals for the networks of one study.
+
+    `input` is (channels, height, width) of its images, `classes` their number.
+
+    Raises:
+        ConfigError: `space.fill` names a limit that `[limits]` does not hold.
+    """
+
+    def __init__(self, config: StudyConfig, input: Input, classes: int) -> None:
+        self.config = config
+        self.domains = config.parameters
+        self._input = input
+        self._classes = classes
+        self._limits = config.rules
+        self._width_free = Limits(
+            tuple(rule for rule in config.rules.rules if rule.key in _WIDTH_FREE)
+        )
+        self._filler = _Filler(config) if config.space.fill else None
+
+    def complete(self, partial: Mapping[str, Any], rng: random.Random) -> Choices:
+        """`partial` with a uniform, independent value for each parameter that it lacks."""
+        return {
+            name: partial[name] if name in partial else domain.sample(rng)
+            for name, domain in self.domains.items()
+        }
+
+    def judge(self, choices: Choices, *, fill: bool = True) -> Proposal:
+        """The proposal that `choices` make; `fill` False takes the widths as they are."""
+        architecture = self._build(choices)
+        if self._filler and fill:
+            broken = violations(architecture, self._width_free)
+            if broken:
+                return Proposal(choices, architecture, broken)
+            choices, missed = self._filler.fill(choices, self._build)
+            architecture = self._build(choices)
+            if missed:
+                return Proposal(choices, architecture, (missed,))
+        return Proposal(choices, architecture, violations(architecture, self._limits))
+
+    def candidate(self, choices: Choices) -> Candidate:
+        """What the choices of an accepted proposal train."""
+        return self.config.candidate(choices, input=self._input, classes=self._classes)
+
+    def _build(self, choices: Choices) -> Architecture:
+        return self.config.space.architecture(choices, input=self._input, classes=self._classes)
+
+
+def propose(
+    config: StudyConfig, input: Input, classes: int, rng: random.Random
+) -> Iterator[Proposal]:
+    """Endless proposals, uniform over the space of the study, each with its verdict."""
+    proposer = Proposer(config, input, classes)
+    while True:
+        yield proposer.judge(proposer.complete({}, rng))
+
+
+def estimate(
+    config: StudyConfig, input: Input, classes: int, n: int, rng: random.Random
+) -> Acceptance:
+    """The tally of `n` uniform proposals."""
+    acceptance = Acceptance()
+    for proposal, _ in zip(propose(config, input, classes, rng), range(n), strict=False):
+        acceptance.add(proposal)
+    return acceptance

@@ -1,0 +1,171 @@
+"""Optuna's samplers, taught to choose among survivors.
+
+Each is built for one trial, from a seed and that trial's `Draws`.  Four of them need no
+teaching; of the others the expensive part, the fit, is done once per trial, and the draws
+from it are judged as they are made.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+from scipy.stats import qmc
+
+from search.proposals.draws import Draws
+from search.proposals.filling import Choices
+from search.proposals.proposer import Acceptance, InfeasibleError
+
+Distributions = dict[str, BaseDistribution]
+Floats = NDArray[np.float64]
+
+# Where the sequences of qmc and grid stand, as a system attribute of the study.
+_POSITION = "feasible:position"
+
+
+class FeasibleQMC(BaseSampler):
+    """A scrambled Sobol sequence that a study consumes without gaps.
+
+    Optuna's own builds a new engine and winds it forward for every single point.  The
+    scrambling follows from the seed of the study, so all workers walk one sequence.
+    """
+
+    _BLOCK = 64
+
+    def __init__(self, study_seed: int) -> None:
+        self._study_seed = study_seed
+        self._points: Iterator[Floats] | None = None
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> Distributions:
+        return {}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: Distributions
+    ) -> Choices:
+        """The next point of the sequence."""
+        position = _advance(study)
+        if self._points is None:
+            self._points = self._walk(len(search_space), position)
+        point = next(self._points)
+        return {
+            name: _at(distribution, coordinate)
+            for (name, distribution), coordinate in zip(
+                search_space.items(), point.tolist(), strict=True
+            )
+        }
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: Any
+    ) -> Any:
+        raise RuntimeError(f"{param_name} is no parameter of the sequence")
+
+    def _walk(self, dimension: int, start: int) -> Iterator[Floats]:
+        engine = qmc.Sobol(dimension, rng=np.random.default_rng(self._study_seed))
+        if start:
+            engine.fast_forward(start)
+        while True:
+            yield from engine.random(self._BLOCK)
+
+
+def _at(distribution: BaseDistribution, coordinate: float) -> Any:
+    """The value at `coordinate`, in [0, 1), of a domain."""
+    if not isinstance(distribution, FloatDistribution):
+        return _member(distribution, int(coordinate * _size(distribution)))
+    low, high = distribution.low, distribution.high
+    if not distribution.log:
+        return low + coordinate * (high - low)
+    return min(max(low * (high / low) ** coordinate, low), high)
+
+
+def _advance(study: Study) -> int:
+    """The position of the study in its sequence; moves on by one."""
+    attributes = study._storage.get_study_system_attrs(study._study_id)
+    position = int(attributes.get(_POSITION, 0))
+    study._storage.set_study_system_attr(study._study_id, _POSITION, position + 1)
+    return position
+
+
+class ExhaustedError(InfeasibleError):
+    """Every point of the grid has been proposed."""
+
+    def __init__(self, acceptance: Acceptance) -> None:
+        super().__init__(acceptance, "the grid has no candidate left: each legal one has its trial")
+
+
+class FeasibleGrid(BaseSampler):
+    """Every point of the grid once, in an order that the study's seed shuffles.
+
+    The order is an affine map of the point's number, so that a grid of any size takes no
+    memory.  Optuna's own writes all points down first.
+    """
+
+    def __init__(self, study_seed: int, draws: Draws) -> None:
+        self._study_seed = study_seed
+        self._draws = draws
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> Distributions:
+        return {}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: Distributions
+    ) -> Choices:
+        """The next point.
+
+        Raises:
+            ExhaustedError: there is none.
+        """
+        sizes = [_size(distribution) for distribution in search_space.values()]
+        total = math.prod(sizes)
+        position = _advance(study)
+        if position >= total:
+            raise ExhaustedError(self._draws.tally)
+        factor, shift = _shuffle(total, self._study_seed)
+        number = (factor * position + shift) % total
+        point: Choices = {}
+        for (name, distribution), size in zip(search_space.items(), sizes, strict=True):
+            number, index = divmod(number, size)
+            point[name] = _member(distribution, index)
+        return point
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: Any
+    ) -> Any:
+        raise RuntimeError(f"{param_name} is no parameter of the grid")
+
+
+def _shuffle(total: int, seed: int) -> tuple[int, int]:
+    """A factor without common divisor with `total`, and a shift."""
+    rng = random.Random(seed)
+    while True:
+        factor = rng.randrange(total) if total > 1 else 1
+        if math.gcd(factor, total) == 1:
+            return factor, rng.randrange(total)
+
+
+def _size(distribution: BaseDistribution) -> int:
+    if isinstance(distribution, CategoricalDistribution):
+        return len(distribution.choices)
+    if isinstance(distribution, IntDistribution):
+        return (distribution.high - distribution.low) // distribution.step + 1
+    raise TypeError(f"a grid needs countable domains, but got {distribution}")
+
+
+def _member(distribution: BaseDistribution, index: int) -> Any:
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[index]
+    if isinstance(distribution, IntDistribution):
+        return distribution.low + index * distribution.step
+    raise TypeError(f"a grid needs countable domains, but got {distribution}")

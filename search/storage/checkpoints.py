@@ -1,0 +1,99 @@
+"""TODO: one line."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.artifacts import FileSystemArtifactStore, upload_artifact
+from optuna.trial import FrozenTrial, Trial
+
+from search.errors import MachineError
+
+BATCH_DIVISOR = "batch_divisor"
+"""The user attribute that divides the batch size of a trial that ran out of memory."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is not what was saved."""
+
+
+# --- checkpoints -----------------------------------------------------------------------
+
+_CHECKPOINT_MAGIC = b"C1C4-CHECKPOINT\n"
+
+
+def checkpoint_path(runs: Path, trial: Trial | FrozenTrial) -> Path:
+    """Where the trial's checkpoint lies: a trial keeps its number when it is queued again."""
+    # Half a batch takes other steps: that training cannot go on from the whole one's.
+    half = "-half" if BATCH_DIVISOR in trial.user_attrs else ""
+    return runs / f"trial-{trial.number:06d}{half}.checkpoint"
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Replaces the checkpoint at `path` at once, or leaves the old one as it is.
+
+    `state` holds tensors, numbers, strings and containers of them.
+
+    Raises:
+        MachineError: it could not be written; names the path.
+    """
+    import torch  # seconds, which a command that only reads a study need not wait for
+
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    payload = buffer.getbuffer()
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(_CHECKPOINT_MAGIC + hashlib.sha256(payload).digest())
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise MachineError(f"{path}: {error.strerror}; the trial is queued again") from error
+
+
+def load_checkpoint(path: Path) -> dict[str, Any] | None:
+    """The state that was saved at `path`, on the CPU; None when there is none.
+
+    Raises:
+        CheckpointError: it is not what was saved; names the path.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    start = len(_CHECKPOINT_MAGIC) + hashlib.sha256().digest_size
+    digest, payload = content[len(_CHECKPOINT_MAGIC) : start], content[start:]
+    if hashlib.sha256(payload).digest() != digest or not content.startswith(_CHECKPOINT_MAGIC):
+        raise CheckpointError(f"{path}: corrupt checkpoint (SHA-256 differs)")
+    import torch
+
+    state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    return state
+
+
+# --- artifacts -------------------------------------------------------------------------
+
+
+def artifact_store(runs: Path) -> FileSystemArtifactStore:
+    """The files that the dashboard shows beside trials."""
+    directory = runs / "artifacts"
+    directory.mkdir(parents=True, exist_ok=True)
+    return FileSystemArtifactStore(directory)
+
+
+def attach(
+    target: Trial | FrozenTrial | optuna.Study, path: Path, store: FileSystemArtifactStore
+) -> str:
+    """Attaches the file at `path` to a trial or study; answers with the artifact's id."""
+    return upload_artifact(study_or_trial=target, file_path=str(path), artifact_store=store)

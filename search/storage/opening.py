@@ -1,0 +1,168 @@
+"""TODO: one line."""
+
+from __future__ import annotations
+
+import sqlite3
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import psutil
+import sqlalchemy as sa
+from filelock import FileLock, Timeout
+from optuna.exceptions import ExperimentalWarning
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import NoSuchModuleError
+
+from search.errors import ConfigError, MachineError
+from search.storage.database import StudyStorage
+from search.storage.patience import PATIENCE, is_sqlite, shown, translated
+from search.storage.places import STUDIES, _parse, _sqlite_path
+
+HEARTBEAT = 15
+"""Seconds between two signs of life of a running trial."""
+
+GRACE = 240
+"""Seconds of silence after which a trial counts as abandoned.
+
+Several times the patience with databases: Optuna dies in an AssertionError in the worker
+whose live trial somebody else took.
+"""
+
+_NETWORK = "nfs nfs3 nfs4 cifs smb smb2 smb3 smbfs afs afpfs webdav davfs ceph lustre gpfs beegfs"
+_NETWORK_FUSE = "sshfs glusterfs ceph s3fs gcsfuse rclone juicefs beegfs davfs2"
+NETWORK_FILE_SYSTEMS = {*_NETWORK.split(), *(f"fuse.{kind}" for kind in _NETWORK_FUSE.split())}
+
+
+# --- opening ---------------------------------------------------------------------------
+
+
+def open_storage(url: str, *, heartbeat: int = HEARTBEAT, grace: int = GRACE) -> StudyStorage:
+    """The storage at `url`, its tables made when they are missing.
+
+    `heartbeat` and `grace` are in seconds; see `HEARTBEAT` and `GRACE`.
+
+    Raises:
+        ConfigError: the URL, its directory or its file is none a study can live in.
+        MachineError: the database cannot be reached, lies on a network file system, or is corrupt.
+    """
+    target = _parse(url)
+    _require_place(target)
+    with _opening(target):
+        return _connect(target, heartbeat, grace)
+
+
+def _require_place(url: URL) -> None:
+    """Looks before anything is written: a SQLite file is made by merely opening it."""
+    if not is_sqlite(url):
+        return
+    path = _sqlite_path(url)
+    if not path.parent.is_dir() and path.parent != STUDIES:
+        raise ConfigError(f"storage {shown(url)}: directory {path.parent} does not exist")
+    kind = file_system(path, _mounts())
+    if kind in NETWORK_FILE_SYSTEMS:
+        raise MachineError(
+            f"storage {shown(url)}: {path.parent} is on a network file system ({kind}), where "
+            "SQLite loses data; use a local directory, or PostgreSQL: --storage postgresql://…"
+        )
+    if path.exists():
+        _require_sqlite(path, url)
+
+
+def _require_sqlite(path: Path, url: URL) -> None:
+    # Through SQLite alone: closing a file of one's own to this path would release every lock
+    # that connections of this process hold on it, and another one would take the log away.
+    if path.is_dir():
+        raise ConfigError(f"storage {shown(url)}: {path} is a directory")
+    try:
+        with closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        ) as connection:
+            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    except sqlite3.OperationalError:
+        return  # busy, or not readable: the real connection waits, or says so
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+            raise ConfigError(f"storage {shown(url)}: {path} is not a SQLite database") from None
+        found = str(error)
+    if found != "ok":
+        raise MachineError(
+            f"storage {shown(url)}: {path} is corrupt ({' '.join(found.split())}); it was left "
+            "untouched: restore a copy, or name another --storage"
+        )
+
+
+def _mounts() -> dict[str, str]:
+    return {part.mountpoint: part.fstype for part in psutil.disk_partitions(all=True)}
+
+
+def file_system(path: Path, mounts: Mapping[str, str]) -> str:
+    """The type of the file system that holds `path`; `mounts` maps mount points to types."""
+    for parent in (path.resolve(), *path.resolve().parents):
+        if str(parent) in mounts:
+            return mounts[str(parent)]
+    return ""
+
+
+@contextmanager
+def _exclusive(url: URL) -> Iterator[None]:
+    """One process at a time: Optuna's own creation of tables and studies is a race."""
+    if is_sqlite(url):
+        with _locked(Path(f"{_sqlite_path(url)}.lock"), url):
+            yield
+        return
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    take, release = _ADVISORY[url.get_backend_name()]
+    with engine.connect() as connection:
+        connection.execute(sa.text(take))
+        try:
+            yield
+        finally:
+            connection.execute(sa.text(release))
+
+
+@contextmanager
+def _locked(path: Path, url: URL) -> Iterator[None]:
+    try:
+        if path.parent == STUDIES:
+            STUDIES.mkdir(exist_ok=True)
+        path.open("ab").close()  # filelock would wait for permission as for another process
+    except OSError as error:
+        raise MachineError(f"storage {shown(url)}: {path}: {error.strerror}") from None
+    try:
+        with FileLock(path, timeout=PATIENCE):
+            yield
+    except Timeout:
+        raise MachineError(
+            f"storage {shown(url)}: another process has held {path} for {PATIENCE:.0f} s"
+        ) from None
+
+
+_ADVISORY = {
+    "postgresql": ("SELECT pg_advisory_lock(1127428916)", "SELECT pg_advisory_unlock(1127428916)"),
+    "mysql": (f"SELECT GET_LOCK('c1c4', {PATIENCE:.0f})", "SELECT RELEASE_LOCK('c1c4')"),
+}
+
+
+def _connect(url: URL, heartbeat: int, grace: int) -> StudyStorage:
+    if is_sqlite(url):
+        # WAL is a property of the file: set once, before several workers can be at it.
+        with closing(sqlite3.connect(_sqlite_path(url), timeout=PATIENCE)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats, since 2021
+        return StudyStorage(url, heartbeat=heartbeat, grace=grace)
+
+
+@contextmanager
+def _opening(url: URL) -> Iterator[None]:
+    """Likewise, while the driver may be missing and nobody else may make tables or studies."""
+    try:
+        with translated(url), _exclusive(url):
+            yield
+    except (ImportError, NoSuchModuleError):
+        extra = "mysql" if url.get_backend_name() == "mysql" else "postgresql"
+        raise MachineError(
+            f"storage {shown(url)}: no driver for it; pip install 'c1c4-search[{extra}]'"
+        ) from None

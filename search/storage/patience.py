@@ -1,0 +1,102 @@
+"""TODO: one line."""
+
+from __future__ import annotations
+
+import functools
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError
+
+from search.errors import MachineError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PATIENCE = 60.0
+"""Seconds for which a locked or a restarting database is waited for."""
+
+
+def shown(url: URL) -> str:
+    """`url` as it may be shown: without a password."""
+    hidden = {key: "***" for key in url.query if "pass" in key.lower()}
+    return url.update_query_dict(hidden).render_as_string(hide_password=True)
+
+
+def is_sqlite(url: URL) -> bool:
+    """Whether `url` names a SQLite file."""
+    return url.get_backend_name() == "sqlite"
+
+
+@contextmanager
+def translated(url: URL) -> Iterator[None]:
+    """Turns the database's errors into one line without a password."""
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError, sqlite3.Error) as error:
+        raise MachineError(f"storage {shown(url)}: {_reason(error, url)}") from None
+
+
+def _reason(error: BaseException, url: URL) -> str:
+    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+    text = str(getattr(cause, "orig", None) or cause or error)
+    line = next(iter(text.splitlines()), type(error).__name__)
+    return line.replace(url.password, "***") if url.password else line
+
+
+def _patient(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
+    """Repeats `method`, which must bear that, when the connection drops in its transaction.
+
+    Connections that drop between transactions are replaced by SQLAlchemy's pool.
+    """
+
+    @functools.wraps(method)
+    def repeated(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return method(self, *args, **kwargs)
+            except (StorageInternalError, SQLAlchemyError) as error:
+                if not _dropped(error) or time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.1)
+
+    return repeated
+
+
+def _transactions(
+    kind: str,
+) -> Callable[[Callable[Concatenate[Any, P], T]], Callable[Concatenate[Any, P], T]]:
+    """Makes the transactions of a method of that kind on SQLite.
+
+    `reading` ones let writers pass.  `light` ones reach the disk together with the next
+    ordinary one: after a power cut they may be missing, after anything less they are there.
+    """
+
+    def decorate(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
+        @functools.wraps(method)
+        def wrapped(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
+            self._thread.kind = kind
+            try:
+                return method(self, *args, **kwargs)
+            finally:
+                self._thread.kind = "ordinary"
+
+        return wrapped
+
+    return decorate
+
+
+_reading, _light = _transactions("reading"), _transactions("light")
+
+
+def _dropped(error: Exception) -> bool:
+    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+    if isinstance(cause, PendingRollbackError):
+        return True  # Optuna went on in a transaction whose connection had dropped
+    return isinstance(cause, DBAPIError) and cause.connection_invalidated

@@ -1,0 +1,79 @@
+"""TODO: one line."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from search.errors import ConfigError
+from search.storage.patience import is_sqlite, shown
+
+STUDIES = Path("studies")
+
+_DRIVERS = {
+    "postgres": "postgresql+psycopg",
+    "postgresql": "postgresql+psycopg",
+    "mysql": "mysql+pymysql",
+    "mariadb": "mysql+pymysql",
+}
+
+
+# --- where a study lives ---------------------------------------------------------------
+
+
+def storage_url(flag: str | None, file: str | None, name: str) -> str:
+    """The URL of a study's database: flag, else STUDY_STORAGE, else the study file's, else SQLite.
+
+    Raises:
+        ConfigError: the flag holds a password, which every user of the machine could read.
+    """
+    if flag is not None:
+        parsed = _parse(flag)
+        if parsed.password or any("pass" in key.lower() for key in parsed.query):
+            raise ConfigError(
+                "--storage: a password on the command line can be read by every user of this "
+                "machine; put the URL into STUDY_STORAGE or the password into PGPASSFILE"
+            )
+        return flag
+    return os.environ.get("STUDY_STORAGE") or file or f"sqlite:///{STUDIES}/{name}.db"
+
+
+def redacted(url: str) -> str:
+    """`url` as it may be shown: without a password."""
+    return shown(_parse(url))
+
+
+def run_directory(url: str, name: str) -> Path:
+    """Where checkpoints, artifacts and logs of the study `name` lie."""
+    target = _parse(url)
+    return (_sqlite_path(target).parent if is_sqlite(target) else STUDIES) / "runs" / name
+
+
+def is_shared(url: str) -> bool:
+    """Whether workers on other machines can reach the database."""
+    return not is_sqlite(_parse(url))
+
+
+def _parse(url: str) -> URL:
+    try:
+        target = make_url(url)
+    except (ArgumentError, ValueError):
+        # SQLAlchemy's message would repeat the URL, with a password in it.
+        raise ConfigError(
+            "storage: not a URL; it must read sqlite:///path/to/file.db or "
+            "postgresql://user@host/database"
+        ) from None
+    target = target.set(drivername=_DRIVERS.get(target.drivername, target.drivername))
+    backend = target.get_backend_name()
+    if backend not in ("sqlite", "postgresql", "mysql"):
+        raise ConfigError(f"storage {shown(target)}: must be sqlite, postgresql or mysql")
+    if backend == "sqlite" and target.database in (None, "", ":memory:"):
+        raise ConfigError(f"storage {shown(target)}: must name a file, or nothing can be resumed")
+    return target
+
+
+def _sqlite_path(url: URL) -> Path:
+    return Path(url.database or "")

@@ -1,0 +1,151 @@
+"""URL → Optuna storage, studies in it, checkpoints and artifacts."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+
+from search.config.sections import RESUMABLE, StudyConfig
+from search.errors import ConfigError
+from search.storage.database import StudyStorage
+from search.storage.opening import GRACE, HEARTBEAT, _connect, _opening, _require_place
+from search.storage.patience import is_sqlite, shown
+from search.storage.places import _parse, _sqlite_path
+
+# --- studies ---------------------------------------------------------------------------
+
+
+def create_or_resume(
+    config: StudyConfig, url: str, *, heartbeat: int = HEARTBEAT, grace: int = GRACE
+) -> optuna.Study:
+    """The study that `config` names, made when it is missing; safe from many processes at once.
+
+    The caller sets `study.sampler` and `study.pruner`.
+
+    Raises:
+        ConfigError: the study exists and searches something else; names the key that differs.
+        MachineError: see `open_storage`.
+    """
+    target = _parse(url)
+    _require_place(target)
+    with _opening(target):
+        storage = _connect(target, heartbeat, grace)
+        try:
+            study = optuna.load_study(study_name=config.study.name, storage=storage)
+        except KeyError:
+            study = _create(config, storage)
+        else:
+            _require_same_search(config, study)
+        # Worker processes read target and budget from here; a resume may change them.
+        study.set_user_attr("config", _content(config))
+        study.set_user_attr("search_hash", config.search_hash)
+    storage.trials = config.study.trials
+    return study
+
+
+def require_resumable(config: StudyConfig, url: str) -> None:
+    """Raises what `create_or_resume` would, before anything is made."""
+    target = _parse(url)
+    _require_place(target)
+    if is_sqlite(target) and not _sqlite_path(target).exists():
+        return
+    with _opening(target):
+        storage = _connect(target, HEARTBEAT, GRACE)
+        if config.study.name in optuna.get_all_study_names(storage):
+            study = optuna.load_study(study_name=config.study.name, storage=storage)
+            _require_same_search(config, study)
+
+
+def _create(config: StudyConfig, storage: StudyStorage) -> optuna.Study:
+    goals = config.study.objectives
+    study = optuna.create_study(
+        study_name=config.study.name,
+        storage=storage,
+        directions=["maximize" if goal == "accuracy" else "minimize" for goal in goals],
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # names of metrics, since 2023
+        study.set_metric_names(list(goals))
+    return study
+
+
+def load_study(
+    name: str, url: str, *, heartbeat: int = HEARTBEAT, grace: int = GRACE
+) -> optuna.Study:
+    """The study `name`; nothing is made.
+
+    Raises:
+        ConfigError: there is no such study at `url`.
+        MachineError: see `open_storage`.
+    """
+    target = _parse(url)
+    if is_sqlite(target) and not _sqlite_path(target).exists():
+        raise ConfigError(f"no study {name}: {shown(target)} does not exist; launch it first")
+    _require_place(target)
+    with _opening(target):
+        storage = _connect(target, heartbeat, grace)
+        try:
+            study = optuna.load_study(study_name=name, storage=storage)
+        except KeyError:
+            there = ", ".join(sorted(optuna.get_all_study_names(storage))) or "none"
+            raise ConfigError(f"no study {name} at {shown(target)}; there are: {there}") from None
+        storage.trials = study_config(study).study.trials
+    return study
+
+
+def study_config(study: optuna.Study) -> StudyConfig:
+    """The configuration that a study was launched with.
+
+    Raises:
+        ConfigError: the study was not made by `create_or_resume`.
+    """
+    try:
+        return StudyConfig.model_validate(study.user_attrs["config"])
+    except (KeyError, ValueError):
+        raise ConfigError(f"study {study.study_name} was not made by this program") from None
+
+
+def study_storage(study: optuna.Study) -> StudyStorage:
+    """The `StudyStorage` beneath Optuna's cache."""
+    storage = getattr(study._storage, "_backend", study._storage)
+    if not isinstance(storage, StudyStorage):
+        raise TypeError(f"study {study.study_name} must lie in a StudyStorage, but got {storage}")
+    return storage
+
+
+def _content(config: StudyConfig) -> dict[str, Any]:
+    content: dict[str, Any] = config.model_dump(mode="json", by_alias=True)
+    return content
+
+
+def _require_same_search(config: StudyConfig, study: optuna.Study) -> None:
+    # Validated again, so that keys that are new since then stand at their defaults.
+    before, now = _searched(study_config(study)), _searched(config)
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key):
+            raise ConfigError(
+                f"{key}: study {study.study_name} has {before.get(key)}, this asks for "
+                f"{now.get(key)}; what is searched cannot change on resume: "
+                "restore it, or give the study another name"
+            )
+
+
+def _searched(config: StudyConfig) -> dict[str, Any]:
+    """All that trials compare, as dotted keys."""
+    content = _content(config)
+    for key in RESUMABLE:
+        del content["study"][key]
+    del content["data"]["root"]
+    return dict(_flat(content, ""))
+
+
+def _flat(content: object, path: str) -> Iterator[tuple[str, object]]:
+    if isinstance(content, Mapping):
+        for key, value in content.items():
+            yield from _flat(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, content

@@ -1,0 +1,218 @@
+"""What a study has come to so far: the one reading that terminal, dashboard and JSON show."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from optuna import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from search.config.sections import StudyConfig
+from search.display import wording
+from search.shown import Shown
+from search.storage.studies import study_config
+
+LEADERS = 5  # how many of the best are shown
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One trial as people see it.
+
+    `accuracy` is of the validation set: the value of a completed trial, else the last that
+    was reported.  `seconds` were spent so far; `eta` seconds are left, where that is known.
+    """
+
+    number: int
+    state: str
+    accuracy: float | None
+    epoch: int
+    epochs: int | None
+    receptive_field: int | None
+    parameters: int | None
+    macs: int | None
+    proposals: int | None
+    seconds: float | None
+    eta: float | None
+    device: str | None
+    worker: str | None
+    failure: str | None
+
+    @property
+    def sizes(self) -> tuple[str, str, str]:
+        """`wording.SIZES` of the network."""
+        return wording.sizes(self.receptive_field, self.parameters, self.macs)
+
+    @classmethod
+    def of(cls, trial: FrozenTrial, now: datetime) -> Progress:
+        """The trial with this project's user attributes; what it lacks is None."""
+        attributes = trial.user_attrs
+        epoch = max(trial.intermediate_values, default=0)
+        epochs = attributes.get("recipe", {}).get("epochs")
+        seconds = _seconds(trial, now)
+        return cls(
+            number=trial.number,
+            state=trial.state.name.lower(),
+            accuracy=_accuracy(trial),
+            epoch=epoch,
+            epochs=epochs,
+            receptive_field=attributes.get("receptive_field"),
+            parameters=attributes.get("parameters"),
+            macs=attributes.get("macs"),
+            proposals=attributes.get("proposals"),
+            seconds=seconds,
+            eta=_eta(trial, epoch, epochs, seconds),
+            device=attributes.get("device"),
+            worker=_worker(attributes),
+            failure=attributes.get("failure"),
+        )
+
+
+@dataclass(frozen=True)
+class Summary(Shown):
+    """A study at one moment.
+
+    `proposed` counts all proposals, `accepted` those that kept every rule (a sampler that
+    compares several makes a trial of one), `rejected` the others by rule (one may break
+    several).  `road` is the best accuracy after each completed trial, `spent` the seconds in
+    which at least one worker was active.
+    """
+
+    name: str
+    config: StudyConfig
+    trials: tuple[Progress, ...]
+    proposed: int
+    accepted: int
+    rejected: dict[str, int]
+    road: tuple[float, ...]
+    spent: float
+    started: datetime | None
+
+    @cached_property
+    def states(self) -> dict[str, int]:
+        """How many trials are in each of Optuna's states."""
+        counted = Counter(trial.state for trial in self.trials)
+        return {state.name.lower(): counted[state.name.lower()] for state in TrialState}
+
+    @cached_property
+    def running(self) -> tuple[Progress, ...]:
+        return tuple(trial for trial in self.trials if trial.state == "running")
+
+    @cached_property
+    def best(self) -> tuple[Progress, ...]:
+        """Completed trials, most accurate first."""
+        completed = [t for t in self.trials if t.state == "complete" and t.accuracy is not None]
+        return tuple(sorted(completed, key=lambda t: (-(t.accuracy or 0.0), t.number)))
+
+    @property
+    def finished(self) -> int:
+        return self.states["complete"] + self.states["pruned"] + self.states["fail"]
+
+    @property
+    def met(self) -> bool:
+        """Whether the target accuracy was reached."""
+        target = self.config.study.target
+        return target is not None and bool(self.road) and self.road[-1] >= target
+
+    @property
+    def left(self) -> float | None:
+        """Seconds that are left of the budget of hours, None where there is none."""
+        hours = self.config.study.hours
+        return None if hours is None else max(0.0, 3600 * hours - self.spent)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `status --json` prints."""
+        section = self.config.study
+        return {
+            "study": self.name,
+            "target": section.target,
+            "target_met": self.met,
+            "trials": self.states,
+            "trials_left": max(0, section.trials - self.finished),
+            "seconds_spent": self.spent,
+            "seconds_left": self.left,
+            "started": self.started.isoformat() if self.started else None,
+            "best": asdict(self.best[0]) if self.best else None,
+            "leaders": [asdict(trial) for trial in self.best[:LEADERS]],
+            "running": [asdict(trial) for trial in self.running],
+            "proposals": {
+                "proposed": self.proposed,
+                "accepted": self.accepted,
+                "rejected": self.rejected,
+            },
+            "workers": sorted({trial.worker for trial in self.running if trial.worker}),
+        }
+
+
+def summarize(study: Study, config: StudyConfig | None = None) -> Summary:
+    """Reads the study once from its storage; its own study file too, unless given `config`.
+
+    Raises:
+        ConfigError: the study holds no study file of this program.
+    """
+    trials = study.get_trials(deepcopy=False)
+    now = datetime.now()
+    if config is None:
+        config = study_config(study)
+    attributes = [trial.user_attrs for trial in trials]
+    return Summary(
+        name=study.study_name,
+        config=config,
+        trials=tuple(Progress.of(trial, now) for trial in trials),
+        proposed=sum(a.get("proposals", 0) for a in attributes),
+        accepted=sum(a.get("accepted", 1) for a in attributes if "proposals" in a),
+        rejected=_rejected(attributes),
+        road=_road(trials),
+        spent=study.user_attrs.get("clock", {}).get("seconds", 0.0),
+        started=min((t.datetime_start for t in trials if t.datetime_start), default=None),
+    )
+
+
+def _rejected(attributes: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    counted: Counter[str] = Counter()
+    for trial in attributes:
+        counted.update(trial.get("rejected", {}))
+    return dict(counted.most_common())
+
+
+def _worker(attributes: Mapping[str, Any]) -> str | None:
+    worker = attributes.get("worker")
+    return f"{worker['host']}:{worker['pid']}" if worker else None
+
+
+def _accuracy(trial: FrozenTrial) -> float | None:
+    reported = trial.intermediate_values
+    last = trial.values[0] if trial.values else reported[max(reported)] if reported else math.nan
+    return last if math.isfinite(last) else None
+
+
+def _seconds(trial: FrozenTrial, now: datetime) -> float | None:
+    if "seconds" in trial.user_attrs:
+        return float(trial.user_attrs["seconds"])
+    if trial.datetime_start is None:
+        return None
+    return ((trial.datetime_complete or now) - trial.datetime_start).total_seconds()
+
+
+def _eta(trial: FrozenTrial, epoch: int, epochs: int | None, seconds: float | None) -> float | None:
+    if trial.state != TrialState.RUNNING or not epoch or not epochs:
+        return None
+    history = trial.user_attrs.get("history", [])
+    # A resumed trial's clock counts from the resume; its epochs know what they took.
+    each = sum(e["seconds"] for e in history) / len(history) if history else (seconds or 0) / epoch
+    return max(0.0, each * (epochs - epoch))
+
+
+def _road(trials: Iterable[FrozenTrial]) -> tuple[float, ...]:
+    best, road = -math.inf, []
+    completed = [t for t in trials if t.state == TrialState.COMPLETE and t.datetime_complete]
+    for trial in sorted(completed, key=lambda t: t.datetime_complete or datetime.max):
+        best = max(best, trial.values[0])
+        road.append(best)
+    return tuple(road)

@@ -1,0 +1,108 @@
+"""TODO: one line."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from constraints import Limits
+from search.analysis.graph import Graph
+from search.config.sections import DEFAULT_LIMITS
+from search.display import terminal
+from search.errors import ConfigError
+from search.networks.architecture import Architecture, ArchitectureError
+from search.study import Study
+
+TARGETS = "TARGET is an architecture's JSON, STUDY:TRIAL, file.py:factory or package.module:factory"
+LARGEST = 65_536  # the longest axis of an --input
+
+
+def _shapes(text: str | None) -> list[tuple[int, ...]]:
+    """The input shapes to try: the one that is named, else CIFAR's and ImageNet's."""
+    if text is None:
+        return [(3, 32, 32), (3, 224, 224)]
+    try:
+        shape = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        shape = ()
+    if len(shape) < 2 or min(shape, default=0) < 1:
+        raise ConfigError(f"--input {text}: must read C,H,W, such as 3,32,32")
+    if max(shape) > LARGEST:
+        raise ConfigError(f"--input {text}: no axis may be longer than {LARGEST:,}")
+    return [shape]
+
+
+def _on(network: Architecture, shape: tuple[int, ...]) -> Architecture:
+    """The same layers on an image of `shape`."""
+    if len(shape) != 3:
+        raise ConfigError(f"--input {list(shape)}: an architecture reads C,H,W")
+    channels, height, width = shape
+    return dataclasses.replace(network, input=(channels, height, width))
+
+
+def _resolve(
+    target: str, shapes: Sequence[tuple[int, ...]], storage: str | None
+) -> tuple[Limits, Architecture | Graph]:
+    """The network that TARGET names, and the limits it came with."""
+    rules = Limits.from_mapping(DEFAULT_LIMITS)
+    left, _, right = target.rpartition(":")
+    if left and right.isdecimal():
+        study = Study(left, storage=storage)
+        trials = {trial.number: trial for trial in study.load().get_trials(deepcopy=False)}
+        trial = trials.get(int(right))
+        if trial is None or "architecture" not in trial.user_attrs:
+            raise ConfigError(f"{target}: study {left} has no such trial with an architecture")
+        return study.config.rules, Architecture.from_json(trial.user_attrs["architecture"])
+    if left and not Path(target).exists():
+        return rules, _traced(target, shapes)
+    return rules, read_architecture(Path(target))
+
+
+def _traced(target: str, shapes: Sequence[tuple[int, ...]]) -> Graph:
+    from search.analysis.tracing.loading import (
+        TraceError,
+        UnknownOperationError,
+        load_factory,
+        make,
+    )
+    from search.analysis.tracing.trace import trace
+
+    with contextlib.redirect_stdout(sys.stderr):  # what the user's code prints is no result
+        module = make(load_factory(target))
+        failures: list[TraceError] = []
+        for shape in shapes:
+            try:
+                graph = trace(module, shape)
+            except TraceError as error:
+                failures.append(error)
+                continue
+            if failures:
+                terminal.note(f"{target} does not take {list(shapes[0])}; read at {list(shape)}")
+            return graph
+    # An operation that is not known is the reason at any size.
+    unknown = [error for error in failures if isinstance(error, UnknownOperationError)]
+    raise (unknown or failures)[-1]
+
+
+def read_architecture(path: Path) -> Architecture:
+    """The architecture in a JSON file.
+
+    Raises:
+        ConfigError: one line that names the file and what is wrong in it.
+    """
+    try:
+        return Architecture.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path}: no JSON ({error}); {TARGETS}") from None
+    except ArchitectureError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not a text file") from None
+    except (ValueError, RecursionError) as error:  # thousands of digits or brackets
+        raise ConfigError(f"{path}: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; {TARGETS}") from None

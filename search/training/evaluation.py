@@ -1,0 +1,58 @@
+"""TODO: one line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional as F
+
+from search.data.datasets import Images
+from search.data.normalization import Normalization
+
+EVALUATION_BATCH = 1_000
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a network does on some images; `logits` float32 (N, classes)."""
+
+    loss: float
+    accuracy: float
+    logits: NDArray[np.float32]
+
+
+def evaluate(
+    network: nn.Module,
+    images: Images,
+    normalization: Normalization,
+    device: torch.device,
+    *,
+    bfloat16: bool = False,
+) -> Evaluation:
+    """Loss, accuracy and logits of `network` on one view of each of `images`."""
+    network.eval()
+    batches = []
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+        for start in range(0, len(images), EVALUATION_BATCH):
+            pixels = torch.from_numpy(images.pixels[start : start + EVALUATION_BATCH])
+            x = normalization(pixels.to(device), torch.bfloat16 if bfloat16 else torch.float32)
+            batches.append(network(x).float().cpu())
+    logits = torch.cat(batches)
+    labels = torch.from_numpy(images.labels)
+    return Evaluation(
+        float(F.cross_entropy(logits, labels)),
+        float((logits.argmax(1) == labels).double().mean()),
+        logits.numpy(),
+    )
+
+
+def confusion_matrix(
+    true: NDArray[np.int64], predicted: NDArray[np.int64], classes: int
+) -> NDArray[np.int64]:
+    """Counts (classes, classes): rows true, columns predicted."""
+    cells = np.bincount(true * classes + predicted, minlength=classes**2)
+    return cells.reshape(classes, classes)

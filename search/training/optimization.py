@@ -1,0 +1,142 @@
+"""How a gradient becomes a step: schedule, SGD, Muon, and the average of the weights.
+
+Nothing here waits for the device, so that a CUDA graph can hold all of it.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from search.config.candidate import Recipe
+from search.networks.module import SqueezeExcite
+
+
+def rate(recipe: Recipe, progress: float) -> float:
+    """The share of the peak learning rate at `progress`, from 0 to 1, through the training.
+
+    `linear` rises over the warm-up and falls to zero; `onecycle` does both along half
+    cosines, from 1/25 (Smith & Topin, 2019).
+    """
+    if progress < recipe.warmup:
+        risen = progress / recipe.warmup
+        return risen if recipe.schedule == "linear" else 1 / 25 + 24 / 25 * _half_cosine(risen)
+    left = (1 - progress) / (1 - recipe.warmup)
+    return left if recipe.schedule == "linear" else _half_cosine(left)
+
+
+def _half_cosine(share: float) -> float:
+    return (1 - math.cos(math.pi * share)) / 2
+
+
+class Optimization:
+    """Nesterov SGD, and Muon for the dense convolutions where the recipe says so.
+
+    torch's Muon takes matrices, so `_flat` holds, for each of its convolution weights, a
+    matrix that shares its memory.
+    """
+
+    def __init__(self, network: nn.Module, recipe: Recipe) -> None:
+        trained = [p for p in network.parameters() if p.requires_grad]
+        dense = set(_trunk_weights(network)) if recipe.optimizer == "muon" else set()
+        self._flat = [(p, nn.Parameter(_as_matrix(p.data))) for p in trained if p in dense]
+        rest = [p for p in trained if p not in dense]
+        self._weights = [*rest, *(matrix for _, matrix in self._flat)]
+        self._optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.SGD(
+                [
+                    {
+                        "params": [p for p in rest if p.ndim > 1],
+                        "weight_decay": recipe.weight_decay,
+                    },
+                    {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
+                ],
+                lr=recipe.learning_rate,
+                momentum=recipe.momentum,
+                nesterov=recipe.momentum > 0,
+            )
+        ]
+        if self._flat:
+            muon = torch.optim.Muon(
+                [matrix for _, matrix in self._flat],
+                lr=recipe.matrix_learning_rate,
+                momentum=recipe.matrix_momentum,
+                weight_decay=0.0,
+                ns_steps=3,
+            )
+            self._optimizers.append(muon)
+
+    def step(self, share: Tensor) -> None:
+        """One update from the gradients, which are gone afterwards.
+
+        The optimizers step at the peak rate, and `share`, a tensor of no dimension, says
+        how much of that step is taken: they would bake a rate that is a number into a
+        CUDA graph.
+        """
+        for weight, matrix in self._flat:
+            matrix.grad = None if weight.grad is None else _as_matrix(weight.grad)
+            # Row norms of one on average: the step size alone sets the turning rate.
+            matrix.data.mul_(math.sqrt(len(matrix)) / matrix.data.norm())
+            weight.grad = None
+        before = [weight.detach().clone() for weight in self._weights]
+        for optimizer in self._optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        for weight, old in zip(self._weights, before, strict=True):
+            weight.data.copy_(old.lerp_(weight.data, share))
+
+    def state(self) -> list[dict[str, Any]]:
+        """The momenta, for `restore`."""
+        return [optimizer.state_dict() for optimizer in self._optimizers]
+
+    def restore(self, state: list[dict[str, Any]]) -> None:
+        """Takes up the momenta that `state` returned."""
+        for optimizer, saved in zip(self._optimizers, state, strict=True):
+            optimizer.load_state_dict(saved)
+
+
+class Average:
+    """The exponential moving average of a network's weights and statistics over steps."""
+
+    def __init__(self, network: nn.Module, steps: float) -> None:
+        self.network = copy.deepcopy(network)
+        self._share = min(1.0, 1 / steps)
+        self._pairs = list(
+            zip(_tensors(self.network), _tensors(network), strict=True),
+        )
+
+    def update(self) -> None:
+        """Moves the average towards the network as it is now."""
+        for mean, value in self._pairs:
+            if mean.is_floating_point():
+                mean.lerp_(value, self._share)
+            else:
+                mean.copy_(value)
+
+
+def _tensors(network: nn.Module) -> list[Tensor]:
+    return [tensor.detach() for tensor in (*network.parameters(), *network.buffers())]
+
+
+def _trunk_weights(network: nn.Module) -> list[Tensor]:
+    """The weights of dense convolutions, without those of gates and of the classifier."""
+    gates = {
+        m for gate in network.modules() if isinstance(gate, SqueezeExcite) for m in gate.modules()
+    }
+    return [
+        module.weight
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv2d)
+        and module.groups == 1
+        and module not in gates
+        and not name.startswith("O.")
+    ]
+
+
+def _as_matrix(weight: Tensor) -> Tensor:
+    """(out, in, kh, kw) as (out, in x kh x kw) in the same memory, channels_last."""
+    return weight.permute(0, 2, 3, 1).reshape(len(weight), -1)

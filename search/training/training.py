@@ -1,0 +1,207 @@
+"""Training one candidate, and measuring it.
+
+One view of each image counts: no flips are averaged.  A run is a function of network,
+recipe, data and seed: every epoch seeds its order and its dropout from the run's seed
+and its own number, so a run resumed from `Training.state` continues as if it had never
+stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from search.config.candidate import Recipe
+from search.data.datasets import Images, Labels
+from search.data.normalization import Normalization
+from search.training.cuda_graph import Captured
+from search.training.evaluation import Evaluation, evaluate
+from search.training.optimization import Average, Optimization, rate
+
+Size = tuple[int, int]
+DIVERGENCE_INTERVAL = 20  # steps between looks at the loss, each of which waits for the device
+
+
+class DivergedError(RuntimeError):
+    """The loss is no number any more."""
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One finished epoch.  `accuracy` and `validation_loss` are those of the validation
+    images; `images` counts the training images seen since the first epoch; `seconds` is
+    the epoch's own, evaluation included."""
+
+    epoch: int
+    train_loss: float
+    validation_loss: float
+    accuracy: float
+    learning_rate: float
+    images: int
+    seconds: float
+
+
+class Training:
+    """The training of one network by one recipe.
+
+    `epochs` answers with the images of an epoch, uint8 (N, H, W, 3) on `device`, and
+    `labels` (N,) are theirs.  Evaluates on `validation` after
+    every epoch where it is given.  `state` and `restore` carry it over interruptions.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        recipe: Recipe,
+        epochs: Callable[[int], Tensor],
+        labels: Labels,
+        normalization: Normalization,
+        *,
+        validation: Images | None,
+        device: torch.device,
+        bfloat16: bool,
+        seed: int,
+    ) -> None:
+        self.recipe = recipe
+        self.history: list[EpochRecord] = []
+        self.evaluation: Evaluation | None = None  # of the last epoch that ran here
+        self._network = network.to(device).to(memory_format=torch.channels_last)
+        self._epochs = epochs
+        self._labels = torch.from_numpy(labels).to(device)
+        self._normalization = normalization
+        self._validation = validation
+        self._device = device
+        self._dtype = torch.bfloat16 if bfloat16 else torch.float32
+        self._seed = seed
+        self._batch = min(recipe.batch_size, len(labels))
+        self._steps = len(labels) // self._batch  # of an epoch; its last few images wait
+        self._optimization = Optimization(self._network, recipe)
+        self._average = (
+            Average(self._network, recipe.average * self._steps) if recipe.average else None
+        )
+        self._captured: dict[Size, Captured] = {}
+
+    @property
+    def epoch(self) -> int:
+        """The number of finished epochs."""
+        return len(self.history)
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network that is measured and exported: the average where there is one."""
+        return self._network if self._average is None else self._average.network
+
+    def run_epoch(self, on_step: Callable[[], None] = lambda: None) -> EpochRecord:
+        """Trains one epoch and evaluates; calls `on_step` after every step.
+
+        Raises:
+            DivergedError: as soon as the loss is seen to be no finite number.
+        """
+        started = time.perf_counter()
+        sequence = np.random.SeedSequence([self._seed, self.epoch])
+        order_seed, dropout_seed = (int(word) for word in sequence.generate_state(2))
+        torch.manual_seed(dropout_seed)
+        order = torch.randperm(len(self._labels), generator=_generator(order_seed))
+        order = order.to(self._device)
+        # Trials begin at epochs of their own, so that none is tied to the first few.
+        pixels = self._epochs(self._seed + self.epoch)
+        train = self._step(self.recipe.size(self.epoch, (pixels.shape[1], pixels.shape[2])))
+        rates = self._rates()
+        self._network.train()
+        loss_sum = torch.zeros((), device=self._device)
+        for step in range(self._steps):
+            batch = order[step * self._batch : (step + 1) * self._batch]
+            loss_sum = loss_sum + train(pixels[batch], self._labels[batch], rates[step])
+            last = step == self._steps - 1
+            if (last or step % DIVERGENCE_INTERVAL == 0) and not math.isfinite(loss_sum.item()):
+                raise DivergedError(f"loss is {loss_sum.item()} in epoch {self.epoch + 1}")
+            on_step()
+        learning_rate = self.recipe.learning_rate * float(rates[0])
+        record = self._record(loss_sum.item() / self._steps, learning_rate, started)
+        self.history.append(record)
+        return record
+
+    def _rates(self) -> Tensor:
+        """The share of the peak learning rate in each step of this epoch."""
+        first, total = self.epoch * self._steps, self.recipe.epochs * self._steps
+        shares = [rate(self.recipe, min(1.0, (first + i) / total)) for i in range(self._steps)]
+        return torch.tensor(shares, device=self._device)
+
+    def _step(self, size: Size) -> Callable[..., Tensor]:
+        """`_train` on images of that size, as a CUDA graph where there is CUDA."""
+        train = partial(self._train, size)
+        if self._device.type != "cuda":
+            return train
+        if size not in self._captured:
+            self._captured[size] = Captured(train)
+        return self._captured[size]
+
+    def _train(self, size: Size, pixels: Tensor, labels: Tensor, share: Tensor) -> Tensor:
+        """One step on one batch, at `share` of the peak learning rate; its loss."""
+        x = self._normalization(pixels, self._dtype, size)
+        with torch.autocast(
+            self._device.type,
+            torch.bfloat16,
+            enabled=self._dtype is torch.bfloat16,
+            cache_enabled=False,  # what one recording of a graph has cast, another must not see
+        ):
+            logits = self._network(x)
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimization.step(share)
+        if self._average is not None:
+            self._average.update()
+        return loss.detach()
+
+    def _record(self, train_loss: float, learning_rate: float, started: float) -> EpochRecord:
+        result = self.evaluate(self._validation) if self._validation is not None else None
+        self.evaluation = result
+        return EpochRecord(
+            epoch=self.epoch + 1,
+            train_loss=train_loss,
+            validation_loss=result.loss if result else math.nan,
+            accuracy=result.accuracy if result else math.nan,
+            learning_rate=learning_rate,
+            images=(self.epoch + 1) * self._steps * self._batch,
+            seconds=time.perf_counter() - started,
+        )
+
+    def evaluate(self, images: Images) -> Evaluation:
+        """How the network does on `images` now."""
+        return evaluate(
+            self.evaluated,
+            images,
+            self._normalization,
+            self._device,
+            bfloat16=self._dtype is torch.bfloat16,
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Everything that `restore` needs: tensors, numbers, lists and dictionaries."""
+        return {
+            "network": self._network.state_dict(),
+            "average": self._average.network.state_dict() if self._average is not None else None,
+            "optimizers": self._optimization.state(),
+            "history": [vars(record) for record in self.history],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continues from what `state` returned in a training made of equal arguments."""
+        self._network.load_state_dict(state["network"])
+        if self._average is not None:
+            self._average.network.load_state_dict(state["average"])
+        self._optimization.restore(state["optimizers"])
+        self.history = [EpochRecord(**record) for record in state["history"]]
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)

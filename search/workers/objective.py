@@ -1,0 +1,278 @@
+"""One trial: candidate, network, training, report."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+
+from search.analysis.table import analyze
+from search.config.candidate import Candidate
+from search.config.sections import StudyConfig
+from search.data.augmentation import AugmentedEpochs
+from search.data.datasets import Dataset
+from search.data.epochs import ResidentEpochs
+from search.data.normalization import Normalization
+from search.domains import Choice, FloatRange, IntRange, Setting
+from search.networks.module import build
+from search.proposals.parameters import suggest
+from search.storage.checkpoints import (
+    BATCH_DIVISOR,
+    CheckpointError,
+    checkpoint_path,
+    load_checkpoint,
+    save_checkpoint,
+)
+from search.storage.studies import study_storage
+from search.training.devices import describe_device, use_bfloat16
+from search.training.evaluation import Evaluation
+from search.training.initialization import pass_on, whiten
+from search.training.training import Training
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_INTERVAL = 30.0
+"""Seconds of training at most, beside the running epoch, that a dying process takes with it.
+
+Young's rule (1974), sqrt(2 x cost x time between failures), says 42 s for the 10 ms that a
+checkpoint takes and one failure a day.
+"""
+
+
+class Interrupted(Exception):  # noqa: N818 - an order from outside, not an error
+    """The trial was told to stop before its end; its checkpoint is on disk."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """What a trial that ran to its end leaves for people to look at."""
+
+    trial: optuna.Trial
+    candidate: Candidate
+    training: Training
+    evaluation: Evaluation
+
+
+class Objective:
+    """Trains the candidate that a trial proposes and answers with its objectives.
+
+    `runs` keeps checkpoints, `cache` the augmented epochs.  `stop` is asked after every
+    step for a reason to stop, or None.  `finished` sees every trial that ran to its end.
+    `processes` augment images beside the first trial.
+    """
+
+    def __init__(
+        self,
+        config: StudyConfig,
+        dataset: Dataset,
+        device: torch.device,
+        *,
+        runs: Path,
+        cache: Path,
+        processes: int = 1,
+        stop: Callable[[], str | None] = lambda: None,
+        finished: Callable[[Finished], None] = lambda _: None,
+    ) -> None:
+        self._config = config
+        self._dataset = dataset
+        self._device = device
+        self.runs = runs
+        self._stop = stop
+        self._finished = finished
+        self.normalization = Normalization(dataset.mean, dataset.std)
+
+        self._cache = cache
+        self._processes = processes
+        self._made: dict[float, ResidentEpochs] = {}
+
+    def __call__(self, trial: optuna.Trial) -> float | tuple[float, ...]:
+        """The trial's objectives, in the order of `study.objectives`.
+
+        Raises:
+            RejectedError: for a queued candidate that breaks a rule.
+            InfeasibleError: where the sampler finds no candidate.
+            optuna.TrialPruned: where the pruner gives up on the trial.
+            Interrupted: where `stop` gave a reason.
+            DivergedError: where the loss is no number any more.
+        """
+        dataset = self._dataset
+        storage, classes = study_storage(trial.study), len(dataset.classes)
+        with storage.together():
+            candidate = suggest(trial, self._config, input=dataset.input, classes=classes)
+            candidate = _fitted(candidate, trial.user_attrs.get(BATCH_DIVISOR, 1))
+            self._describe(trial, candidate)
+        training = self.training(candidate)
+        path = checkpoint_path(self.runs, trial)
+        self._resume(trial, training, path)
+        try:
+            self._run(trial, training, path)
+        finally:
+            images = training.history[-1].images if training.history else 0
+            pflop = candidate.pflop(training.epoch, images)
+            with storage.together():
+                self._log(trial, training)
+                trial.set_user_attr("seconds", sum(record.seconds for record in training.history))
+                trial.set_user_attr("pflop", pflop)
+        final = training.history[-1]
+        # The optimizer's state served to resume; the weights serve to export.
+        save_checkpoint(path, {"network": training.evaluated.state_dict()})
+        # A checkpoint is never of the last epoch, so at least that one has run here.
+        assert training.evaluation is not None
+        with storage.together():
+            if self._met(final.accuracy):
+                trial.set_user_attr("pflop_to_target", pflop)
+            self._show(Finished(trial, candidate, training, training.evaluation))
+        return self._values(trial, final.accuracy)
+
+    def _show(self, finished: Finished) -> None:
+        try:
+            self._finished(finished)
+        except Exception as error:  # whatever a picture stumbles over, the training is done
+            log.warning("trial %d has no pictures: %s", finished.trial.number, error)
+
+    def training(self, candidate: Candidate) -> Training:
+        """A training of `candidate` on this study's data, not begun."""
+        seed = self._config.study.seed + candidate.recipe.repeat
+        torch.manual_seed(seed)
+        network = build(candidate.architecture)
+        if candidate.recipe.identity:
+            pass_on(network)
+        if candidate.recipe.whitening:
+            whiten(network, self._dataset.train.pixels, self.normalization)
+        return Training(
+            network,
+            candidate.recipe,
+            self._epochs(candidate.recipe.augmentation_strength),
+            self._dataset.train.labels,
+            self.normalization,
+            validation=self._dataset.validation if len(self._dataset.validation) else None,
+            device=self._device,
+            bfloat16=use_bfloat16(self._device, self._config.training.precision),
+            seed=seed,
+        )
+
+    def _epochs(self, strength: float) -> ResidentEpochs:
+        if strength not in self._made:
+            dataset = self._dataset
+            epochs = AugmentedEpochs(
+                self._config.augmentation,
+                dataset.train.pixels,
+                dataset.fingerprint,
+                dataset.mean,
+                self._cache,
+                strength,
+            )
+            epochs.start(self._processes)
+            self._made[strength] = ResidentEpochs(epochs, self._device)
+        return self._made[strength]
+
+    def _describe(self, trial: optuna.Trial, candidate: Candidate) -> None:
+        """Notes what the checker found."""
+        facts = analyze(candidate.architecture)
+        sides = [side for side in facts.receptive_field if side is not None]
+        attributes: dict[str, Any] = {
+            "architecture": candidate.architecture.to_json(),
+            "recipe": dataclasses.asdict(candidate.recipe),
+            "receptive_field": min(sides) if sides else None,
+            "parameters": facts.parameters,
+            "macs": facts.macs,
+            "verdict": "accepted",
+            "device": describe_device(self._device),
+        }
+        for key, value in attributes.items():
+            trial.set_user_attr(key, value)
+
+    def _resume(self, trial: optuna.Trial, training: Training, path: Path) -> None:
+        try:
+            state = load_checkpoint(path)
+        except CheckpointError as error:
+            log.warning("trial %d starts again: %s", trial.number, error)
+            return
+        if state is None or "history" not in state:
+            return
+        training.restore(state)
+        for record in training.history:  # killed between checkpoint and report, it lacks one
+            self._report(trial, record.accuracy, record.epoch)
+
+    def _run(self, trial: optuna.Trial, training: Training, path: Path) -> None:
+        def on_step() -> None:
+            reason = self._stop()
+            if reason is not None:
+                raise Interrupted(reason)
+
+        saved = time.monotonic()
+        while True:
+            record = training.run_epoch(on_step)
+            ended = training.epoch == training.recipe.epochs or self._met(record.accuracy)
+            with study_storage(trial.study).together() as batch:
+                if not ended and time.monotonic() - saved >= CHECKPOINT_INTERVAL:
+                    save_checkpoint(path, training.state())
+                    self._log(trial, training)
+                    batch.durable = True
+                    saved = time.monotonic()
+                self._report(trial, record.accuracy, record.epoch)
+            if ended:
+                return
+            if len(self._config.study.objectives) == 1 and trial.should_prune():
+                path.unlink(missing_ok=True)
+                raise optuna.TrialPruned(f"accuracy {record.accuracy:.4f} in epoch {record.epoch}")
+
+    def _log(self, trial: optuna.Trial, training: Training) -> None:
+        trial.set_user_attr("history", [vars(record) for record in training.history])
+
+    def _report(self, trial: optuna.Trial, accuracy: float, epoch: int) -> None:
+        if len(self._config.study.objectives) > 1:
+            return  # Optuna takes no reports for several
+        with warnings.catch_warnings():
+            # A resumed trial may repeat epochs; Optuna keeps what it has, and says so.
+            warnings.filterwarnings("ignore", message=".*already reported.*")
+            trial.report(accuracy, epoch)
+
+    def _met(self, accuracy: float) -> bool:
+        target = self._config.study.target
+        return target is not None and accuracy >= target
+
+    def _values(self, trial: optuna.Trial, accuracy: float) -> float | tuple[float, ...]:
+        attributes = trial.user_attrs
+        values = tuple(
+            accuracy if name == "accuracy" else float(attributes[name])
+            for name in self._config.study.objectives
+        )
+        return values if len(values) > 1 else accuracy
+
+
+def _fitted(candidate: Candidate, divisor: int) -> Candidate:
+    """The candidate with a part of its batch, for a trial that ran out of memory."""
+    batch = max(1, candidate.recipe.batch_size // divisor)
+    recipe = dataclasses.replace(candidate.recipe, batch_size=batch)
+    return dataclasses.replace(candidate, recipe=recipe)
+
+
+def make_pruner(config: StudyConfig) -> optuna.pruners.BasePruner:
+    """The pruner that the study file names, with rungs that fit its number of epochs."""
+    longest = _largest(config.training.epochs)
+    first = max(1, longest // 3)
+    match config.study.pruner:
+        case "median":
+            return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=first)
+        case "asha":
+            return optuna.pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=2)
+        case "hyperband":
+            return optuna.pruners.HyperbandPruner(
+                min_resource=first, max_resource=longest, reduction_factor=2
+            )
+        case "none":
+            return optuna.pruners.NopPruner()
+
+
+def _largest(epochs: Setting) -> int:
+    if isinstance(epochs, Choice):
+        return max(int(value) for value in epochs.values)
+    return int(epochs.high if isinstance(epochs, IntRange | FloatRange) else epochs)

@@ -1,0 +1,198 @@
+"""Several worker processes on one machine: started, supervised, spread over its GPUs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+from search.errors import ConfigError, MachineError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PULSE = 0.5
+"""Seconds between two looks at the workers."""
+SUPERVISOR = "STUDY_SUPERVISOR"
+"""The environment variable that tells a worker the process id of its `launch`."""
+
+
+Handler = Callable[[int, FrameType | None], None]
+
+
+@contextmanager
+def handled(handler: Handler) -> Iterator[None]:
+    """`SIGNALS` go to `handler`, and afterwards where they went before."""
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Why a worker or a launch ended, and its exit code."""
+
+    reason: str
+    code: int
+
+
+def launch(
+    command: Sequence[str],
+    url: str,
+    *,
+    workers: int,
+    logs: Path,
+    device: str = "auto",
+    per_gpu: int | None = None,
+    tick: Callable[[], None] = lambda: None,
+) -> Ending:
+    """Starts `workers` processes of `command` and stays until all have ended.
+
+    Each gets the storage through its environment, where other users cannot read a password,
+    writes to `logs`/worker-<i>.log, and sees one GPU of those that are visible here.  Signals
+    are passed on.  `tick` is called twice a second.
+
+    Raises:
+        ConfigError: there are not enough GPUs for `per_gpu` workers on each.
+        MachineError: no worker reached target or budget; says why the first one failed.
+    """
+    logs.mkdir(parents=True, exist_ok=True)
+    crew = _Crew(command, logs)
+    environments = _environments(url, workers, device, per_gpu)
+    with handled(crew.pass_on):
+        try:
+            for environment in environments:
+                crew.start(environment)
+            while crew.busy:
+                tick()
+                time.sleep(PULSE)
+        finally:
+            crew.end()
+    tick()
+    return crew.ending()
+
+
+class _Crew:
+    """Worker processes of one `launch`."""
+
+    def __init__(self, command: Sequence[str], logs: Path) -> None:
+        self._command = command
+        self._logs = logs
+        self._workers: list[subprocess.Popen[bytes]] = []
+        self._starts: list[int] = []
+        self._signal: signal.Signals | None = None
+
+    def end(self) -> None:
+        """Stops those that still run, and waits for them."""
+        for worker in self._workers:
+            if worker.poll() is None:
+                worker.terminate()
+        for worker in self._workers:
+            worker.wait()
+
+    def _log(self, index: int) -> Path:
+        return self._logs / f"worker-{index}.log"
+
+    def start(self, environment: Mapping[str, str]) -> None:
+        if self._signal is not None:
+            return
+        path = self._log(len(self._workers))
+        with path.open("ab") as file:
+            self._starts.append(file.tell())
+            worker = subprocess.Popen(
+                self._command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                # A terminal's Ctrl-C would reach it twice: from there and from here.
+                start_new_session=True,
+            )
+        self._workers.append(worker)
+
+    @property
+    def busy(self) -> bool:
+        return any(worker.poll() is None for worker in self._workers)
+
+    def pass_on(self, number: int, frame: FrameType | None) -> None:
+        """A signal handler: the workers get the signal, and no other is started."""
+        self._signal = self._signal or signal.Signals(number)
+        for worker in self._workers:
+            if worker.poll() is None:
+                worker.send_signal(number)
+
+    def _last_words(self, index: int) -> str:
+        return last_words(self._log(index), self._starts[index])
+
+    def ending(self) -> Ending:
+        if self._signal is not None:
+            return Ending(f"stopped by {self._signal.name}", 128 + self._signal)
+        return ending_of(
+            [(worker.returncode, self._last_words(i)) for i, worker in enumerate(self._workers)]
+        )
+
+
+def last_words(log: Path, start: int) -> str:
+    """The last line that stands in the file `log` after its first `start` bytes."""
+    with log.open("rb") as file:
+        file.seek(start)
+        lines = file.read().decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""
+
+
+def ending_of(ends: Sequence[tuple[int, str]]) -> Ending:
+    """What the workers' exit codes and last words mean for the study.
+
+    One worker that reached the target or the end of the budget speaks for all.
+
+    Raises:
+        ConfigError: none did, for what a worker was told was wrong.
+        MachineError: none did; says why the first one failed.
+    """
+    index = min(range(len(ends)), key=lambda i: (RANKS.get(ends[i][0], 2), i))
+    code, words = ends[index]
+    if code == 3 or code not in RANKS:
+        raise MachineError(f"worker {index} ended with code {code}: {words}")
+    if code == 2:
+        raise ConfigError(f"worker {index}: {words}")
+    return Ending(words, code)
+
+
+RANKS = {0: 0, 1: 1, 2: 3, 3: 3}
+"""A worker's own exit codes, by how much they say about the study."""
+
+
+def _environments(url: str, workers: int, device: str, per_gpu: int | None) -> list[dict[str, str]]:
+    common = {**os.environ, "STUDY_STORAGE": url, SUPERVISOR: str(os.getpid())}
+    gpus = _visible_gpus() if device in ("auto", "cuda") else []
+    if per_gpu is not None and workers > per_gpu * len(gpus):
+        raise ConfigError(
+            f"--workers {workers} at --per-gpu {per_gpu} need {-(-workers // per_gpu)} GPUs, "
+            f"but {len(gpus)} are visible"
+        )
+    if gpus:
+        return [
+            {**common, "CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} for index in range(workers)
+        ]
+    affinity = getattr(psutil.Process(), "cpu_affinity", None)  # macOS has none
+    cores = len(affinity()) if affinity else os.cpu_count() or 1
+    common.setdefault("OMP_NUM_THREADS", str(max(1, cores // workers)))
+    return [common] * workers
+
+
+def _visible_gpus() -> list[str]:
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is not None:
+        return [gpu for gpu in listed.split(",") if gpu]
+    import torch  # seconds
+
+    return [str(index) for index in range(torch.cuda.device_count())]

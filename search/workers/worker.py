@@ -1,0 +1,323 @@
+"""One worker: budgets, signals, and what becomes of a trial that goes wrong.
+
+Workers know of each other through the study's storage alone, so one on another machine
+is no different.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import logging
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import optuna
+import torch
+from optuna.trial import Trial, TrialState
+
+from search.config.sections import StudyConfig
+from search.errors import ConfigError, MachineError
+from search.proposals.proposer import InfeasibleError
+from search.storage.checkpoints import BATCH_DIVISOR
+from search.storage.database import BudgetSpentError, StudyStorage
+from search.storage.studies import study_storage
+from search.workers.objective import Interrupted
+from search.workers.supervisor import PULSE, SUPERVISOR, Ending, handled
+
+log = logging.getLogger(__name__)
+
+Values = float | tuple[float, ...]
+Stop = Callable[[], str | None]
+Objective = Callable[[Trial], Values]
+
+POLL = 2.0
+"""Seconds between two looks at what other workers have done."""
+LENIENCE = 30.0
+"""Seconds after its time limit that a trial has to stop by itself."""
+
+
+class TimeLimitError(RuntimeError):
+    """A trial took longer than `study.minutes`."""
+
+
+class _Unfinished(BaseException):
+    """Leaves `Study.optimize`, which lets pass what is no `Exception`, without a verdict."""
+
+    def __init__(self, trial: Trial, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.trial_id = trial._trial_id
+        self.claim = trial.user_attrs.get("worker")
+        self.cause = cause
+
+
+# --- when to stop ----------------------------------------------------------------------
+
+
+class Watch:
+    """Says why to stop, or None; cheap enough to be asked after every step.
+
+    What only the storage knows (target met, hours spent, trial taken over) is looked up
+    every `POLL` seconds.
+    """
+
+    def __init__(self, study: optuna.Study, config: StudyConfig) -> None:
+        self._study = study
+        self._storage = study_storage(study)
+        self._section = config.study
+        self._supervisor = int(os.environ.get(SUPERVISOR, 0))
+        self._signal: signal.Signals | None = None
+        self._ending: Ending | None = None
+        self._looked = -POLL
+        self._trial: Trial | None = None
+        self._deadline: float | None = None
+
+    def __call__(self) -> str | None:
+        """A reason to interrupt the running trial."""
+        if self.overdue:
+            return f"time limit of {self._section.minutes:g} minutes"
+        ending = self.ending()
+        if ending is not None:
+            return ending.reason
+        return None
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the running trial has used up its minutes."""
+        return self._deadline is not None and time.monotonic() >= self._deadline
+
+    def ending(self, *, fresh: bool = False) -> Ending | None:
+        """Why this worker must end, None while it must not; `fresh` asks the storage now."""
+        if self._signal is not None:
+            return Ending(f"stopped by {self._signal.name}", 128 + self._signal)
+        stale = fresh or time.monotonic() - self._looked >= POLL
+        if self._ending is None and stale:
+            self._ending = self._look()
+            self._looked = time.monotonic()
+        return self._ending
+
+    def _look(self) -> Ending | None:
+        if self._supervisor and os.getppid() != self._supervisor:
+            return Ending("launch has ended", 128 + signal.SIGHUP)
+        if self.target_met():
+            return Ending(f"target {self._section.target:g} met", 0)
+        hours = self._storage.advance_clock(self._study._study_id) / 3600
+        if self._section.hours is not None and hours >= self._section.hours:
+            return self.spent(f"{self._section.hours:g} hours")
+        return None
+
+    def target_met(self) -> bool:
+        """Whether any trial of the study has reached the target."""
+        if self._section.target is None:
+            return False
+        best = self._storage.best_value(self._study._study_id)
+        return best is not None and best >= self._section.target
+
+    def spent(self, budget: str) -> Ending:
+        """The ending of a study whose budget is used up."""
+        if self.target_met():
+            return Ending(f"target {self._section.target:g} met", 0)
+        short = self._section.target is not None
+        return Ending(f"the budget of {budget} is spent", 1 if short else 0)
+
+    def begin(self, trial: Trial) -> None:
+        """The time of `trial` runs from now."""
+        self._trial = trial
+        if self._section.minutes is not None:
+            self._deadline = time.monotonic() + 60 * self._section.minutes
+
+    def end(self) -> None:
+        """The running trial is over; it may have met the target, so look before the next."""
+        self._trial = self._deadline = None
+        self._looked = -POLL
+
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """A signal ends the worker after the running step; a second SIGINT ends it at once."""
+        if self._signal is not None and number == signal.SIGINT:
+            # The trial stays marked as running; whoever looks next finds this process gone
+            # and queues it again from its last checkpoint.
+            os._exit(128 + number)
+        self._signal = self._signal or signal.Signals(number)
+
+    @contextmanager
+    def watchdog(self) -> Iterator[None]:
+        """Replaces this process by a fresh one when a trial outlives its limit by `LENIENCE`.
+
+        For a trial that does not return to Python's main thread, nothing less would do.
+        """
+        done = threading.Event()
+        thread = threading.Thread(target=self._bite, args=(done,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def _bite(self, done: threading.Event) -> None:
+        while not done.wait(PULSE):
+            trial, deadline = self._trial, self._deadline
+            if trial is None or deadline is None or time.monotonic() < deadline + LENIENCE:
+                continue
+            log.warning("trial %d hangs: failed, and this worker starts again", trial.number)
+            self._storage.set_trial_user_attr(
+                trial._trial_id, "failure", f"hung beyond its {self._section.minutes:g} minutes"
+            )
+            self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+            sys.stderr.flush()
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+# --- one trial -------------------------------------------------------------------------
+
+
+class _Guarded:
+    """The objective as Optuna calls it: failures get their reason, interruptions no verdict.
+
+    `failure` is the error of the last trial, None where it ended well.
+    """
+
+    def __init__(self, objective: Objective, watch: Watch, storage: StudyStorage) -> None:
+        self.failure: Exception | None = None
+        self._objective = objective
+        self._watch = watch
+        self._storage = storage
+
+    def __call__(self, trial: Trial) -> Values:
+        self.failure = None
+        self._watch.begin(trial)
+        try:
+            with self._storage.errors():
+                values = _finite(self._train(trial))
+                if not self._storage.owns(trial._trial_id, trial.user_attrs.get("worker")):
+                    raise Interrupted("another worker has taken this trial over")
+                return values
+        except optuna.TrialPruned:
+            raise
+        except Exception as error:
+            raise self._verdict(trial, error) from error
+        finally:
+            self._watch.end()
+
+    def _verdict(self, trial: Trial, error: Exception) -> Exception | _Unfinished:
+        if isinstance(error, Interrupted) and self._watch.overdue:
+            error = TimeLimitError(str(error))
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            error = MachineError(f"{error.filename or 'disk'}: {error.strerror}")
+        if isinstance(error, Interrupted | MachineError):
+            return _Unfinished(trial, error)
+        self.failure = error
+        reason = describe(error)
+        log.warning("trial %d failed: %s", trial.number, reason)
+        trial.set_user_attr("failure", reason)
+        return error
+
+    def _train(self, trial: Trial) -> Values:
+        """Trains; where memory runs out, once more with half the batch."""
+        try:
+            return self._objective(trial)
+        except Exception as error:
+            if not _is_out_of_memory(error):
+                raise
+            reason = describe(error)
+        # Out of the handler, whose traceback kept the batch's memory alive.
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if BATCH_DIVISOR in trial.user_attrs:
+            raise MemoryError(f"even with half the batch: {reason}")
+        log.warning("trial %d: %s; tried again with half the batch", trial.number, reason)
+        trial.set_user_attr(BATCH_DIVISOR, 2)
+        return self._train(trial)
+
+
+def _finite(values: Values) -> Values:
+    if not all(map(math.isfinite, values if isinstance(values, tuple) else (values,))):
+        raise ValueError(f"the objective is {values}")
+    return values
+
+
+def describe(error: Exception) -> str:
+    """The error in one line, as it stands in the trial's `failure`."""
+    line = next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    # torch has a class of its own for accelerators only.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )
+
+
+# --- one worker ------------------------------------------------------------------------
+
+
+def work(
+    study: optuna.Study, config: StudyConfig, make_objective: Callable[[Stop], Objective]
+) -> Ending:
+    """Runs trials in this process until target, budget or signal; call it from the main thread.
+
+    `make_objective` gets the function that the objective must ask for a reason to stop.
+
+    Raises:
+        InfeasibleError: the sampler finds no candidate that keeps the rules.
+        MachineError: storage, disk or device failed; the running trial is queued again.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # failures are told by `_Guarded`
+    storage = study_storage(study)
+    storage.trials = config.study.trials
+    watch = Watch(study, config)
+    with handled(watch.on_signal), storage.errors(), watch.watchdog():
+        guarded = _Guarded(make_objective(watch), watch, storage)
+        return _work(study, config, guarded, watch)
+
+
+def _work(study: optuna.Study, config: StudyConfig, guarded: _Guarded, watch: Watch) -> Ending:
+    storage, failures = study_storage(study), 0
+    while (ending := watch.ending(fresh=True)) is None:
+        try:
+            # One at a time: heartbeats need `optimize`, an exact budget a look before each.
+            study.optimize(guarded, n_trials=1, catch=(Exception,))
+        except BudgetSpentError:
+            if _trained(storage, study) >= config.study.trials:
+                return watch.spent(f"{config.study.trials} trials")
+            # Others still run; if one fails or dies, its place is free.
+            time.sleep(1)
+            storage.recover(study._study_id)
+            continue
+        except _Unfinished as unfinished:
+            _give_back(storage, unfinished)
+            continue
+        if isinstance(guarded.failure, ConfigError | InfeasibleError):
+            raise guarded.failure
+        failures = failures + 1 if guarded.failure else 0
+        if guarded.failure and failures >= config.study.failures:
+            reason = f"{failures} trials in a row failed; the last: {describe(guarded.failure)}"
+            return Ending(reason, 1)
+    return ending
+
+
+def _trained(storage: StudyStorage, study: optuna.Study) -> int:
+    counts = storage.count(study._study_id)
+    return counts.get(TrialState.COMPLETE, 0) + counts.get(TrialState.PRUNED, 0)
+
+
+def _give_back(storage: StudyStorage, unfinished: _Unfinished) -> None:
+    """Queues the trial again; if the storage is what failed, whoever looks next will."""
+    try:
+        with storage.errors():
+            storage.requeue(unfinished.trial_id, unfinished.claim)
+    except MachineError as error:
+        log.warning("the trial could not be queued again: %s", error)
+    if isinstance(unfinished.cause, MachineError):
+        raise unfinished.cause

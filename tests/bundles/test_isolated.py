@@ -1,0 +1,81 @@
+"""A bundle's code: what is not plain is refused, and what is run cannot see this project."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import candidates
+from safetensors.torch import save
+
+from search.bundles.isolated import NotPlainError, RunError, logits, require_plain
+from search.networks.module import build
+from search.networks.source import generate, state_key
+
+NETWORK = next(candidates(1, seed=5))
+PLAIN = generate(
+    NETWORK, title="A.", facts=(), classes="abcdefghij", mean=(0.0,) * 3, std=(1.0,) * 3
+)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import os",
+        "import torch.utils.cpp_extension",
+        "from torch import hub",
+        "from torch import nn as n",
+        "from os import *",
+        "open('x', 'w')",
+        "eval('1')",
+        "__import__('os')",
+        "torch.load('x')",
+        "torch.hub.load('a', 'b')",
+        "nn.modules.module.torch.os.system('true')",
+        "nn.Module.__subclasses__()",
+        "().__class__.__base__",
+        "getattr(nn, 'x')",
+        "globals()",
+        "lambda: 0",
+        "[x for x in ()]",
+        "f'{nn}'",
+        "while True: pass",
+        "@print\nclass A(nn.Module): pass",
+        "class A(nn.Module, metaclass=print): pass",
+        "class A(nn.Module):\n    def __del__(self): pass",
+        "super().__init__.__globals__",
+        "self = torch\nself.load('x')",
+        "nn = torch",
+        "class torch(nn.Module): pass",
+        "class A(nn.Module):\n    def forward(self=torch): pass",
+        "class A(nn.Module):\n    def forward(x, self): pass",
+        "class A(nn.Module):\n    def forward(self, nn): pass",
+        "(" * 9_999 + ")" * 9_999,
+        "\0",
+        "if",
+    ],
+)
+def test_what_no_network_needs_is_refused(line: str) -> None:
+    with pytest.raises(NotPlainError):
+        require_plain(f"{PLAIN}\n{line}\n")
+
+
+def test_an_interactive_session_changes_nothing() -> None:
+    """Its display hook, and that of doctest, keeps what was shown last as `builtins._`."""
+    code = (
+        "import sys; sys.displayhook(1)\n"
+        "from search.isolated import require_plain; require_plain(sys.argv[1])"
+    )
+    assert "for _ in" in PLAIN
+    subprocess.run([sys.executable, "-c", code, PLAIN], check=True, timeout=300)
+
+
+def test_the_code_sees_torch_but_not_this_project() -> None:
+    network = build(NETWORK).eval()
+    weights = save({state_key(NETWORK, k): v for k, v in network.state_dict().items()})
+    images = np.zeros((2, *NETWORK.input), np.float32)
+    assert logits(PLAIN, weights, images).shape == (2, 10)
+    with pytest.raises(RunError, match="search must not be needed"):
+        logits(f"{PLAIN}\nimport search.network\n", weights, images)

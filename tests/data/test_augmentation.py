@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from search.config.sections import AugmentationSection
+from search.data.augmentation import AugmentedEpochs, pipeline
+from search.data.datasets import Dataset
+from search.errors import MachineError
+
+MEAN = (0.5, 0.25, 0.75)
+
+
+def _only(**active: float) -> AugmentationSection:
+    off = {"flip_probability": 0.0, "affine_probability": 0.0, "hole_probability": 0.0}
+    return AugmentationSection.model_validate({**off, **active})
+
+
+def _epochs(data: Dataset, folder: Path, **changes: object) -> AugmentedEpochs:
+    section = AugmentationSection.model_validate({"epochs": 2, **changes})
+    return AugmentedEpochs(section, data.train.pixels, data.fingerprint, data.mean, folder)
+
+
+def test_the_pipeline_is_the_three_named_transforms() -> None:
+    names = [type(t).__name__ for t in pipeline(AugmentationSection(), MEAN).transforms]
+    assert names == ["HorizontalFlip", "ShiftScaleRotate", "CoarseDropout"]
+
+
+def test_one_hole_of_the_mean_in_pixel_units() -> None:
+    image = np.zeros((32, 32, 3), np.uint8)
+    transform = pipeline(_only(hole_probability=1.0), MEAN, seed=0)
+    for _ in range(20):
+        result = transform(image=image)["image"]
+        changed = (result != 0).any(-1)
+        rows, columns = np.nonzero(changed)
+        assert changed.sum() == 16 * 16
+        assert np.ptp(rows) == np.ptp(columns) == 15
+        assert np.abs(result[changed] - 255 * np.array(MEAN)).max() <= 1
+
+
+def test_the_mask_is_not_filled() -> None:
+    transform = pipeline(_only(hole_probability=1.0), MEAN, seed=0)
+    mask = np.ones((32, 32), np.uint8)
+    assert transform(image=np.zeros((32, 32, 3), np.uint8), mask=mask)["mask"].all()
+
+
+def test_flips_mirror_half_of_the_images() -> None:
+    image = np.arange(32 * 32 * 3, dtype=np.uint32).reshape(32, 32, 3).astype(np.uint8)
+    transform = pipeline(_only(flip_probability=0.5), MEAN, seed=0)
+    results = [transform(image=image)["image"] for _ in range(200)]
+    flipped = [bool((r == image[:, ::-1]).all()) for r in results]
+    assert all(f or (r == image).all() for f, r in zip(flipped, results, strict=True))
+    assert 70 < sum(flipped) < 130
+
+
+def test_shifts_stay_within_their_limit() -> None:
+    image = np.zeros((32, 32, 3), np.uint8)
+    image[16, 16] = 255
+    section = _only(affine_probability=1.0, shift=0.09375, scale=0.0, rotate=0.0)
+    transform = pipeline(section, MEAN, seed=0)
+    results = [transform(image=image)["image"][..., 0] for _ in range(200)]
+    moves = {int(result.argmax()) // 32 - 16 for result in results}
+    assert moves == {-2, -1, 0, 1, 2}
+
+
+def test_strength_zero_leaves_flips_alone() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    section = AugmentationSection(
+        flip_probability=0.0, affine_probability=1.0, hole_probability=1.0
+    )
+    transform = pipeline(section, MEAN, strength=0.0, seed=0)
+    assert all((transform(image=image)["image"] == image).all() for _ in range(20))
+
+
+def test_epochs_differ_and_images_are_augmented_one_by_one(digits: Dataset, tmp_path: Path) -> None:
+    epochs = _epochs(digits, tmp_path, hole_probability=1.0)
+    first, second = epochs.epoch(0), epochs.epoch(1)
+    assert first.shape == digits.train.pixels.shape
+    assert (first != second).any((1, 2, 3)).mean() > 0.9
+    holes = (first != digits.train.pixels).any((0, 3))
+    assert holes.all(), "one hole for all images would leave most pixels as they were"
+    assert np.shares_memory(epochs.epoch(2), epochs.epoch(2)) or (epochs.epoch(2) == first).all()
+
+
+def test_processes_and_restarts_make_the_same_bytes(digits: Dataset, tmp_path: Path) -> None:
+    alone, together = _epochs(digits, tmp_path / "a"), _epochs(digits, tmp_path / "b")
+    assert alone.path.name == together.path.name
+    together.start(processes=2).join()
+    assert together.made == 2
+    assert (alone.epoch(0) == together.epoch(0)).all()
+    assert (alone.epoch(1) == together.epoch(1)).all()
+
+
+def test_two_users_at_once_make_each_epoch_once(digits: Dataset, tmp_path: Path) -> None:
+    epochs = [_epochs(digits, tmp_path) for _ in range(4)]
+    results: list[np.ndarray] = []
+    threads = [threading.Thread(target=lambda e=e: results.append(e.epoch(0))) for e in epochs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 4
+    assert all((result == results[0]).all() for result in results)
+
+
+def test_flips_by_turns(digits: Dataset, tmp_path: Path) -> None:
+    changes = {"affine_probability": 0.0, "hole_probability": 0.0, "alternate_flips": True}
+    epochs = _epochs(digits, tmp_path, **changes, epochs=3)
+    images = digits.train.pixels
+    plain = [(epochs.epoch(index) == images).all((1, 2, 3)) for index in range(3)]
+    mirrored = [(epochs.epoch(index) == images[:, :, ::-1]).all((1, 2, 3)) for index in range(3)]
+    symmetric = (images == images[:, :, ::-1]).all((1, 2, 3))
+    assert all((p ^ m | symmetric).all() for p, m in zip(plain, mirrored, strict=True))
+    assert (plain[0] == mirrored[1])[~symmetric].all()
+    assert (plain[0] == plain[2]).all()
+    assert 0.45 < plain[0].mean() < 0.55
+
+
+def test_flips_by_turns_are_half_of_the_images() -> None:
+    with pytest.raises(ValueError, match=r"flip_probability must be 0\.5, but is 0"):
+        AugmentationSection(alternate_flips=True, flip_probability=0.0)
+
+
+ENDING = """
+import atexit, pathlib, sys, time
+import numpy as np
+from search.augmentation import AugmentedEpochs
+from search.config import AugmentationSection
+
+if __name__ == "__main__":
+    pixels = np.zeros((1000, 8, 8, 3), np.uint8)
+    section = AugmentationSection(epochs=1000, hole=2)
+    epochs = AugmentedEpochs(section, pixels, "none", (0.5,) * 3, pathlib.Path(sys.argv[1]))
+    atexit.register(time.sleep, 2)
+    epochs.start(processes=1)
+    while not epochs.made:
+        time.sleep(0.05)
+"""
+
+
+def test_a_process_that_ends_meanwhile_says_nothing_of_it(tmp_path: Path) -> None:
+    script = tmp_path / "ending.py"
+    script.write_text(ENDING)
+    command = [sys.executable, str(script), str(tmp_path)]
+    root = str(Path(__file__).parent.parent)
+    done = subprocess.run(command, cwd=root, env={"PYTHONPATH": root}, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"rotate": 11.0}, {"epochs": 3}])
+def test_another_policy_is_another_file(
+    digits: Dataset, tmp_path: Path, change: dict[str, object]
+) -> None:
+    assert _epochs(digits, tmp_path, **change).path != _epochs(digits, tmp_path).path
+
+
+def test_a_disk_that_does_not_take_them_is_named(digits: Dataset, tmp_path: Path) -> None:
+    section = AugmentationSection(epochs=1000)
+    pixels = np.broadcast_to(digits.train.pixels[0], (10**9, 32, 32, 3))  # 3 PB
+    epochs = AugmentedEpochs(section, pixels, digits.fingerprint, digits.mean, tmp_path)
+    with pytest.raises(MachineError, match=r"uint8: .*need 3072000\.0 GB"):
+        epochs.epoch(0)
+    assert not epochs.path.exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named(digits: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(MachineError, match="file/cache"):
+        _epochs(digits, tmp_path / "file" / "cache").epoch(0)

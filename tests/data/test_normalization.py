@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from search.data.datasets import Dataset
+from search.data.normalization import Normalization
+
+
+def test_the_images_of_the_statistics_get_mean_zero_and_deviation_one(digits: Dataset) -> None:
+    normalization = Normalization(digits.mean, digits.std)
+    x = normalization(torch.from_numpy(digits.train.pixels), torch.float32)
+    assert x.shape == (len(digits.train), *digits.input)
+    assert x.mean().item() == pytest.approx(0, abs=0.05)
+    assert x.std().item() == pytest.approx(1, abs=0.05)
+
+
+def test_a_smaller_image_averages_the_larger() -> None:
+    """Halving a checkerboard leaves its mean everywhere but at the borders."""
+    board = np.indices((16, 16)).sum(0) % 2 * 255
+    pixels = torch.from_numpy(np.repeat(board[None, ..., None], 3, 3).astype(np.uint8))
+    x = Normalization((0.0,) * 3, (1.0,) * 3)(pixels, torch.float32, (8, 8))
+    assert x.shape == (1, 3, 8, 8)
+    assert torch.allclose(x[..., 1:-1, 1:-1], torch.tensor(0.5), atol=1e-4)

@@ -1,0 +1,350 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.exceptions import StorageInternalError
+from optuna.trial import TrialState
+from rich.console import Console, RenderableType
+from synthetic_study import CLASSES, INPUT, build, config, feasible
+
+from constraints import Limits, check
+from search.config.sections import DEFAULT_LIMITS
+from search.display import terminal, wording
+from search.display.live import LiveView
+from search.networks.architecture import Architecture
+from search.networks.glance import glance
+from search.proposals.proposer import Acceptance
+
+ROOT = Path(__file__).parent.parent
+LIMITS = Limits.from_mapping(DEFAULT_LIMITS)
+
+# The original report's table: op k p s d Jin Nin Nout Rin Rout Jout.
+PUBLISHED = """\
+CONV1 3 1 1 1 1 32 32 1 3 1
+CONV2 3 1 1 1 1 32 32 3 5 1
+CONV3 1 0 1 1 1 32 32 5 5 1
+CONV4 3 0 2 2 1 32 14 5 9 2
+CONV5 3 1 1 2 2 14 12 9 17 2
+CONV6 3 1 1 1 2 12 12 17 21 2
+CONV7 1 0 1 1 2 12 12 21 21 2
+CONV8 3 0 2 2 2 12 4 21 29 4
+CONV9 3 1 1 1 4 4 4 29 37 4
+CONV10 1 0 1 1 4 4 4 37 37 4
+CONV11 3 1 1 1 4 4 4 37 45 4
+CONV12 1 0 1 1 4 4 4 45 45 4
+CONV13 3 1 1 1 4 4 4 45 53 4
+CONV14 3 1 1 1 4 4 4 53 61 4
+""".splitlines()
+
+
+def shown(renderable: RenderableType, width: int = 100) -> str:
+    output = Console(file=io.StringIO(), width=width, markup=False, highlight=False)
+    output.print(renderable)
+    return output.file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def baseline() -> Architecture:
+    return Architecture.from_json(json.loads((ROOT / "studies/baseline.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> optuna.Study:
+    folder = tmp_path_factory.mktemp("terminal")
+    return build(config(), f"sqlite:///{folder}/demo.db")
+
+
+# ------------------------------------------------------------------------------ check
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_check_prints_the_published_table(baseline: Architecture, width: int) -> None:
+    lines = shown(terminal.render_check(check(baseline, LIMITS), LIMITS), width).splitlines()
+    assert max(map(len, lines)) <= width
+    rows = [" ".join(line.split()) for line in lines]
+    for published in PUBLISHED:
+        assert any(re.match(rf"(C\d )?{published} ", row) for row in rows), published
+    assert any("186,570 23,143,552" in row for row in rows)
+
+
+def test_check_tells_the_verdict_per_rule(baseline: Architecture) -> None:
+    text = shown(terminal.render_check(check(baseline, LIMITS), LIMITS, advice=["do this"]))
+    assert "✓ receptive field > 44: 61\n" in text
+    assert "✓ parameters < 200,000: 186,570\n" in text
+    assert text.count("✗") == 1
+    assert "✗ downsampling: exactly 3 3x3 stride-2 convolutions" in text
+    assert "rejected: 1 rule broken" in text
+    assert "• do this" in text
+
+
+def test_check_says_so_when_every_rule_holds() -> None:
+    limits = Limits.from_mapping({"parameters": 10**9, "macs": 10**12})
+    study_config = config()
+    choices = feasible(study_config, seed=3)
+    candidate = study_config.candidate(choices, input=INPUT, classes=CLASSES)
+    text = shown(terminal.render_check(check(candidate.architecture, limits), limits))
+    assert "accepted: every rule holds" in text
+    assert "✗" not in text
+
+
+def test_bars_are_as_long_as_the_shares(baseline: Architecture) -> None:
+    text = shown(terminal.render_check(check(baseline, LIMITS), LIMITS), 100)
+    bars = {row.split()[-13]: row.count("█") for row in text.splitlines() if "37,056" in row}
+    half = next(row.count("█") for row in text.splitlines() if "18,624" in row)
+    assert len(set(bars.values())) == 1
+    assert half * 2 == max(bars.values())
+
+
+# ----------------------------------------------------------------------------- sample
+
+
+def test_the_funnel_draws_shares() -> None:
+    text = shown(terminal.render_funnel(1000, 10, {"parameters": 500, "dilated": 250}), 100)
+    rows = {line.split("  ")[0].strip("✗✓ "): line for line in text.splitlines()}
+    lengths = {name: row.count("█") for name, row in rows.items()}
+    full = lengths["proposed"]
+    assert full > 40
+    broken = {line: line.count("█") for line in text.splitlines() if "✗" in line}
+    assert [round(n / full, 1) for n in broken.values()] == [0.5, 0.2]
+    assert "50.0 %" in text
+    assert "1.0 %" in text
+
+
+def test_the_funnel_says_how_many_rules_it_leaves_out() -> None:
+    text = shown(terminal.render_funnel(9, 1, {f"rule{i}": i + 1 for i in range(5)}, most=2))
+    assert "and 3 rules more" in text
+    assert "rule4" in text
+    assert "rule0" not in text
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(-(10**6), 10**6), min_size=1, max_size=60))
+def test_a_histogram_counts_every_value_once(values: list[int]) -> None:
+    rows = shown(terminal.render_histogram("t", values)).splitlines()[1:]
+    pattern = re.compile(r"\s*(-?[\d,]+)(?: – (-?[\d,]+))?\s+(\d+)\b")
+    total = 0
+    for row in rows:
+        match = pattern.match(row)
+        assert match, row
+        low = int(match[1].replace(",", ""))
+        high = int((match[2] or match[1]).replace(",", ""))
+        inside = sum(low <= value <= high for value in values)
+        assert inside == int(match[3])
+        total += inside
+    assert total == len(values)
+
+
+def test_sample_shows_funnel_candidates_and_spreads() -> None:
+    study_config = config()
+    chosen = [feasible(study_config, seed=seed) for seed in range(12)]
+    candidates = [study_config.candidate(c, input=INPUT, classes=CLASSES) for c in chosen]
+    acceptance = Acceptance(proposed=40, accepted=12)
+    acceptance.rejected.update({"parameters": 28})
+    text = shown(terminal.render_sample(acceptance, candidates))
+    assert candidates[0].hash[:8] in text
+    assert "and 2 more" in text
+    assert "receptive field" in text
+    assert "70.0 %" in text
+
+
+def test_sample_without_survivors_is_a_funnel() -> None:
+    acceptance = Acceptance(proposed=7)
+    acceptance.rejected.update({"parameters": 7})
+    assert "accepted  0" in re.sub(r" {2,}", "  ", shown(terminal.render_sample(acceptance, [])))
+
+
+# ----------------------------------------------------------------------------- status
+
+
+def test_status_agrees_with_optuna(study: optuna.Study) -> None:
+    document = terminal.status_json(study)
+    json.dumps(document)
+    for state in TrialState:
+        assert document["trials"][state.name.lower()] == len(study.get_trials(states=[state]))
+    assert document["best"]["number"] == study.best_trial.number
+    assert document["best"]["accuracy"] == study.best_value
+    assert document["trials_left"] == 40 - 14
+    assert document["workers"] == [f"{socket.gethostname()}:{os.getpid()}"]
+    assert document["seconds_left"] is None
+    proposals = sum(trial.user_attrs["proposals"] for trial in study.trials)
+    assert document["proposals"]["proposed"] == proposals
+
+
+def test_status_shows_running_and_best(study: optuna.Study) -> None:
+    text = shown(terminal.render_status(study), 80)
+    assert "14 of 40 trials · 2 running" in text
+    assert f"#{study.best_trial.number} " in text
+    assert wording.percent(study.best_value) in text
+    assert "7/16" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_status_knows_the_hours_that_are_left(tmp_path: Path) -> None:
+    study = build(config(hours=2.0), f"sqlite:///{tmp_path}/h.db", trials=1, running=1)
+    study.set_user_attr("clock", {"seconds": 5400.0, "at": time.time()})
+    assert terminal.status_json(study)["seconds_left"] == 1800.0
+    assert "30:00 of the budget left" in shown(terminal.render_status(study))
+    assert f"worker {socket.gethostname()}:{os.getpid()} (cpu)" in shown(
+        terminal.render_status(study)
+    )
+
+
+def test_status_of_an_empty_study(tmp_path: Path) -> None:
+    empty = build(config("empty"), f"sqlite:///{tmp_path}/e.db", trials=0, running=0)
+    text = shown(terminal.render_status(empty))
+    assert "nothing proposed yet" in text
+    assert "no trial completed yet" in text
+    assert terminal.status_json(empty)["best"] is None
+
+
+# -------------------------------------------------------------------------- live view
+
+
+@pytest.fixture(autouse=True)
+def _no_dumb_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rich draws nothing where the tests themselves run in a dumb terminal, as in an editor."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+
+
+def report(study: optuna.Study, number: int, epoch: int, accuracy: float) -> None:
+    trial_id = study.trials[number]._trial_id
+    study._storage.set_trial_intermediate_value(trial_id, epoch, accuracy)
+
+
+def test_without_a_terminal_every_event_is_one_timestamped_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = build(config(), f"sqlite:///{tmp_path}/demo.db", trials=3, running=2)
+    with LiveView(study, config()) as live:
+        report(study, 3, 8, 0.8123)
+        study._storage.set_trial_state_values(study.trials[4]._trial_id, TrialState.PRUNED)
+        for _ in range(5):
+            live.update()  # within the first second: nothing is read
+        assert capsys.readouterr().err == ""
+        time.sleep(1.05)
+        live.update()
+        live.update()
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert re.fullmatch(r"\d\d:\d\d:\d\d trial 3 epoch 8/16: accuracy 81.23 %, 1:40 left", lines[0])
+    assert re.fullmatch(r"\d\d:\d\d:\d\d trial 4 pruned at epoch 7: accuracy .*", lines[1])
+
+
+def test_the_end_leaves_table_reason_and_next_command(
+    study: optuna.Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with LiveView(study, config()) as live:
+        live.finish("budget ended", "do the next thing")
+    captured = capsys.readouterr()
+    assert "14 of 40 trials" in captured.out
+    assert captured.err.split("\n")[-3:] == ["budget ended", "next: do the next thing", ""]
+
+
+@pytest.mark.parametrize("running", [0, 2, 30])
+def test_the_live_view_fits_a_small_terminal(tmp_path: Path, running: int) -> None:
+    name = "a-name-as-long-as-names-may-be-" + "x" * 60
+    study = build(config(name), f"sqlite:///{tmp_path}/d.db", trials=14, running=running)
+    screen = Console(
+        file=io.StringIO(), force_terminal=True, width=80, height=24, color_system=None
+    )
+    with LiveView(study, config(name), screen=screen):
+        frame = screen.file.getvalue()
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", frame).splitlines()
+    assert len(lines) <= 24
+    assert any("passed" in line for line in lines), "the last line must not be cropped"
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_silent_storage_leaves_the_last_picture(
+    study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise StorageInternalError("gone")
+
+    screen = Console(file=io.StringIO(), force_terminal=True, width=80, height=24)
+    with LiveView(study, config(), screen=screen) as live:
+        monkeypatch.setattr(terminal, "summarize", fail)
+        live._answered -= 9
+        live._next = 0.0
+        live.update()
+    assert live.summary.finished == 14
+    drawn = screen.file.getvalue()
+    assert "the storage has not answered for 0:09" in drawn
+
+
+LIVE = """
+import sys, time
+from search.storage import load_study, study_config
+from search.terminal import LiveView
+study = load_study("demo", sys.argv[1])
+with LiveView(study, study_config(study)) as live:
+    for _ in range(3):
+        live.update()
+        time.sleep(0.4)
+    live.finish("done", "next")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="there are no terminals here")
+@pytest.mark.parametrize("colors", [True, False])
+def test_on_a_real_terminal(tmp_path: Path, colors: bool) -> None:
+    url = f"sqlite:///{tmp_path}/demo.db"
+    build(config(), url, trials=6, running=1)
+    master, slave = os.openpty()
+    plain = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR")}
+    environment = {**plain, "TERM": "xterm-256color", "PYTHONPATH": str(ROOT)}
+    if not colors:
+        environment["NO_COLOR"] = "1"
+    done = subprocess.run(
+        [sys.executable, "-c", LIVE, url],
+        stdout=subprocess.PIPE,
+        stderr=slave,
+        env=environment,
+        timeout=60,
+        check=True,
+    )
+    os.close(slave)
+    drawn = os.read(master, 1 << 20).decode()
+    os.close(master)
+    assert "Running" in drawn
+    assert ("\x1b[1;" in drawn or "\x1b[3" in drawn or "\x1b[38" in drawn) == colors
+    final = done.stdout.decode()
+    assert "\x1b" not in final, "a pipe gets no colors"
+    assert "6 of 40 trials" in final
+
+
+def test_a_poor_encoding_is_no_error(study: optuna.Study) -> None:
+    raw = io.BytesIO()
+    output = terminal.console(io.TextIOWrapper(raw, encoding="ascii"))
+    output.print(terminal.render_status(study))
+    output.file.flush()
+    assert b"14 of 40 trials" in raw.getvalue()
+
+
+# ---------------------------------------------------------------------------- wording
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(None, "–"), (0, "0:00"), (63, "1:03"), (59.6, "1:00"), (3723, "1:02:03"), (-5, "0:00")],
+)
+def test_durations(seconds: float | None, words: str) -> None:
+    assert wording.duration(seconds) == words
+
+
+def test_an_architecture_at_a_glance(baseline: Architecture) -> None:
+    words = glance(baseline)
+    assert words.startswith("C1 2×conv3·32")
+    assert words.count("↓") == 2  # the baseline halves twice

@@ -1,0 +1,67 @@
+"""How numbers, rules and networks read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from search.analysis.table import analyze
+from search.display import wording
+from search.networks.architecture import Architecture
+from search.networks.glance import glance
+
+BASELINE = Path(__file__).parent.parent / "studies" / "baseline.json"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(None, "–"), (-1, "0:00"), (0.4, "0:00"), (59.6, "1:00"), (63, "1:03"), (3723, "1:02:03"),
+     (3_600_000, "1,000:00:00")],
+)  # fmt: skip
+def test_times(seconds: float | None, words: str) -> None:
+    assert wording.duration(seconds) == words
+
+
+def test_numbers() -> None:
+    assert wording.percent(0.8512) == "85.12 %"
+    assert wording.percent(0.8512, 0) == "85 %"
+    assert wording.count(186_570) == "186,570"
+    assert wording.macs(23_140_000) == "23.14 M"
+    assert {wording.percent(None), wording.count(None), wording.macs(None)} == {"–"}
+    assert [wording.plural(n, "trial") for n in (0, 1, 2_000)] == [
+        "0 trials",
+        "1 trial",
+        "2,000 trials",
+    ]
+
+
+def test_rules_say_the_comparison_they_make() -> None:
+    assert wording.limit("receptive_field", 44) == "receptive field > 44"
+    assert wording.limit("parameters", 200_000) == "parameters < 200,000"
+    assert wording.limit("downsampling", 3) == "downsampling exactly 3"
+    assert wording.limit("depthwise_separable", 1) == "depthwise separable at least 1"
+    assert wording.rule("macs") == "MACs"
+
+
+def test_the_baseline_reads_as_its_author_published_it() -> None:
+    facts = analyze(Architecture.from_json(json.loads(BASELINE.read_text())))
+    found = wording.found(facts)
+    assert (found["receptive_field"], found["parameters"]) == ("61", "186,570")
+    assert found["downsampling"] == "2", "the rule that it breaks"
+    rows = {row.name: row for row in facts.layers if row.block != "O"}
+    # CONV4 and CONV8 of the published table: k p s d Jin Nin Nout Rin Rout Jout.
+    strided = [wording.geometry(row) for row in rows.values() if row.window.stride[0] > 1]
+    assert strided == [
+        ["3", "0", "2", "2", "1", "32", "14", "5", "9", "2"],
+        ["3", "0", "2", "2", "2", "12", "4", "21", "29", "4"],
+    ]
+    assert len(wording.GEOMETRY) == len(strided[0])
+
+
+def test_a_network_at_a_glance() -> None:
+    line = glance(Architecture.from_json(json.loads(BASELINE.read_text())))
+    assert [word for word in line.split() if word.startswith("C")] == ["C1", "C2", "C3", "C4"]
+    assert line.count("↓") == 2
+    assert "C3 sep3·32 conv3·64 conv1·64" in line, "its 1x1 convolution keeps the size"

@@ -1,0 +1,181 @@
+"""Proposals: what is accepted, what rejects, and how widths are filled."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from constraints import check
+from search.analysis.facts import count_macs, count_parameters
+from search.config.files import parse
+from search.config.sections import StudyConfig
+from search.errors import ConfigError
+from search.proposals.proposer import Acceptance, InfeasibleError, Proposer, estimate, propose
+
+INPUT, CLASSES = (3, 32, 32), 10
+WIDTHS = ("C1.width", "C2.width", "C3.width", "C4.width")
+
+
+def study(*, fill=None, limits=None, **space) -> StudyConfig:
+    block = {
+        "depth": {"low": 1, "high": 4},
+        "width": {"low": 16, "high": 96, "step": 8},
+        "operator": ["dense", "separable", "inverted"],
+        "dilation": [1, 2],
+        "squeeze_excite": [0, 4],
+    }
+    content = {"block": {**block, **space}, "head": [0, 64, 128, 192]}
+    if fill:
+        content["fill"] = fill
+    return parse({"study": {"name": "proposals"}, "space": content, "limits": limits or {}}, "test")
+
+
+FILLED = study(fill={"limit": "parameters", "from": 0.85})
+seeds = st.integers(0, 2**31)
+
+
+@settings(max_examples=150, deadline=None)
+@given(seeds, st.sampled_from([study(), FILLED, study(limits={"receptive_field": 150})]))
+def test_the_verdict_is_the_checker_s(seed: int, config: StudyConfig) -> None:
+    proposal = next(propose(config, INPUT, CLASSES, random.Random(seed)))
+    verdict = check(proposal.architecture, config.rules)
+    if config.space.fill is None:
+        assert proposal.violations == verdict.violations
+    if proposal.accepted:
+        assert verdict.accepted
+
+
+@settings(max_examples=150, deadline=None)
+@given(seeds)
+def test_the_choices_mean_the_architecture_without_filling(seed: int) -> None:
+    proposal = next(propose(FILLED, INPUT, CLASSES, random.Random(seed)))
+    assert (
+        FILLED.space.architecture(proposal.choices, input=INPUT, classes=CLASSES)
+        == proposal.architecture
+    )
+    assert all(proposal.choices[name] in domain for name, domain in FILLED.parameters.items())
+
+
+@settings(max_examples=150, deadline=None)
+@given(seeds, st.sampled_from(["parameters", "macs"]), st.sampled_from([0.7, 0.85, 0.95]))
+def test_filling_lands_in_the_top_share_and_changes_widths_alone(
+    seed: int, limit: str, share: float
+) -> None:
+    limits = {"parameters": 200_000, "macs": 30_000_000, "receptive_field": 30}
+    config = study(fill={"limit": limit, "from": share}, limits=limits)
+    proposer = Proposer(config, INPUT, CLASSES)
+    drawn = proposer.complete({}, random.Random(seed))
+    filled = proposer.judge(drawn)
+    if any(broken.rule != "macs" and broken.rule != "parameters" for broken in filled.violations):
+        return
+    count = {"parameters": count_parameters, "macs": count_macs}[limit](filled.architecture)
+    assert share * limits[limit] <= count < limits[limit]
+    changed = {name for name in drawn if drawn[name] != filled.choices[name]}
+    assert changed <= {*WIDTHS, "head"}
+    assert (drawn["head"] == 0) == (filled.choices["head"] == 0)
+    assert proposer.judge(filled.choices).choices == filled.choices
+
+
+@settings(max_examples=100, deadline=None)
+@given(seeds)
+def test_filling_keeps_proportions_up_to_one_step(seed: int) -> None:
+    proposer = Proposer(FILLED, INPUT, CLASSES)
+    drawn = proposer.complete({"head": 0}, random.Random(seed))
+    filled = proposer.judge(drawn)
+    inner = [name for name in WIDTHS if 16 < filled.choices[name] < 96]
+    if not filled.accepted or len(inner) < 2:
+        return
+    # Every unclipped width is its old one times a common factor, rounded to a step of 8
+    # (and at most one step further where several widths step at the same factor).
+    low = max((filled.choices[name] - 12) / drawn[name] for name in inner)
+    high = min((filled.choices[name] + 12) / drawn[name] for name in inner)
+    assert low <= high
+
+
+def test_filling_fails_only_where_no_common_factor_lands() -> None:
+    proposer = Proposer(FILLED, INPUT, CLASSES)
+    rng = random.Random(5)
+    missed = 0
+    for _ in range(600):
+        drawn = proposer.complete({}, rng)
+        proposal = proposer.judge(drawn)
+        if [broken.rule for broken in proposal.violations] != ["fill"]:
+            continue
+        missed += 1
+        for factor in (1.02**step for step in range(-100, 100)):
+            scaled = {name: 8 * round(drawn[name] * factor / 8) for name in WIDTHS}
+            widths = {name: min(max(width, 16), 96) for name, width in scaled.items()}
+            if drawn["head"]:
+                near = min((64, 128, 192), key=lambda head, f=factor: abs(head - drawn["head"] * f))
+                widths["head"] = near
+            network = FILLED.space.architecture({**drawn, **widths})
+            assert not 170_000 <= count_parameters(network) < 200_000
+    assert 0 < missed < 60
+
+
+def test_filling_needs_its_limit() -> None:
+    with pytest.raises(ConfigError, match=r"space\.fill\.limit.*macs"):
+        Proposer(study(fill={"limit": "macs"}), INPUT, CLASSES)
+
+
+def test_fixed_widths_fill_only_where_they_already_land() -> None:
+    config = study(fill={"limit": "parameters", "from": 0.5}, width=32)
+    tally = estimate(config, INPUT, CLASSES, 300, random.Random(0))
+    assert tally.rejected["fill"] > 0
+    assert tally.accepted > 0
+
+
+def test_the_estimate_is_the_share_of_the_whole_space() -> None:
+    config = parse(
+        {
+            "study": {"name": "small"},
+            "space": {
+                "block": {"depth": [1, 2, 3], "dilation": [1, 2], "operator": ["dense"]},
+                "C1": {"operator": ["dense", "separable"]},
+                "C4": {"depth": 1, "dilation": 1},
+                "C3": {"depth": 2},
+            },
+        },
+        "test",
+    )
+    names = list(config.parameters)
+    grid = [
+        dict(zip(names, values, strict=True))
+        for values in itertools.product(*(d.values for d in config.parameters.values()))
+    ]
+    legal = [c for c in grid if check(config.space.architecture(c), config.rules).accepted]
+    share = len(legal) / len(grid)
+    assert 0.05 < share < 0.95
+    n = 4_000
+    tally = estimate(config, INPUT, CLASSES, n, random.Random(7))
+    assert tally.proposed == n
+    assert abs(tally.accepted - n * share) < 4 * (n * share * (1 - share)) ** 0.5
+
+
+def test_a_tally_counts_each_broken_rule_and_keeps_the_nearest_miss() -> None:
+    config = study(limits={"receptive_field": 100, "parameters": 20_000})
+    proposals = list(itertools.islice(propose(config, INPUT, CLASSES, random.Random(3)), 200))
+    tally = Acceptance()
+    for proposal in proposals:
+        tally.add(proposal)
+    rejected = [proposal for proposal in proposals if proposal.violations]
+    for rule in config.limits:
+        expected = sum(any(b.rule == rule for b in p.violations) for p in rejected)
+        assert tally.rejected[rule] == expected
+    assert tally.accepted + len(rejected) == tally.proposed == 200
+    assert tally.closest is min(rejected, key=lambda p: sum(b.excess for b in p.violations))
+    assert tally.to_json()["rejected"] == dict(tally.rejected)
+
+
+def test_the_error_is_one_line_with_shares_and_the_nearest_miss() -> None:
+    config = study(limits={"receptive_field": 1_000})
+    tally = estimate(config, INPUT, CLASSES, 50, random.Random(3))
+    message = str(InfeasibleError(tally))
+    assert "\n" not in message
+    assert "receptive_field rejects 100.0%" in message
+    assert tally.closest is not None
+    assert f"but is {tally.closest.violations[0].found}" in message

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from constraints import Limits, violations
+from search.analysis.advice import advice, costs
+from search.analysis.table import analyze
+from search.networks.architecture import Architecture, Block, Layer
+from search.proposals.remedy import Remedy, choices_of, remedy
+from space import SearchSpace
+from tests.conftest import STUDIES, WIDE_SPACE, candidates
+
+SPACE = SearchSpace.model_validate(
+    {
+        "block": {
+            "depth": {"low": 1, "high": 3},
+            "width": {"low": 8, "high": 64, "step": 8},
+            "dilation": [1, 2],
+        },
+        "C4": {"depth": {"low": 1, "high": 2}},
+    }
+)
+# 3x3 layers of one unit per block: 1 + 2 + 2 + 4 + 4 + 8 + 8 + 16 = 45 pixels.
+CHOICES = {name: 1 if "depth" in name or "dilation" in name else 16 for name in SPACE.parameters}
+
+
+def limits(**values: int) -> Limits:
+    return Limits.from_mapping(values)
+
+
+def made(**changes: int) -> Architecture:
+    return SPACE.architecture(
+        {**CHOICES, **{name.replace("_", "."): value for name, value in changes.items()}}
+    )
+
+
+@pytest.fixture(scope="module")
+def baseline() -> Architecture:
+    return Architecture.from_json(json.loads((STUDIES / "baseline.json").read_text()))
+
+
+def test_costs_share_out_the_whole(baseline: Architecture) -> None:
+    shares = costs(analyze(baseline))
+    assert sum(cost.parameters for cost in shares) == pytest.approx(1)
+    assert sum(cost.macs for cost in shares) == pytest.approx(1)
+    assert [cost.field for cost in shares[:5]] == [2, 2, 0, 4, 8]  # Rout - Rin of the report
+    assert sum(cost.field or 0 for cost in shares) == 60
+    assert shares[12].parameters == pytest.approx((64 * 64 * 9 + 64 + 128) / 186_570)
+
+
+def test_a_network_beyond_the_generator_has_no_remedy(baseline: Architecture) -> None:
+    *blocks, _ = baseline.blocks
+    bare = Block("C4", (), (Layer(64, 64, 1),))
+    network = Architecture((*blocks, bare), baseline.output)
+    assert violations(network, limits(downsampling=3))
+    assert remedy(network, limits(downsampling=3)) is None
+
+
+def test_one_change_satisfies_the_limits() -> None:
+    found = remedy(made(), limits(receptive_field=60), SPACE)
+    assert isinstance(found, Remedy)
+    # C3's second unit adds 2 x 4 pixels, C4's 2 x 8: only C4 reaches 61 by depth alone.
+    assert str(found) == "C4 depth 1 → 2: RF 61, " + str(found).split("RF 61, ")[1]
+    assert violations(found.architecture, limits(receptive_field=60)) == ()
+
+
+def test_the_smallest_of_single_changes_is_taken() -> None:
+    network = made(C1_width=64)
+    found = remedy(network, limits(parameters=analyze(network).parameters), SPACE)
+    assert found is not None
+    (change,) = found.changes
+    assert (change.parameter, change.old, change.new) == ("C1.width", 64, 56)
+
+
+def test_two_changes_where_one_does_not_do() -> None:
+    rules = limits(receptive_field=60, dilated=2)
+    found = remedy(made(), rules, SPACE)
+    assert found is not None
+    assert len(found.changes) == 2
+    assert violations(found.architecture, rules) == ()
+
+
+def test_no_remedy_for_the_legal_the_hopeless_and_the_foreign(baseline: Architecture) -> None:
+    assert remedy(made(), limits(receptive_field=44), SPACE) is None
+    assert remedy(made(), limits(receptive_field=4_000), SPACE, most=2) is None
+    assert remedy(baseline, limits(downsampling=3), SPACE) is None
+
+
+@pytest.mark.parametrize("network", list(candidates(40, seed=5)))
+def test_choices_mean_the_architecture_they_are_read_off(network: Architecture) -> None:
+    space = SearchSpace.model_validate(WIDE_SPACE)
+    choices = choices_of(network, space)
+    assert choices is not None
+    assert space.architecture(choices) == network
+
+
+def test_advice_on_padding_and_kernels_wider_than_their_map() -> None:
+    network = SPACE.architecture({**CHOICES, "C4.dilation": 2}, input=(3, 16, 16))
+    lines = advice(analyze(network))
+    # C4's map is 2 x 2: of the three taps 2 apart only the middle one lies on it.
+    assert any("spreads its kernel over 5 of 2 units" in line for line in lines)
+    assert any("89% of what its kernel reads is padding" in line for line in lines)
+    assert any("times the image's 16 pixels" in line for line in lines)
+
+
+def test_no_advice_where_nothing_is_wasted() -> None:
+    assert advice(analyze(made())) == ()

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import RECIPE
+
+from search.config.sections import AugmentationSection
+from search.data.augmentation import AugmentedEpochs
+from search.data.datasets import Dataset
+from search.data.epochs import ResidentEpochs
+from search.data.normalization import Normalization
+from search.networks.architecture import Architecture
+from search.networks.module import build
+from search.training.evaluation import evaluate
+from search.training.training import DivergedError, Training
+from space import SearchSpace
+
+SPACE = SearchSpace.model_validate(
+    {
+        "block": {"width": 16, "squeeze_excite": 4, "transition": {"bottleneck": True}},
+        "C1": {"width": 8},
+        "C2": {"operator": "inverted"},
+        "C3": {"residual": True},
+        "C4": {"operator": "separable"},
+    }
+)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def architecture() -> Architecture:
+    return SPACE.architecture({})
+
+
+@pytest.fixture(scope="module")
+def epochs(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> AugmentedEpochs:
+    section = AugmentationSection(epochs=2, flip_probability=0.0)
+    folder = tmp_path_factory.mktemp("augmented")
+    return AugmentedEpochs(section, digits.train.pixels, digits.fingerprint, digits.mean, folder)
+
+
+def _training(
+    architecture: Architecture,
+    epochs: AugmentedEpochs,
+    digits: Dataset,
+    *,
+    bfloat16: bool = False,
+    **changes: object,
+) -> Training:
+    torch.manual_seed(0)
+    return Training(
+        build(architecture),
+        dataclasses.replace(RECIPE, **changes),
+        ResidentEpochs(epochs, CPU),
+        digits.train.labels,
+        Normalization(digits.mean, digits.std),
+        validation=digits.validation,
+        device=CPU,
+        bfloat16=bfloat16,
+        seed=0,
+    )
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "sgd"])
+def test_it_learns(
+    optimizer: str, architecture: Architecture, epochs: AugmentedEpochs, digits: Dataset
+) -> None:
+    training = _training(architecture, epochs, digits, optimizer=optimizer)
+    before = training.evaluate(digits.validation).accuracy
+    records = [training.run_epoch() for _ in range(3)]
+    assert before < 0.3
+    assert records[-1].accuracy > 0.6
+    assert records[-1].train_loss < records[0].train_loss
+    assert [r.epoch for r in records] == [1, 2, 3]
+    assert records[-1].images == 3 * (len(digits.train) // 32) * 32
+
+
+def test_every_parameter_is_trained(
+    architecture: Architecture, epochs: AugmentedEpochs, digits: Dataset
+) -> None:
+    training = _training(architecture, epochs, digits)
+    before = {k: v.clone() for k, v in training.evaluated.named_parameters()}
+    training.run_epoch()
+    for name, parameter in training.evaluated.named_parameters():
+        assert not torch.equal(parameter, before[name]), name
+
+
+@pytest.mark.parametrize("average", [0.0, 0.5])
+def test_a_resumed_training_ends_where_an_unbroken_one_does(
+    average: float, architecture: Architecture, epochs: AugmentedEpochs, digits: Dataset
+) -> None:
+    unbroken = _training(architecture, epochs, digits, average=average)
+    for _ in range(3):
+        unbroken.run_epoch()
+    first = _training(architecture, epochs, digits, average=average)
+    first.run_epoch()
+    state = first.state()
+    torch.manual_seed(99)
+    second = _training(architecture, epochs, digits, average=average)
+    second.restore(state)
+    assert second.epoch == 1
+    second.run_epoch()
+    second.run_epoch()
+    for name, value in unbroken.evaluated.state_dict().items():
+        assert torch.equal(value, second.evaluated.state_dict()[name]), name
+    assert second.history[-1].accuracy == unbroken.history[-1].accuracy
+
+
+def test_a_loss_that_is_no_number_ends_the_training(
+    architecture: Architecture, epochs: AugmentedEpochs, digits: Dataset
+) -> None:
+    training = _training(architecture, epochs, digits)
+    with torch.no_grad():
+        next(training.evaluated.parameters()).fill_(math.nan)
+    steps = 0
+
+    def count() -> None:
+        nonlocal steps
+        steps += 1
+
+    with pytest.raises(DivergedError, match="nan in epoch 1"):
+        training.run_epoch(count)
+    assert steps <= 1
+
+
+def test_on_step_can_stop_it_in_the_middle_of_an_epoch(
+    architecture: Architecture, epochs: AugmentedEpochs, digits: Dataset
+) -> None:
+    training = _training(architecture, epochs, digits)
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training.run_epoch(stop)
+    assert training.epoch == 0
+
+
+def test_evaluation_counts_one_view_of_each_image(
+    architecture: Architecture, digits: Dataset
+) -> None:
+    network = build(architecture)
+    normalization = Normalization(digits.mean, digits.std)
+    result = evaluate(network, digits.validation, normalization, CPU)
+    pixels = digits.validation.pixels.astype(np.float64) / 255
+    x = ((pixels - digits.mean) / digits.std).transpose(0, 3, 1, 2)
+    with torch.no_grad():
+        logits = network.eval()(torch.tensor(x, dtype=torch.float32))
+    labels = torch.from_numpy(digits.validation.labels)
+    assert np.allclose(result.logits, logits.numpy(), atol=1e-4)
+    assert result.accuracy == (logits.argmax(1) == labels).double().mean().item()
+    assert math.isclose(
+        result.loss, torch.nn.functional.cross_entropy(logits, labels).item(), rel_tol=1e-4
+    )
+
+
+def test_bfloat16_learns_too(
+    architecture: Architecture, epochs: AugmentedEpochs, digits: Dataset
+) -> None:
+    training = _training(architecture, epochs, digits, bfloat16=True)
+    for _ in range(3):
+        record = training.run_epoch()
+    assert record.accuracy > 0.6
+
+
+def test_it_learns_from_smaller_images_first(
+    architecture: Architecture, epochs: AugmentedEpochs, digits: Dataset
+) -> None:
+    training = _training(architecture, epochs, digits, small_epochs=0.6, small_side=0.5)
+    seen = []
+    training.evaluated.register_forward_pre_hook(
+        lambda module, inputs: seen.append((module.training, inputs[0].shape[-1]))
+    )
+    accuracy = [training.run_epoch().accuracy for _ in range(3)][-1]
+    steps = len(digits.train) // 32
+    assert [side for train, side in seen if train] == [16] * 2 * steps + [32] * steps
+    assert {side for train, side in seen if not train} == {32}
+    assert accuracy > 0.5

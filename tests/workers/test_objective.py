@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+import pytest
+import torch
+
+from search.config.files import overridden
+from search.config.sections import StudyConfig
+from search.data.datasets import Dataset
+from search.networks.architecture import Architecture
+from search.proposals.parameters import RejectedError
+from search.proposals.sampler import make_sampler
+from search.storage.checkpoints import checkpoint_path, load_checkpoint
+from search.storage.studies import create_or_resume
+from search.workers.objective import Finished, Interrupted, Objective, make_pruner
+
+QUICK = (
+    "training.epochs=2",
+    "augmentation.epochs=2",
+    "study.target=1.0",
+    "space.C2.width=16",
+    "space.C3.width=24",
+    "space.C4.width=32",
+)
+
+
+@pytest.fixture
+def config(quickstart: StudyConfig) -> StudyConfig:
+    return overridden(quickstart, QUICK)
+
+
+def _study(config: StudyConfig, digits: Dataset, folder: Path) -> optuna.Study:
+    study = create_or_resume(config, f"sqlite:///{folder}/s.db")
+    study.sampler = make_sampler(config, digits.input, len(digits.classes))
+    study.pruner = make_pruner(config)
+    return study
+
+
+def _objective(config: StudyConfig, digits: Dataset, folder: Path, **more: object) -> Objective:
+    return Objective(
+        config,
+        digits,
+        torch.device("cpu"),
+        runs=folder / "runs",
+        cache=folder / "augmented",
+        **more,
+    )
+
+
+def test_a_trial_carries_what_people_ask(
+    config: StudyConfig, digits: Dataset, tmp_path: Path
+) -> None:
+    study = _study(config, digits, tmp_path)
+    finished: list[Finished] = []
+    study.optimize(_objective(config, digits, tmp_path, finished=finished.append), n_trials=1)
+    trial = study.trials[0]
+    facts = trial.user_attrs
+    assert facts["verdict"] == "accepted"
+    assert facts["receptive_field"] > 44
+    assert facts["parameters"] < 60_000
+    images = facts["history"][-1]["images"]
+    assert facts["pflop"] == pytest.approx(6 * facts["macs"] * images / 1e15)
+    assert list(trial.intermediate_values) == [1, 2]
+    assert trial.value == trial.intermediate_values[2] == facts["history"][-1]["accuracy"]
+    assert "pflop_to_target" not in facts
+    architecture = Architecture.from_json(facts["architecture"])
+    assert architecture == finished[0].candidate.architecture
+    weights = load_checkpoint(checkpoint_path(tmp_path / "runs", trial))
+    assert weights is not None
+    finished[0].training.evaluated.load_state_dict(weights["network"])
+
+
+def test_a_trial_ends_when_the_target_is_met(
+    config: StudyConfig, digits: Dataset, tmp_path: Path
+) -> None:
+    config = overridden(config, ["study.target=0.05"])
+    study = _study(config, digits, tmp_path)
+    study.optimize(_objective(config, digits, tmp_path), n_trials=1)
+    assert list(study.trials[0].intermediate_values) == [1]
+    assert study.trials[0].user_attrs["pflop_to_target"] > 0
+
+
+def test_a_picture_that_fails_costs_no_trial(
+    config: StudyConfig, digits: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def draw(_: Finished) -> None:
+        raise OSError("no ink")
+
+    study = _study(config, digits, tmp_path)
+    study.optimize(_objective(config, digits, tmp_path, finished=draw), n_trials=1)
+    assert study.trials[0].state == optuna.trial.TrialState.COMPLETE
+    assert "trial 0 has no pictures: no ink" in caplog.text
+
+
+def test_an_interrupted_trial_leaves_a_checkpoint_to_go_on_from(
+    config: StudyConfig, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.objective.CHECKPOINT_INTERVAL", 0.0)
+    study = _study(config, digits, tmp_path)
+    steps_of_an_epoch = len(digits.train) // 64
+    asked = 0
+
+    def stop() -> str | None:
+        nonlocal asked
+        asked += 1
+        return "enough" if asked > steps_of_an_epoch + 3 else None
+
+    with pytest.raises(Interrupted, match="enough"):
+        study.optimize(_objective(config, digits, tmp_path, stop=stop), n_trials=1)
+    state = load_checkpoint(checkpoint_path(tmp_path / "runs", study.trials[0]))
+    assert state is not None
+    assert [record["epoch"] for record in state["history"]] == [1]
+    assert list(study.trials[0].intermediate_values) == [1]
+
+
+def test_a_queued_candidate_that_breaks_a_rule_is_never_trained(
+    config: StudyConfig, digits: Dataset, tmp_path: Path
+) -> None:
+    config = overridden(config, ["limits.parameters=100"])
+    study = _study(config, digits, tmp_path)
+    study.enqueue_trial({name: _any(domain) for name, domain in config.parameters.items()})
+    with pytest.raises(RejectedError, match="parameters"):
+        study.optimize(_objective(config, digits, tmp_path), n_trials=1)
+    assert study.trials[0].state == optuna.trial.TrialState.FAIL
+    assert not (tmp_path / "augmented").exists()
+
+
+def _any(domain: object) -> object:
+    return domain.values[0] if hasattr(domain, "values") else domain.low
+
+
+def test_several_goals_give_several_values(
+    config: StudyConfig, digits: Dataset, tmp_path: Path
+) -> None:
+    config = overridden(config, ['study.objectives=["accuracy", "macs", "parameters"]'])
+    study = _study(config, digits, tmp_path)
+    study.optimize(_objective(config, digits, tmp_path), n_trials=1)
+    facts = study.trials[0].user_attrs
+    assert study.trials[0].values[1:] == [facts["macs"], facts["parameters"]]
+    assert study.best_trials == study.trials
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("none", optuna.pruners.NopPruner),
+        ("median", optuna.pruners.MedianPruner),
+        ("asha", optuna.pruners.SuccessiveHalvingPruner),
+        ("hyperband", optuna.pruners.HyperbandPruner),
+    ],
+)
+def test_the_pruner_is_the_one_that_is_named(name: str, kind: type, config: StudyConfig) -> None:
+    assert isinstance(make_pruner(overridden(config, [f"study.pruner={name}"])), kind)
+
+
+@pytest.mark.parametrize("name", ["median", "asha", "hyperband"])
+def test_every_pruner_ends_a_hopeless_trial(name: str, config: StudyConfig) -> None:
+    """Eight reports of good trials, then one that stays at chance."""
+    config = overridden(config, [f"study.pruner={name}", "training.epochs=12"])
+    study = optuna.create_study(direction="maximize", pruner=make_pruner(config))
+    pruned = []
+    for accuracy in (*[0.9, 0.91, 0.92, 0.93, 0.94, 0.95, 0.96, 0.97], 0.1):
+        trial = study.ask()
+        for epoch in range(1, 13):
+            trial.report(accuracy, epoch)
+            if trial.should_prune():
+                pruned.append((accuracy, epoch))
+                break
+        else:
+            study.tell(trial, accuracy)
+            continue
+        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    assert 0.1 in [accuracy for accuracy, _ in pruned]

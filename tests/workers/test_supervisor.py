@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+import search.workers.supervisor
+from search.errors import ConfigError, MachineError
+from search.workers.supervisor import Ending, launch
+
+
+def script(text: str) -> list[str]:
+    return [sys.executable, "-c", f"import os, signal, sys, time\n{text}"]
+
+
+def test_workers_get_the_storage_unseen(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def look() -> None:
+        for child in psutil.Process().children():
+            with suppress(psutil.Error):  # it ends as we look
+                seen.extend(child.cmdline())
+
+    ending = launch(
+        script("time.sleep(1); print(os.environ['STUDY_STORAGE'][:24])"),
+        "postgresql://me:s3cret@host/db",
+        workers=2,
+        logs=tmp_path,
+        tick=look,
+    )
+    assert ending == Ending("postgresql://me:s3cret@h", 0)
+    assert "-c" in seen
+    assert not [argument for argument in seen if "s3cret" in argument]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_worker_speaks_for_the_study(tmp_path: Path, number: int) -> None:
+    command = script(f"print('first'); print('why'); sys.exit({number})")
+    assert launch(command, "x", workers=1, logs=tmp_path) == Ending("why", number)
+    assert (tmp_path / "worker-0.log").read_text() == "first\nwhy\n"
+
+
+@pytest.mark.parametrize(
+    ("end", "error", "words"),
+    [
+        ("sys.exit(2)", ConfigError, "worker 0: why"),
+        ("sys.exit(3)", MachineError, "worker 0 ended with code 3: why"),
+        ("os.kill(os.getpid(), 9)", MachineError, "worker 0 ended with code -9: why"),
+    ],
+)
+def test_a_failed_worker_says_why(
+    tmp_path: Path, end: str, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        launch(script(f"print('why', flush=True); {end}"), "x", workers=1, logs=tmp_path)
+
+
+def test_a_study_goes_on_without_one_of_its_workers(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    command = script(
+        f"try: os.mkdir({str(tmp_path / 'first')!r})\n"
+        "except FileExistsError: print('done'); sys.exit(0)\n"
+        "sys.exit(3)"
+    )
+    assert launch(command, "x", workers=3, logs=tmp_path / "logs") == Ending("done", 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_reaches_every_worker_once(tmp_path: Path, number: signal.Signals) -> None:
+    command = script(
+        f"signal.signal({number:d}, lambda *_: print('got it'))\nprint('up', flush=True)\n"
+        "signal.pause(); time.sleep(0.3)\nsys.exit(99)"
+    )
+    before, sent = signal.getsignal(number), []
+
+    def tick() -> None:
+        logs = [path.read_text() for path in tmp_path.iterdir()]
+        if not sent and logs == ["up\n"] * 2:
+            sent.append(number)
+            os.kill(os.getpid(), number)
+
+    ending = launch(command, "x", workers=2, logs=tmp_path, tick=tick)
+    assert ending == Ending(f"stopped by {number.name}", 128 + number)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["up\ngot it\n"] * 2
+    assert signal.getsignal(number) is before
+
+
+def test_no_worker_outlives_a_failing_launch(tmp_path: Path) -> None:
+    children: list[psutil.Process] = []
+
+    def tick() -> None:
+        children.extend(psutil.Process().children())
+        raise MachineError("the view broke")
+
+    with pytest.raises(MachineError, match="the view broke"):
+        launch(script("time.sleep(600)"), "x", workers=2, logs=tmp_path, tick=tick)
+    assert len(children) >= 2
+    assert not [child for child in children if "time.sleep(600)" in _command_line(child)]
+
+
+def _command_line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
+
+
+def test_workers_spread_over_the_visible_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-8f")
+    environments = search.workers.supervisor._environments("x", 4, "auto", 2)
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in environments] == ["3", "GPU-8f", "3", "GPU-8f"]
+    with pytest.raises(ConfigError, match="--workers 5 at --per-gpu 2 need 3 GPUs, but 2"):
+        search.workers.supervisor._environments("x", 5, "auto", 2)
+    unchanged = search.workers.supervisor._environments("x", 1, "cpu", None)
+    assert unchanged[0]["CUDA_VISIBLE_DEVICES"] == "3,GPU-8f"
+
+
+def test_workers_without_gpus_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    environments = search.workers.supervisor._environments("x", 2, "auto", None)
+    assert [e["OMP_NUM_THREADS"] for e in environments] == [str(max(1, (cores or 1) // 2))] * 2

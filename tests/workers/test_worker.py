@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from processes import ROOT, code, created, epochs_run, start, study_file, wait_until, worker
+
+import search.workers.worker
+from search.proposals.proposer import Acceptance, InfeasibleError
+from search.storage.studies import load_study
+from search.workers.supervisor import SUPERVISOR, Ending
+from search.workers.worker import describe, work
+
+pytest_plugins = ["servers"]
+
+Stop = Callable[[], str | None]
+
+# --- the end of a study ----------------------------------------------------------------
+
+
+def _constant(runs: Path, value: float = 0.5) -> Any:
+    return lambda stop: lambda trial: value
+
+
+def run(study: optuna.Study, make: Any, **section: Any) -> Ending:
+    return work(study, study_file(**section), make)
+
+
+def test_an_exact_number_of_trials_over_workers_and_resumes(url: str, tmp_path: Path) -> None:
+    study = created(url, trials=5)
+    processes = [start(worker, url, tmp_path, epochs=2, delay=0.01) for _ in range(3)]
+    assert [code(process) for process in processes] == [0, 0, 0]
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 5
+    assert code(start(worker, url, tmp_path)) == 0
+    assert len(study.trials) == 5
+    created(url, trials=7)
+    assert code(start(worker, url, tmp_path, epochs=2, delay=0.01)) == 0
+    assert len(study.trials) == 7
+
+
+def _pruned_then_failed(stop: Stop) -> Any:
+    def train(trial: optuna.Trial) -> float:
+        if trial.number == 0:
+            raise optuna.TrialPruned
+        if trial.number == 1:
+            raise RuntimeError("broken")
+        return 0.5
+
+    return train
+
+
+def test_pruned_trials_count_and_failed_ones_do_not(sqlite: str) -> None:
+    study = created(sqlite, trials=3)
+    assert run(study, _pruned_then_failed, trials=3) == Ending("the budget of 3 trials is spent", 0)
+    assert [trial.state.name for trial in study.trials] == [
+        "PRUNED",
+        "FAIL",
+        "COMPLETE",
+        "COMPLETE",
+    ]
+
+
+def test_a_budget_without_the_target_is_short(sqlite: str) -> None:
+    study = created(sqlite, trials=2, target=0.9)
+    ending = run(study, _constant(Path()), trials=2, target=0.9)
+    assert ending == Ending("the budget of 2 trials is spent", 1)
+
+
+def test_the_target_ends_the_study_and_no_trial_begins_after_it(sqlite: str) -> None:
+    study = created(sqlite, trials=9, target=0.4)
+    assert run(study, _constant(Path()), trials=9, target=0.4) == Ending("target 0.4 met", 0)
+    assert len(study.trials) == 1
+    assert run(study, _constant(Path()), trials=9, target=0.4) == Ending("target 0.4 met", 0)
+    assert len(study.trials) == 1
+
+
+def test_the_target_met_elsewhere_stops_a_running_trial(sqlite: str, tmp_path: Path) -> None:
+    study = created(sqlite, trials=9, target=1.0)
+    process = start(worker, sqlite, tmp_path, epochs=1000)
+    wait_until(lambda: epochs_run(tmp_path))
+    study.add_trial(optuna.create_trial(value=1.0))
+    assert code(process, search.workers.worker.POLL + 2) == 0
+    assert (tmp_path / "reason").read_text() == "target 1 met"
+    assert [trial.state.name for trial in study.trials] == ["WAITING", "COMPLETE"]
+
+
+def test_hours_are_counted_over_resumes(sqlite: str, tmp_path: Path) -> None:
+    hours = 3 / 3600
+    study = created(sqlite, trials=9, hours=hours)
+    process = start(worker, sqlite, tmp_path, epochs=1000)
+    wait_until(lambda: study.user_attrs.get("clock", {}).get("seconds", 0) > 1)
+    os.kill(process.pid or 0, signal.SIGTERM)
+    assert code(process) == 143
+    began = time.monotonic()
+    assert code(start(worker, sqlite, tmp_path, epochs=1000), 10) == 0
+    assert time.monotonic() - began < 3 + search.workers.worker.POLL
+    assert study.user_attrs["clock"]["seconds"] >= 3
+    assert [trial.state.name for trial in study.trials] == ["WAITING"]
+
+
+def test_the_last_place_is_filled_when_another_worker_dies(sqlite: str, tmp_path: Path) -> None:
+    study = created(sqlite, trials=1)
+    first = start(worker, sqlite, tmp_path, epochs=1000)
+    wait_until(lambda: epochs_run(tmp_path))
+    second = start(worker, sqlite, tmp_path, epochs=3)
+    time.sleep(0.5)
+    assert second.exitcode is None  # waits: the only place is taken
+    first.kill()
+    first.join()
+    assert code(second) == 0
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"]
+
+
+def test_no_feasible_candidate_ends_the_study(sqlite: str) -> None:
+    def infeasible(trial: optuna.Trial) -> float:
+        raise InfeasibleError(Acceptance(proposed=7))
+
+    study = created(sqlite)
+    with pytest.raises(InfeasibleError, match="7 proposals"):
+        run(study, lambda stop: infeasible)
+    assert [trial.state.name for trial in study.trials] == ["FAIL"]
+
+
+def test_a_worker_whose_launch_is_gone_ends(sqlite: str, tmp_path: Path) -> None:
+    study = created(sqlite)
+    process = start(_orphan, sqlite, tmp_path)
+    assert code(process) == 129
+    assert not study.trials
+
+
+def _orphan(url: str, runs: Path) -> None:
+    os.environ[SUPERVISOR] = "1"
+    worker(url, runs)
+
+
+def _taken_over(url: str, runs: Path) -> None:
+    study = load_study("toy", url)
+
+    def make(stop: Stop) -> Any:
+        def train(trial: optuna.Trial) -> float:
+            trial.storage.set_trial_user_attr(trial._trial_id, "worker", {"claim": "another's"})
+            (runs / "taken").touch()
+            wait_until(lambda: stop() is not None or not (runs / "taken").exists())
+            return 0.5
+
+        return train
+
+    sys.exit(work(study, study_file(), make).code)
+
+
+def test_a_result_of_a_trial_that_was_taken_over_is_dropped(sqlite: str, tmp_path: Path) -> None:
+    study = created(sqlite)
+    process = start(_taken_over, sqlite, tmp_path)
+    wait_until((tmp_path / "taken").exists)
+    (tmp_path / "taken").unlink()
+    time.sleep(0.5)
+    assert [trial.state.name for trial in study.trials] == ["RUNNING"]
+    os.kill(process.pid or 0, signal.SIGTERM)
+    assert code(process) == 143
+
+
+def test_describe_is_one_line() -> None:
+    assert describe(ValueError("first\nsecond")) == "ValueError: first"
+    assert describe(KeyError()) == "KeyError"
+
+
+# --- a trial that hangs ----------------------------------------------------------------
+
+HANGING = """
+import sys, time
+import search.workers
+from processes import worker
+from pathlib import Path
+
+search.workers.LENIENCE = 0.5
+
+def make(runs):
+    return lambda stop: lambda trial: time.sleep(600) or 0.1 if trial.number == 0 else 0.5
+
+worker(sys.argv[1], Path(sys.argv[2]), make)
+"""
+
+
+def test_a_trial_that_hangs_is_failed_and_its_worker_starts_again(
+    sqlite: str, tmp_path: Path
+) -> None:
+    study = created(sqlite, minutes=0.5 / 60)
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    ended = subprocess.run(
+        [sys.executable, "-c", HANGING, sqlite, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": paths},
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 0
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE"]
+    assert study.trials[0].user_attrs["failure"].startswith("hung beyond its 0.00833")
+    first, second = (trial.user_attrs["worker"]["pid"] for trial in study.trials)
+    assert first == second
