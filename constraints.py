@@ -1,15 +1,8 @@
-"""The constraint checker: receptive field, size and structure of a network by arithmetic.
+"""The sheet of limits: which rules there are, and what breaks them.
 
-`analyze` and `check` read an `Architecture` or a `Graph` (what `search.trace` makes of any
-module) and give the table, the counts and the verdict.  `violations` is the fast way for
-samplers: the verdict alone, from facts that candidates share.
-
-The receptive field is exact.  On each axis a unit sees a set of input pixels, kept as the
-position of the first and a bit mask from there on; a convolution unites shifted masks, a
-join unites masks at their true offsets.  Units repeat with a period (1, unless something
-up-samples), so one mask per phase describes the infinite plane: the field is theoretical
-and not clipped by the image.  Araujo, Norris and Sim, "Computing Receptive Fields of
-Convolutional Neural Networks", Distill 2019, gives the closed forms for chains.
+`check` gives the verdict on a network with its table; `violations` is the fast way for
+samplers: the verdict alone, from facts that candidates share.  The arithmetic is in
+`search.analysis`.  A new limit is one class here.
 
 Nothing here imports torch.
 """
@@ -22,11 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from search.analysis.facts import Summary
+from search.analysis.facts import Facts
 from search.analysis.graph import FLOAT32_BYTES, Graph
 from search.analysis.table import Analysis, analyze
 from search.networks.architecture import Architecture
-from search.shown import Shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +59,7 @@ class Limit(ABC):
             LIMITS[cls.key] = cls
 
     @abstractmethod
-    def violation(self, network: Summary | Analysis) -> Violation | None:
+    def violation(self, network: Facts | Analysis) -> Violation | None:
         """What `network` breaks of the rule, None where it keeps it."""
 
     def _broken(self, found: int | None, message: str, distance: float) -> Violation:
@@ -80,7 +72,7 @@ class _Below(Limit):
 
     noun: ClassVar[str]
 
-    def violation(self, network: Summary | Analysis) -> Violation | None:
+    def violation(self, network: Facts | Analysis) -> Violation | None:
         found = self.count(network)
         if found < self.value:
             return None
@@ -88,7 +80,7 @@ class _Below(Limit):
         return self._broken(found, message, found - self.value + 1)
 
     @abstractmethod
-    def count(self, network: Summary | Analysis) -> int:
+    def count(self, network: Facts | Analysis) -> int:
         """What is compared."""
 
 
@@ -98,7 +90,7 @@ class ReceptiveField(Limit):
     key = "receptive_field"
     lowest = 0
 
-    def violation(self, network: Summary | Analysis) -> Violation | None:
+    def violation(self, network: Facts | Analysis) -> Violation | None:
         fields = network.receptive_field
         if None in fields:
             message = (
@@ -120,7 +112,7 @@ class Parameters(_Below):
     key = "parameters"
     noun = "parameters"
 
-    def count(self, network: Summary | Analysis) -> int:
+    def count(self, network: Facts | Analysis) -> int:
         return network.parameters
 
 
@@ -130,7 +122,7 @@ class ParameterBytes(_Below):
     key = "parameter_bytes"
     noun = "bytes of parameters (float32)"
 
-    def count(self, network: Summary | Analysis) -> int:
+    def count(self, network: Facts | Analysis) -> int:
         return FLOAT32_BYTES * network.parameters
 
 
@@ -140,17 +132,17 @@ class Macs(_Below):
     key = "macs"
     noun = "multiply-adds"
 
-    def count(self, network: Summary | Analysis) -> int:
+    def count(self, network: Facts | Analysis) -> int:
         return network.macs
 
 
 class ActivationBytes(_Below):
-    """Peak bytes of feature maps for one image in float32: see `_peak_bytes`."""
+    """Peak bytes of feature maps for one image in float32: see `peak_bytes`."""
 
     key = "activation_bytes"
     noun = "peak bytes of feature maps (float32, one image)"
 
-    def count(self, network: Summary | Analysis) -> int:
+    def count(self, network: Facts | Analysis) -> int:
         return network.activation_bytes
 
 
@@ -161,7 +153,7 @@ class Downsampling(Limit):
     key = "downsampling"
     lowest = 0
 
-    def violation(self, network: Summary | Analysis) -> Violation | None:
+    def violation(self, network: Facts | Analysis) -> Violation | None:
         found = network.structure
         faults = []
         if found.transitions != self.value:
@@ -186,7 +178,7 @@ class _AtLeast(Limit):
 
     noun: ClassVar[str]
 
-    def violation(self, network: Summary | Analysis) -> Violation | None:
+    def violation(self, network: Facts | Analysis) -> Violation | None:
         found = self.count(network)
         if found >= self.value:
             return None
@@ -194,7 +186,7 @@ class _AtLeast(Limit):
         return self._broken(found, message, self.value - found)
 
     @abstractmethod
-    def count(self, network: Summary | Analysis) -> int:
+    def count(self, network: Facts | Analysis) -> int:
         """What is compared."""
 
 
@@ -204,7 +196,7 @@ class DepthwiseSeparable(_AtLeast):
     key = "depthwise_separable"
     noun = "depthwise separable convolution (depthwise k x k, then pointwise 1x1)"
 
-    def count(self, network: Summary | Analysis) -> int:
+    def count(self, network: Facts | Analysis) -> int:
         return network.structure.separable
 
 
@@ -214,7 +206,7 @@ class Dilated(_AtLeast):
     key = "dilated"
     noun = "dilated convolution (kernel > 1, dilation > 1)"
 
-    def count(self, network: Summary | Analysis) -> int:
+    def count(self, network: Facts | Analysis) -> int:
         return network.structure.dilated
 
 
@@ -224,7 +216,7 @@ class FeatureMap(_AtLeast):
     key = "feature_map"
     noun = "units on the smaller side of the last feature map"
 
-    def count(self, network: Summary | Analysis) -> int:
+    def count(self, network: Facts | Analysis) -> int:
         return min(network.feature_map)
 
 
@@ -233,7 +225,7 @@ class Depth(Limit):
 
     key = "depth"
 
-    def violation(self, network: Summary | Analysis) -> Violation | None:
+    def violation(self, network: Facts | Analysis) -> Violation | None:
         found = network.structure.depth
         if found <= self.value:
             return None
@@ -242,7 +234,7 @@ class Depth(Limit):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits(Shown):
+class Limits:
     """The rules of a study, in its order."""
 
     rules: tuple[Limit, ...]
@@ -275,7 +267,7 @@ def _limit(name: str, value: object) -> Limit:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict(Shown):
+class Verdict:
     """The analysis of a network and the rules that it breaks."""
 
     analysis: Analysis
@@ -319,9 +311,9 @@ def violations(architecture: Architecture, limits: Limits) -> tuple[Violation, .
     Raises:
         ArchitectureError: a window does not fit on the map that it reads.
     """
-    return _broken_rules(Summary(architecture), limits)
+    return _broken_rules(Facts(architecture), limits)
 
 
-def _broken_rules(network: Summary | Analysis, limits: Limits) -> tuple[Violation, ...]:
+def _broken_rules(network: Facts | Analysis, limits: Limits) -> tuple[Violation, ...]:
     found = (rule.violation(network) for rule in limits.rules)
     return tuple(violation for violation in found if violation is not None)

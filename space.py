@@ -1,12 +1,10 @@
-"""The parametric generator: what a network may look like, and how choices become one.
+"""The sheet of choices: which networks a study may propose.
 
-An `Architecture` is four blocks, C1 to C4, and an output.  C1, C2 and C3 end in a
-*transition*, which halves the feature map and sets the width of the next block.  A
-`SearchSpace` is the sheet of choices; `SearchSpace.architecture` turns one value per
-choice into the network that they mean.  Choices without effect (the expansion of a
-convolution that does not expand, a shortcut that cannot fit) leave no trace in the
-result, so two sets of choices that mean one network give equal architectures and equal
-hashes.
+`SearchSpace.architecture` turns one value per choice into the network that they mean.
+C1, C2 and C3 end in a *transition*, which halves the feature map and sets the width of the
+next block.  Choices without effect (the expansion of a convolution that does not expand, a
+shortcut that cannot fit) leave no trace in the result, so two sets of choices that mean one
+network give equal architectures and equal hashes.
 
 Nothing here imports torch: a candidate is proposed and rejected as plain data.
 """
@@ -23,7 +21,6 @@ from pydantic import Field, model_validator
 from search.domains import Choice, Domain, FloatRange, IntRange, Scalar, Setting, _Frozen, setting
 from search.networks.architecture import BLOCK_NAMES, Architecture, Block, Layer
 from search.networks.operators import _head, _output, _transition, _unit
-from search.shown import Shown
 
 
 class TransitionSpace(_Frozen):
@@ -74,7 +71,7 @@ class Fill(_Frozen):
     share: Annotated[float, Field(alias="from", gt=0, lt=1, allow_inf_nan=False)] = 0.85
 
 
-class SearchSpace(_Frozen, Shown):
+class SearchSpace(_Frozen):
     """All choices of a study's networks: `[space]` of the study file.
 
     `[space.block]` holds for every block, `[space.C1]` to `[space.C4]` overrule it.

@@ -90,7 +90,7 @@ def throughput(url: str, workers: int, trials: int) -> tuple[float, int, bool]:
     config = configuration(name, trials, "random", f"study.hours={SECONDS / 3600}")
     study = create_or_resume(config, url)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["search.workers", "search.sampler"])
+    context.set_forkserver_preload(["search.workers.worker", "search.proposals.sampler"])
     ready = context.Barrier(workers + 1)
     processes = [
         context.Process(target=one_worker, args=(url, name, ready)) for _ in range(workers)

@@ -15,6 +15,7 @@ worker processes that augment images need neither torch nor Optuna.
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,17 +28,45 @@ if TYPE_CHECKING:
 __all__ = ["Architecture", "Limits", "SearchSpace", "Study", "Verdict", "build", "check"]
 
 _HOMES = {
-    "Architecture": "space",
+    "Architecture": "search.networks.architecture",
     "Limits": "constraints",
     "SearchSpace": "space",
     "Study": "search.study",
     "Verdict": "constraints",
-    "build": "search.network",
+    "build": "search.networks.module",
     "check": "search.study",
 }
+
+# What Jupyter shows as tables.
+_SHOWN = (
+    ("search.networks.architecture", "Architecture"),
+    ("space", "SearchSpace"),
+    ("constraints", "Limits"),
+    ("constraints", "Verdict"),
+    ("search.proposals.proposer", "Acceptance"),
+    ("search.storage.summary", "Summary"),
+    ("search.study", "Study"),
+)
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'search' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def _html(shown: object) -> str:
+    return str(importlib.import_module("search.display.notebook").html(shown))
+
+
+def _register() -> None:
+    """By names: nothing is imported before one of them is shown."""
+    shell = sys.modules["IPython"].get_ipython()
+    if shell is not None:
+        html = shell.display_formatter.formatters["text/html"]
+        for module, name in _SHOWN:
+            html.for_type_by_name(module, name, _html)
+
+
+if "IPython" in sys.modules:
+    _register()

@@ -24,7 +24,7 @@ from search.proposals.proposer import Acceptance, propose
 from search.storage.checkpoints import artifact_store
 from search.storage.places import redacted
 from search.study import Study
-from search.targets import _on, _resolve, _shapes
+from search.targets import input_shapes, resolve, with_input
 from search.workers.supervisor import Ending
 
 RARE = 0.001  # of proposals accepted: below it, launch warns
@@ -146,9 +146,9 @@ def check(
     target: str, shape: str | None, limits: Path | None, storage: str | None, *, as_json: bool
 ) -> int:
     """Judges one network by the rules."""
-    rules, network = _resolve(target, _shapes(shape), storage)
+    rules, network = resolve(target, input_shapes(shape), storage)
     if shape is not None and isinstance(network, Architecture):
-        network = _on(network, *_shapes(shape))
+        network = with_input(network, *input_shapes(shape))
     if limits is not None:
         rules = configuration.load(limits).rules
     verdict = constraints.check(network, rules)
@@ -165,8 +165,8 @@ def _advice(
 ) -> list[str]:
     lines = list(advice.advice(verdict.analysis))
     if isinstance(network, Architecture):
-        remedy = remedy.remedy(network, rules)
-        lines = [f"the nearest legal network: {remedy}", *lines] if remedy else lines
+        nearest = remedy.remedy(network, rules)
+        lines = [f"the nearest legal network: {nearest}", *lines] if nearest else lines
     return lines
 
 

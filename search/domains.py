@@ -1,4 +1,4 @@
-"""TODO: one line."""
+"""Domains of one choice, and the entries of a study file that may be one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO: one line."""
+"""Errors that end a command: their classes say the exit code."""
 
 from __future__ import annotations
 

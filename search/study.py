@@ -17,9 +17,10 @@ import constraints
 from constraints import Limits, Verdict
 from search.config import files, sections
 from search.data import datasets
+from search.display import notebook
+from search.errors import ConfigError, MachineError
 from search.networks.architecture import Architecture
 from search.proposals.proposer import Acceptance, InfeasibleError, estimate, propose
-from search.shown import Shown
 from search.storage.checkpoints import artifact_store
 from search.storage.places import is_shared, run_directory, storage_url
 from search.storage.studies import create_or_resume, load_study, require_resumable, study_config
@@ -27,7 +28,7 @@ from search.storage.summary import Summary, summarize
 
 if TYPE_CHECKING:
     from torch import nn
-if TYPE_CHECKING:
+
     from search.workers.supervisor import Ending
 
 # Proposals that estimate the acceptance rate: a fraction of a second.
@@ -60,7 +61,7 @@ def check(
     return constraints.check(trace(network, input), rules)
 
 
-class Study(Shown):
+class Study:
     """The study that a study file describes, or that a database holds under a name.
 
     `source` is a study file (a `Path`, or text that ends in .toml) or the name of a study;
@@ -273,3 +274,11 @@ class Study(Shown):
 
     def __repr__(self) -> str:
         return f"Study({self.name!r}, {len(self.config.parameters)} parameters)"
+
+
+@notebook.html.register
+def _(shown: Study) -> str:
+    try:
+        return notebook.html(shown.summary)
+    except (ConfigError, MachineError):  # it is not in its database yet
+        return notebook.html(shown.config)

@@ -1,4 +1,4 @@
-"""TODO: one line."""
+"""What a command line names as TARGET, as a network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TARGETS = "TARGET is an architecture's JSON, STUDY:TRIAL, file.py:factory or pac
 LARGEST = 65_536  # the longest axis of an --input
 
 
-def _shapes(text: str | None) -> list[tuple[int, ...]]:
+def input_shapes(text: str | None) -> list[tuple[int, ...]]:
     """The input shapes to try: the one that is named, else CIFAR's and ImageNet's."""
     if text is None:
         return [(3, 32, 32), (3, 224, 224)]
@@ -36,7 +36,7 @@ def _shapes(text: str | None) -> list[tuple[int, ...]]:
     return [shape]
 
 
-def _on(network: Architecture, shape: tuple[int, ...]) -> Architecture:
+def with_input(network: Architecture, shape: tuple[int, ...]) -> Architecture:
     """The same layers on an image of `shape`."""
     if len(shape) != 3:
         raise ConfigError(f"--input {list(shape)}: an architecture reads C,H,W")
@@ -44,7 +44,7 @@ def _on(network: Architecture, shape: tuple[int, ...]) -> Architecture:
     return dataclasses.replace(network, input=(channels, height, width))
 
 
-def _resolve(
+def resolve(
     target: str, shapes: Sequence[tuple[int, ...]], storage: str | None
 ) -> tuple[Limits, Architecture | Graph]:
     """The network that TARGET names, and the limits it came with."""

@@ -25,6 +25,8 @@ from space import SearchSpace
 # A shell that starts the tests behind & leaves this ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+pytest_plugins = ["tests.servers"]
+
 STUDIES = Path(__file__).parent.parent / "studies"
 
 # Three epochs on few images.

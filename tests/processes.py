@@ -35,7 +35,12 @@ ROOT = Path(__file__).parent.parent
 # A server that has imported everything once forks each process in milliseconds.
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["search.workers", "alembic.command", "psycopg", "sqlalchemy.dialects.postgresql.psycopg"]
+    [
+        "search.workers.worker",
+        "alembic.command",
+        "psycopg",
+        "sqlalchemy.dialects.postgresql.psycopg",
+    ]
 )
 
 

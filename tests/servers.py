@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from processes import running_postgresql
+
+from tests.processes import running_postgresql
 
 MYSQL = os.environ.get("STUDY_TEST_MYSQL", "")
 

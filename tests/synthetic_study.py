@@ -16,7 +16,7 @@ from optuna.distributions import (
 from optuna.trial import TrialState
 
 from constraints import Violation, violations
-from search.analysis.facts import Summary
+from search.analysis.facts import Facts
 from search.config.files import parse
 from search.config.sections import StudyConfig
 from search.domains import Choice, Domain, IntRange
@@ -71,7 +71,7 @@ def _trial(
 ) -> optuna.trial.FrozenTrial:
     choices, rejected, proposals = _feasible(study_config, rng)
     candidate = study_config.candidate(choices, input=INPUT, classes=CLASSES)
-    size = Summary(candidate.architecture)
+    size = Facts(candidate.architecture)
     epochs = {TrialState.COMPLETE: 16, TrialState.PRUNED: 4, TrialState.FAIL: 1}.get(state, 7)
     top = 0.78 + 0.005 * min(number, 10) + 0.02 * rng.random()
     history = [_epoch(epoch, top) for epoch in range(1, epochs + 1)]

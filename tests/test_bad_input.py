@@ -244,7 +244,11 @@ def _candidate() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with all that the cases read, and studies with and without a finished trial."""
-    for module in ("search.export", "search.trace", "search.verify"):
+    for module in (
+        "search.bundles.export",
+        "search.analysis.tracing.trace",
+        "search.bundles.verify",
+    ):
         importlib.import_module(module)  # or the first case would pay for torch
     place = tmp_path_factory.mktemp("bad")
     (place / "studies").mkdir()

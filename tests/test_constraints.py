@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from constraints import LIMITS, Limits, check, violations
-from search.analysis.facts import Summary, count_macs, count_parameters
+from search.analysis.facts import Facts, count_macs, count_parameters
 from search.analysis.reach import Reach, compose, unite, window
 from search.analysis.table import analyze
 from search.analysis.tracing.trace import trace
@@ -253,7 +253,7 @@ def test_composition_unites_what_its_steps_see(
 def test_the_fast_way_agrees_with_the_table(seed: int) -> None:
     space = SearchSpace.model_validate(WIDE_SPACE)
     network = space.architecture(space.sample(random.Random(seed)))
-    table, fast = analyze(network), Summary(network)
+    table, fast = analyze(network), Facts(network)
     for name in ("receptive_field", "parameters", "macs", "feature_map", "structure"):
         assert getattr(fast, name) == getattr(table, name)
     assert table.parameters == sum(row.parameters for row in table.layers)

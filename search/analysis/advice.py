@@ -1,4 +1,4 @@
-"""TODO: one line."""
+"""What would help a network: where its parameters go, where receptive field is cheap."""
 
 from __future__ import annotations
 

@@ -1,12 +1,14 @@
-"""TODO: one line."""
+"""What layers in sequence add to a network, kept per unit because candidates share units."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
+from search.analysis.graph import Structure
 from search.networks.architecture import Architecture, ArchitectureError, Block, Layer, Unit
 
 
@@ -27,33 +29,46 @@ def convolved(size: int, kernel: int, stride: int, padding: int, dilation: int) 
 
 def layer_parameters(layer: Layer) -> int:
     """Weights, biases, and scale and shift of the normalization."""
-    return _weights(layer) + layer.out_channels * (layer.bias + 2 * layer.norm)
+    return layer_weights(layer) + layer.out_channels * (layer.bias + 2 * layer.norm)
 
 
-def _weights(layer: Layer) -> int:
+def layer_weights(layer: Layer) -> int:
+    """Numbers in the filters of a convolution, bias not counted."""
     return layer.in_channels // layer.groups * layer.out_channels * layer.kernel**2
 
 
-def _gate_weights(unit: Unit) -> int:
+def gate_weights(unit: Unit) -> int:
     """Squeeze and excite: two 1x1 convolutions with bias, on one pooled cell."""
     return 2 * unit.out_channels * unit.squeeze_excite
 
 
-def _gate_parameters(unit: Unit) -> int:
+def gate_parameters(unit: Unit) -> int:
+    """Both convolutions of a gate with their biases; 0 without a gate."""
     biases = unit.squeeze_excite + unit.out_channels if unit.squeeze_excite else 0
-    return _gate_weights(unit) + biases
+    return gate_weights(unit) + biases
 
 
-def _classifier_parameters(architecture: Architecture) -> int:
+def classifier_parameters(architecture: Architecture) -> int:
+    """Weights and bias of the classifier in O."""
     output = architecture.output
     return output.classes * (architecture.features + output.bias)
 
 
-def _convolved(layer: Layer, side: int) -> int:
+def side_after(layer: Layer, side: int) -> int:
+    """Units that `layer` leaves of a map's side.
+
+    Raises:
+        ArchitectureError: the window does not fit.
+    """
     return convolved(side, layer.kernel, layer.stride, 2 * layer.padding, layer.dilation)
 
 
-def _pooled(architecture: Architecture, size: tuple[int, ...]) -> tuple[int, ...]:
+def pooled(architecture: Architecture, size: tuple[int, ...]) -> tuple[int, ...]:
+    """Cells that the pooling in O leaves of a map of `size`.
+
+    Raises:
+        ArchitectureError: the window does not fit.
+    """
     output = architecture.output
     if not output.pool_kernel:
         return (1,) * len(size)
@@ -63,7 +78,7 @@ def _pooled(architecture: Architecture, size: tuple[int, ...]) -> tuple[int, ...
         raise ArchitectureError(f"pooling in O: {error}") from None
 
 
-class _Chain(NamedTuple):
+class Chain(NamedTuple):
     """What layers in sequence add to a network, whatever stands before them.
 
     `growth` of the receptive field is in units of the map that the chain reads; `weights`
@@ -84,17 +99,18 @@ class _Chain(NamedTuple):
     keeps_size: bool
 
 
-# Candidates share most of their units (see `space._unit`), so facts are kept per unit.
+# Candidates share most of their units (see `networks.operators`), so facts are kept per unit.
 @lru_cache(maxsize=65_536)
-def _chain(layers: tuple[Layer, ...]) -> _Chain:
+def chain_of(layers: tuple[Layer, ...]) -> Chain:
+    """What `layers` in sequence add; computed once for equal layers."""
     growth, stride = 0, 1
     for layer in layers:
         growth += layer.dilation * (layer.kernel - 1) * stride
         stride *= layer.stride
-    return _Chain(
+    return Chain(
         layers,
         parameters=sum(layer_parameters(layer) for layer in layers),
-        weights=sum(_weights(layer) for layer in layers),
+        weights=sum(layer_weights(layer) for layer in layers),
         growth=growth,
         stride=stride,
         strided=sum(layer.stride > 1 for layer in layers),
@@ -115,11 +131,12 @@ def _ends_in_transition(layers: tuple[Layer, ...]) -> bool:
     return last.kernel == 3 and last.stride == 2
 
 
-def _tail(block: Block) -> tuple[Layer, ...]:
+def tail(block: Block) -> tuple[Layer, ...]:
+    """The layers that a block ends in: its transition, or its last unit."""
     return block.transition or block.units[-1].layers
 
 
-def _strays(blocks: Sequence[Block], missing: Sequence[str]) -> tuple[str, ...]:
+def stray_layers(blocks: Sequence[Block], missing: Sequence[str]) -> tuple[str, ...]:
     """Layers with a stride beyond one at the end of each block that is not in `missing`."""
     names = []
     for block in blocks:
@@ -130,3 +147,62 @@ def _strays(blocks: Sequence[Block], missing: Sequence[str]) -> tuple[str, ...]:
             for layer in (strided[:-1] if placed else strided)
         ]
     return tuple(names)
+
+
+class Chains:
+    """An architecture as the chains that it is made of, and what they add up to."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        self._architecture = architecture
+        self._chains: list[Chain] = []
+        self._gates: list[Unit] = []
+        for block in architecture.blocks:
+            for unit in block.units:
+                self._chains.append(chain_of(unit.layers))
+                if unit.squeeze_excite:
+                    self._gates.append(unit)
+            if block.transition:
+                self._chains.append(chain_of(block.transition))
+
+    @property
+    def parameters(self) -> int:
+        total = classifier_parameters(self._architecture)
+        for chain in self._chains:
+            total += chain.parameters
+        for unit in self._gates:
+            total += gate_parameters(unit)
+        return total
+
+    @cached_property
+    def feature_map(self) -> tuple[int, ...]:
+        _, height, width = self._architecture.input
+        for chain in self._chains:
+            if not chain.keeps_size:
+                for layer in chain.layers:
+                    height, width = side_after(layer, height), side_after(layer, width)
+        return height, width
+
+    @cached_property
+    def structure(self) -> Structure:
+        strided = separable = dilated = depth = 0
+        was_depthwise = False
+        for chain in self._chains:
+            strided += chain.strided
+            separable += chain.separable + (was_depthwise and chain.starts_pointwise)
+            dilated += chain.dilated
+            depth += len(chain.layers)
+            was_depthwise = chain.ends_depthwise
+        blocks = self._architecture.blocks
+        missing = tuple(
+            block.name for block in blocks[:-1] if not chain_of(tail(block)).ends_in_transition
+        )
+        transitions = len(blocks) - 1 - len(missing)
+        return Structure(
+            transitions=transitions,
+            strays=() if strided == transitions else stray_layers(blocks, missing),
+            missing=missing,
+            output_cells=math.prod(pooled(self._architecture, self.feature_map)),
+            separable=separable,
+            dilated=dilated,
+            depth=depth,
+        )

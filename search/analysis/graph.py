@@ -1,4 +1,4 @@
-"""TODO: one line."""
+"""Operations on feature maps, and what can be asked of them."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Graph:
 Reaches = tuple[Reach | None, ...]
 
 
-def _reaches(graph: Graph) -> list[Reaches]:
+def image_reaches(graph: Graph) -> list[Reaches]:
     """What the units of every node see of the image, per axis."""
     axes = len(graph.nodes[0].size)
     if graph.square:  # one axis stands for all
@@ -136,7 +136,7 @@ def last_maps(nodes: Sequence[Node], output: int) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def _last(graph: Graph, reaches: list[Reaches]) -> Reaches:
+def widest_last(graph: Graph, reaches: list[Reaches]) -> Reaches:
     """Per axis the widest of the last maps; None, the whole image, is wider than any."""
     per_axis = zip(*(reaches[index] for index in graph.last), strict=True)
     return tuple(
@@ -165,7 +165,7 @@ def graph_structure(nodes: Sequence[Node], output: int) -> Structure:
     else that shrinks the map and all pooling that leaves more than a cell as a stray.
     """
     maps = [nodes[index] for index in sorted(ancestors(nodes, output)) if _reads_map(nodes, index)]
-    convolutions = [node for node in maps if node.kind in _CONVOLUTIONS and node.window]
+    convolutions = [node for node in maps if node.kind in CONVOLUTIONS and node.window]
     transitions = [node for node in convolutions if _halves(node)]
     strays = [
         f"{node.kind or 'slicing'} {node.name}"
@@ -222,7 +222,7 @@ def _before(nodes: Sequence[Node], node: Node) -> Node:
     return node
 
 
-def _peak_bytes(graph: Graph) -> int:
+def peak_bytes(graph: Graph) -> int:
     """Most bytes of feature maps alive at once, for one image in float32.
 
     Nodes run in order; each writes a new map while its inputs and every map that a later
@@ -240,8 +240,9 @@ def _peak_bytes(graph: Graph) -> int:
     return peak
 
 
-_CONVOLUTIONS = ("conv", "depthwise", "pointwise")
+CONVOLUTIONS = ("conv", "depthwise", "pointwise")
 
 
-def _count(nodes: Iterable[Node], *kinds: str) -> int:
+def count_of(nodes: Iterable[Node], *kinds: str) -> int:
+    """How many nodes are of one of `kinds`."""
     return sum(node.kind in kinds for node in nodes)

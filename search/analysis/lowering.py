@@ -1,20 +1,20 @@
-"""TODO: one line."""
+"""An architecture as a graph."""
 
 from __future__ import annotations
 
 import math
 
 from search.analysis.chains import (
-    _classifier_parameters,
-    _convolved,
-    _gate_parameters,
-    _gate_weights,
-    _pooled,
-    _weights,
+    Chains,
+    classifier_parameters,
+    gate_parameters,
+    gate_weights,
     layer_parameters,
+    layer_weights,
+    pooled,
+    side_after,
 )
-from search.analysis.facts import Summary
-from search.analysis.graph import _CONVOLUTIONS, Graph, Node, Window, _count
+from search.analysis.graph import CONVOLUTIONS, Graph, Node, Window, count_of
 from search.analysis.reach import FIRST, IDENTITY, NOTHING, window
 from search.networks.architecture import Architecture, ArchitectureError, Layer, Unit
 
@@ -30,8 +30,8 @@ def lower(architecture: Architecture) -> Graph:
             _lower_layer(nodes, layer, block.name)
     last = len(nodes) - 1
     _lower_output(nodes, architecture)
-    summary = Summary(architecture)
-    return Graph(tuple(nodes), (last,), summary.parameters, summary.structure, square=True)
+    whole = Chains(architecture)
+    return Graph(tuple(nodes), (last,), whole.parameters, whole.structure, square=True)
 
 
 def _lower_unit(nodes: list[Node], unit: Unit, block: str) -> None:
@@ -51,8 +51,8 @@ def _lower_gate(nodes: list[Node], unit: Unit, block: str) -> None:
     """Global averages, hidden channels, a factor per channel, and the product."""
     cell, same = (1, 1), (IDENTITY, IDENTITY)
     gated, last = nodes[-1], len(nodes) - 1
-    name = f"GATE{_count(nodes, 'gate') + 1}"
-    weights, parameters = _gate_weights(unit), _gate_parameters(unit)
+    name = f"GATE{count_of(nodes, 'gate') + 1}"
+    weights, parameters = gate_weights(unit), gate_parameters(unit)
     nodes += [
         Node("", "", (last,), ((NOTHING, NOTHING),), gated.channels, cell),
         Node("", "", (last + 1,), (same,), unit.squeeze_excite, cell),
@@ -80,9 +80,9 @@ def _lower_gate(nodes: list[Node], unit: Unit, block: str) -> None:
 
 
 def _lower_layer(nodes: list[Node], layer: Layer, block: str) -> None:
-    name = f"CONV{_count(nodes, *_CONVOLUTIONS) + 1}"
+    name = f"CONV{count_of(nodes, *CONVOLUTIONS) + 1}"
     try:
-        size = tuple(_convolved(layer, side) for side in nodes[-1].size)
+        size = tuple(side_after(layer, side) for side in nodes[-1].size)
     except ArchitectureError as error:
         raise ArchitectureError(f"{name} in {block}: {error}") from None
     reads = window(layer.kernel, layer.stride, layer.padding, layer.dilation)
@@ -102,7 +102,7 @@ def _lower_layer(nodes: list[Node], layer: Layer, block: str) -> None:
                 layer.groups,
             ),
             layer_parameters(layer),
-            _weights(layer) * math.prod(size),
+            layer_weights(layer) * math.prod(size),
             block,
         )
     )
@@ -111,7 +111,7 @@ def _lower_layer(nodes: list[Node], layer: Layer, block: str) -> None:
 def _lower_output(nodes: list[Node], architecture: Architecture) -> None:
     """The pooled cell and its classifier; neither adds to the receptive field."""
     output = architecture.output
-    cells = _pooled(architecture, nodes[-1].size)
+    cells = pooled(architecture, nodes[-1].size)
     nothing = ((NOTHING, NOTHING),)
     nodes.append(Node("", "", (len(nodes) - 1,), nothing, architecture.features, cells, block="O"))
     nodes.append(
@@ -122,7 +122,7 @@ def _lower_output(nodes: list[Node], architecture: Architecture) -> None:
             nothing,
             output.classes,
             cells,
-            parameters=_classifier_parameters(architecture),
+            parameters=classifier_parameters(architecture),
             macs=output.classes * architecture.features * math.prod(cells),
             block="O",
         )

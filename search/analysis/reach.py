@@ -1,4 +1,12 @@
-"""TODO: one line."""
+"""Receptive fields, exactly.
+
+On each axis a unit sees a set of input pixels, kept as the position of the first and a bit
+mask from there on; a convolution unites shifted masks, a join unites masks at their true
+offsets.  Units repeat with a period (1, unless something up-samples), so one mask per phase
+describes the infinite plane: the field is theoretical and not clipped by the image.  Araujo,
+Norris and Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019,
+gives the closed forms for chains.
+"""
 
 from __future__ import annotations
 

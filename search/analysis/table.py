@@ -1,4 +1,4 @@
-"""TODO: one line."""
+"""The table of a network, row by row, and its totals."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from search.analysis.graph import Graph, Reaches, Structure, Window, _last, _peak_bytes, _reaches
+from search.analysis.graph import (
+    Graph,
+    Reaches,
+    Structure,
+    Window,
+    image_reaches,
+    peak_bytes,
+    widest_last,
+)
 from search.analysis.lowering import lower
 from search.networks.architecture import Architecture
 
@@ -83,8 +91,8 @@ def analyze(target: Architecture | Graph) -> Analysis:
         ArchitectureError: a window does not fit on the map that it reads.
     """
     graph = lower(target) if isinstance(target, Architecture) else target
-    reaches = _reaches(graph)
-    last = _last(graph, reaches)
+    reaches = image_reaches(graph)
+    last = widest_last(graph, reaches)
     return Analysis(
         receptive_field=_each(last, "span"),
         jump=_each(last, "jump"),
@@ -92,7 +100,7 @@ def analyze(target: Architecture | Graph) -> Analysis:
         pixels_seen=_each(last, "seen"),
         parameters=graph.parameters,
         macs=sum(node.macs for node in graph.nodes),
-        activation_bytes=_peak_bytes(graph),
+        activation_bytes=peak_bytes(graph),
         feature_map=graph.nodes[graph.last[-1]].size,
         structure=graph.structure,
         layers=tuple(

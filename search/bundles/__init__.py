@@ -1,1 +1,5 @@
-"""TODO room."""
+"""An exported winner: written, reported, proved again.
+
+Read `export.py` first, then `verify.py`.
+A new part is one class that writes itself and verifies itself.
+"""

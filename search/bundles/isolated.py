@@ -181,7 +181,8 @@ def traced(source: str, shape: tuple[int, int, int], limits: Mapping[str, int]) 
 _TRACE = """
 import json, sys
 from constraints import Limits, check
-from search.trace import load_factory, make, trace
+from search.analysis.tracing.loading import load_factory, make
+from search.analysis.tracing.trace import trace
 shape, limits = (json.loads(argument) for argument in sys.argv[1:])
 graph = trace(make(load_factory("model.py:Network")), tuple(shape))
 verdict = check(graph, Limits.from_mapping(limits)).to_json()

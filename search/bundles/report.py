@@ -314,7 +314,7 @@ def _leader(trial: Progress) -> Sequence[str]:
     return (
         str(trial.number),
         wording.percent(trial.accuracy),
-        *trial.sizes,
+        *wording.sizes(*trial.sizes),
         wording.duration(trial.seconds),
     )
 

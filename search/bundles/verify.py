@@ -1,7 +1,7 @@
 """Proves a bundle again: its rules, code = weights = ONNX, and its accuracy.
 
 A bundle is untrusted.  Its files are read once, compared with their SHA-256, and used from
-memory from then on; its code is not run in this process (see `search.isolated`).
+memory from then on; its code is not run in this process (see `search.bundles.isolated`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""TODO: one line."""
+"""A candidate: the architecture that is trained and the recipe by which."""
 
 from __future__ import annotations
 

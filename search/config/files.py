@@ -1,4 +1,4 @@
-"""TODO: one line."""
+"""Study files: TOML read, `--set` overrides applied, mistakes told in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO: one line."""
+"""The view of a running study in the terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rich.text import Text
 
 from search.config.sections import StudyConfig
 from search.display import wording
-from search.display.terminal import _status, console, note, show
+from search.display.terminal import console, note, show, status_view
 from search.storage.summary import Progress, Summary, summarize
 
 
@@ -84,13 +84,13 @@ class LiveView:
         """Leaves the final table on stdout; why it ended and what comes next on stderr."""
         self._live.stop()
         self.summary = summarize(self.study, self.config)
-        show(_status(self.summary))
+        show(status_view(self.summary))
         note(f"\n{reason}")
         note(f"next: {next_command}")
 
     def _draw(self) -> None:
         height = self._console.height
-        view = _status(self.summary, most=5 if height >= 32 else 3, running=max(1, height - 22))
+        view = status_view(self.summary, most=5 if height >= 32 else 3, running=max(1, height - 22))
         self._live.update(Padding(Group(view, self._clock()), (1, 1, 0, 1)), refresh=True)
 
     def _clock(self) -> Text:
@@ -123,7 +123,7 @@ def _lines(before: Progress | None, trial: Progress, summary: Summary) -> Iterab
     name = f"trial {trial.number}"
     # A trial is there a moment before what it trains is.
     if trial.parameters is not None and (before is None or before.parameters is None):
-        field, parameters, macs = trial.sizes
+        field, parameters, macs = wording.sizes(*trial.sizes)
         tried = wording.plural(trial.proposals or 0, "proposal")
         yield f"{name} started: RF {field}, {parameters} parameters, {macs} MACs, after {tried}"
     accuracy = wording.percent(trial.accuracy)

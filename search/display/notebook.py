@@ -8,14 +8,13 @@ from html import escape
 
 from constraints import Limits, Verdict
 from search.analysis.table import Analysis, analyze
+from search.config.sections import StudyConfig
 from search.display import wording
 from search.domains import Choice, Domain
-from search.errors import ConfigError, MachineError
 from search.networks.architecture import Architecture
 from search.networks.glance import glance
 from search.proposals.proposer import Acceptance
 from search.storage.summary import Progress, Summary
-from search.study import Study
 from space import SearchSpace
 
 LEADERS = 10
@@ -70,15 +69,10 @@ def _(shown: Summary) -> str:
 
 
 @html.register
-def _(shown: Study) -> str:
-    try:
-        return html(shown.summary)
-    except (ConfigError, MachineError):  # it is not in its database yet
-        parameters = _table(
-            ("parameter", "choices"), _choices(shown.config.parameters.items()), left=2
-        )
-        name = escape(shown.name)
-        return f"<b>{name}</b>: not launched yet{html(shown.config.rules)}{parameters}"
+def _(shown: StudyConfig) -> str:
+    """A study that is not in its database yet."""
+    parameters = _table(("parameter", "choices"), _choices(shown.parameters.items()), left=2)
+    return f"<b>{escape(shown.study.name)}</b>: not launched yet{html(shown.rules)}{parameters}"
 
 
 def _facts(analysis: Analysis) -> str:
@@ -139,7 +133,7 @@ def _leaders(trials: Sequence[Progress]) -> str:
         (
             f"#{trial.number}",
             wording.percent(trial.accuracy),
-            *trial.sizes,
+            *wording.sizes(*trial.sizes),
             wording.duration(trial.seconds),
         )
         for trial in trials[:LEADERS]

@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from constraints import Limits, Verdict
-from search.analysis.facts import Summary
+from search.analysis.facts import Facts
 from search.config.candidate import Candidate
 from search.display import wording
 from search.networks.architecture import Architecture
@@ -180,9 +180,9 @@ def render_sample(acceptance: Acceptance, candidates: Sequence[Candidate]) -> Re
 
 def _size(architecture: Architecture) -> tuple[int, int, int]:
     """Receptive field (smaller axis), parameters, MACs."""
-    summary = Summary(architecture)
-    field = min(value for value in summary.receptive_field if value is not None)
-    return field, summary.parameters, summary.macs
+    facts = Facts(architecture)
+    field = min(value for value in facts.receptive_field if value is not None)
+    return field, facts.parameters, facts.macs
 
 
 def _candidates(candidates: Sequence[Candidate], sizes: Sequence[tuple[int, int, int]]) -> Table:
@@ -200,7 +200,7 @@ def render_status(study: Study) -> RenderableType:
     """Where a study stands, and who works on it."""
     summary = summarize(study)
     workers = [f"{t.worker} ({t.device or 'no device yet'})" for t in summary.running if t.worker]
-    parts: list[RenderableType] = [_status(summary, most=8)]
+    parts: list[RenderableType] = [status_view(summary, most=8)]
     parts += [Text(f"worker {line}", "dim") for line in workers]
     if summary.left is not None:
         parts.append(Text(f"{wording.duration(summary.left)} of the budget left", "dim"))
@@ -212,7 +212,8 @@ def status_json(study: Study) -> dict[str, Any]:
     return summarize(study).to_json()
 
 
-def _status(summary: Summary, most: int = 6, running: int = 100) -> Group:
+def status_view(summary: Summary, most: int = 6, running: int = 100) -> Group:
+    """A study at a glance: its `most` best trials and at most `running` that run."""
     parts: list[RenderableType] = [_header(summary), ""]
     parts.append(
         render_funnel(summary.proposed, summary.accepted, summary.rejected, most)
@@ -261,7 +262,7 @@ def _running(trials: Sequence[Progress], most: int) -> Table:
             f"{trial.epoch}/{epochs or '?'}",
             wording.percent(trial.accuracy),
             wording.duration(trial.eta),
-            *trial.sizes,
+            *wording.sizes(*trial.sizes),
         )
     if len(trials) > most:
         table.add_row(Text(f"and {len(trials) - most:,} more", "dim"))
@@ -274,7 +275,7 @@ def _leaders(trials: Sequence[Progress]) -> Table:
         table.add_row(
             f"#{trial.number}",
             wording.percent(trial.accuracy),
-            *trial.sizes,
+            *wording.sizes(*trial.sizes),
             wording.duration(trial.seconds),
         )
     return table

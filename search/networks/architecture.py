@@ -1,4 +1,4 @@
-"""TODO: one line."""
+"""A network as frozen data: layers, units, blocks, output; JSON both ways; its hash."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from itertools import pairwise
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, TypeAdapter, ValidationError
-
-from search.shown import Shown
 
 JSON_VERSION = 1
 BlockName = Literal["C1", "C2", "C3", "C4"]
@@ -136,7 +134,7 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
-class Architecture(Shown):
+class Architecture:
     """A network of four blocks and an output.  `input` is (channels, height, width)."""
 
     blocks: tuple[Block, ...]

@@ -1,4 +1,4 @@
-"""TODO: one line."""
+"""A network in one line, for tables and titles."""
 
 from __future__ import annotations
 

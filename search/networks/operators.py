@@ -1,4 +1,4 @@
-"""TODO: one line."""
+"""From choices to layers: what each operator of the generator means."""
 
 from __future__ import annotations
 

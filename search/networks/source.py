@@ -74,7 +74,7 @@ def generate(
 
 
 def state_key(architecture: Architecture, key: str) -> str:
-    """The name in the generated network's `state_dict` of what `search.network.build`
+    """The name in the generated network's `state_dict` of what `search.networks.module.build`
     calls `key`.
 
     They differ in transitions alone, whose modules `build` lines up after the units.

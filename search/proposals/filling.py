@@ -1,4 +1,4 @@
-"""TODO: one line."""
+"""Widths scaled together until a network fills its limit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Choices = dict[str, Scalar]
 Build = Callable[[Choices], Architecture]
 
 
-class _Filler:
+class Filler:
     """Scales all widths by one factor, up to rounding, until a counted quantity lands in
     the top share of its limit.
 

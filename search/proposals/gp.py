@@ -1,4 +1,4 @@
-"""TODO: one line."""
+"""Gaussian process search over the survivors alone."""
 
 from __future__ import annotations
 

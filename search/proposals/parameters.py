@@ -1,4 +1,4 @@
-"""TODO: one line."""
+"""The study's parameters as Optuna's distributions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def distributions(config: StudyConfig) -> Distributions:
     return {name: _distribution(domain) for name, domain in config.parameters.items()}
 
 
-def _free(config: StudyConfig) -> Distributions:
+def open_distributions(config: StudyConfig) -> Distributions:
     """Those that leave a choice."""
     return {k: v for k, v in distributions(config).items() if not v.single()}
 
@@ -50,7 +50,7 @@ def suggest(trial: optuna.Trial, config: StudyConfig, *, input: Input, classes: 
         RejectedError: the trial was queued with values that break a rule.
         InfeasibleError: the sampler found no candidate.
     """
-    if not _free(config):
+    if not open_distributions(config):
         # Optuna asks the sampler only where there is a choice; ours also rejects duplicates.
         _ = trial.relative_params
     choices = {name: _suggest(trial, name, domain) for name, domain in config.parameters.items()}

@@ -17,8 +17,7 @@ from constraints import Limits, Violation, violations
 from search.config.candidate import Candidate
 from search.config.sections import StudyConfig
 from search.networks.architecture import Architecture
-from search.proposals.filling import Choices, _Filler
-from search.shown import Shown
+from search.proposals.filling import Choices, Filler
 
 Input = tuple[int, int, int]
 
@@ -59,7 +58,7 @@ class Proposal:
 
 
 @dataclass
-class Acceptance(Shown):
+class Acceptance:
     """A tally of proposals.
 
     A proposal that breaks several rules counts under each of them in `rejected`, so those
@@ -132,7 +131,7 @@ class Proposer:
         self._width_free = Limits(
             tuple(rule for rule in config.rules.rules if rule.key in _WIDTH_FREE)
         )
-        self._filler = _Filler(config) if config.space.fill else None
+        self._filler = Filler(config) if config.space.fill else None
 
     def complete(self, partial: Mapping[str, Any], rng: random.Random) -> Choices:
         """`partial` with a uniform, independent value for each parameter that it lacks."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from constraints import Limits, Violation, violations
-from search.analysis.facts import Summary
+from search.analysis.facts import Facts
 from search.domains import Choice, Domain, FloatRange, IntRange, Scalar
 from search.networks.architecture import (
     BLOCK_NAMES,
@@ -76,7 +76,7 @@ class Remedy:
     architecture: Architecture
 
     def __str__(self) -> str:
-        summary = Summary(self.architecture)
+        summary = Facts(self.architecture)
         field = min(value for value in summary.receptive_field if value is not None)
         done = ", ".join(map(str, self.changes))
         return f"{done}: RF {field}, {summary.parameters:,} parameters"

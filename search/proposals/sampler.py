@@ -37,9 +37,9 @@ from search.errors import ConfigError
 from search.proposals.draws import Draws
 from search.proposals.filling import Choices
 from search.proposals.gp import FeasibleGP
-from search.proposals.parameters import _free, distributions
+from search.proposals.parameters import distributions, open_distributions
 from search.proposals.proposer import Input, Proposer
-from search.proposals.scratch import _Scratch, _Taken
+from search.proposals.scratch import Scratch, Taken
 from search.proposals.sequences import Distributions, FeasibleGrid, FeasibleQMC
 from search.proposals.tpe import FeasibleTPE
 
@@ -73,8 +73,8 @@ class FeasibleSampler(BaseSampler):
         self._build = build
         self._patience = patience
         self._space = distributions(proposer.config)
-        self._inner_space = _free(proposer.config)
-        self._taken = _Taken()
+        self._inner_space = open_distributions(proposer.config)
+        self._taken = Taken()
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> Distributions:
         return self._space
@@ -94,7 +94,7 @@ class FeasibleSampler(BaseSampler):
         self._taken.update(study, trial)
         draws = Draws(self._proposer, rng, fixed, self._taken.holds)
         inner = self._build(Seeds(config.study.seed, rng.getrandbits(31)), draws)
-        scratch = _Scratch(study, trial)
+        scratch = Scratch(study, trial)
         while True:
             choices = self._survivor(inner, scratch, draws)
             if self._claim(study, trial, draws.candidate(choices)):
@@ -114,7 +114,7 @@ class FeasibleSampler(BaseSampler):
             "a value drawn after the check could break a rule"
         )
 
-    def _survivor(self, inner: BaseSampler, scratch: _Scratch, draws: Draws) -> Choices:
+    def _survivor(self, inner: BaseSampler, scratch: Scratch, draws: Draws) -> Choices:
         calls = 0
         while calls < self._patience:
             calls += 1
@@ -177,7 +177,7 @@ def make_sampler(config: StudyConfig, input: Input, classes: int) -> FeasibleSam
 
 def _require_usable(config: StudyConfig) -> None:
     name = config.study.sampler
-    space = _free(config)
+    space = open_distributions(config)
     if name == "grid":
         real = [k for k, v in space.items() if isinstance(v, FloatDistribution)]
         if real:

@@ -1,4 +1,4 @@
-"""TODO: one line."""
+"""A study in memory in which a sampler of Optuna's makes its proposals."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 
-class _Taken:
+class Taken:
     """The candidates that a study's other trials hold; failed trials hold none.
 
     Finished trials are read once, so the cost does not grow with the study.
@@ -50,7 +50,7 @@ class _Taken:
         return candidate in self._finished or candidate in self._running.values()
 
 
-class _Scratch:
+class Scratch:
     """A study as the inner sampler sees it: reads go through, writes wait.
 
     Samplers note things in the storage whenever they propose.  Those of a rejected
@@ -59,7 +59,7 @@ class _Scratch:
 
     def __init__(self, study: Study, trial: FrozenTrial) -> None:
         self._study = study
-        self._storage = _ScratchStorage(study, trial)
+        self._storage = ScratchStorage(study, trial)
         self.trial = self._storage.trial
 
     def __getattr__(self, name: str) -> Any:
@@ -69,7 +69,9 @@ class _Scratch:
         self._storage.write()
 
 
-class _ScratchStorage:
+class ScratchStorage:
+    """The storage of a `Scratch`: reads through, and keeps what is noted until `write`."""
+
     def __init__(self, study: Study, trial: FrozenTrial) -> None:
         self._study = study
         self._storage = study._storage

@@ -1,4 +1,4 @@
-"""TODO: one line."""
+"""TPE over the survivors alone."""
 
 from __future__ import annotations
 

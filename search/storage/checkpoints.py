@@ -1,4 +1,4 @@
-"""TODO: one line."""
+"""What a trial keeps in files: checkpoints and artifacts."""
 
 from __future__ import annotations
 

@@ -28,13 +28,13 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
-from search.storage.identity import _identity, _is_gone
+from search.storage.identity import identity, is_gone
 from search.storage.patience import (
     PATIENCE,
-    _light,
-    _patient,
-    _reading,
     is_sqlite,
+    light,
+    patient,
+    reading,
     shown,
     translated,
 )
@@ -119,14 +119,14 @@ class StudyStorage(RDBStorage):
 
     # A dropped connection goes unnoticed
 
-    get_trial = _patient(RDBStorage.get_trial)
-    get_study_directions = _patient(RDBStorage.get_study_directions)
-    get_study_name_from_id = _patient(RDBStorage.get_study_name_from_id)
-    get_study_system_attrs = _patient(RDBStorage.get_study_system_attrs)
-    get_study_user_attrs = _patient(RDBStorage.get_study_user_attrs)
-    _get_best_trial_id = _patient(RDBStorage._get_best_trial_id)
-    _get_trials = _patient(_reading(RDBStorage._get_trials))
-    _silent = _patient(RDBStorage._get_stale_trial_ids)
+    get_trial = patient(RDBStorage.get_trial)
+    get_study_directions = patient(RDBStorage.get_study_directions)
+    get_study_name_from_id = patient(RDBStorage.get_study_name_from_id)
+    get_study_system_attrs = patient(RDBStorage.get_study_system_attrs)
+    get_study_user_attrs = patient(RDBStorage.get_study_user_attrs)
+    _get_best_trial_id = patient(RDBStorage._get_best_trial_id)
+    _get_trials = patient(reading(RDBStorage._get_trials))
+    _silent = patient(RDBStorage._get_stale_trial_ids)
 
     # Writes, alone or together
 
@@ -150,7 +150,7 @@ class StudyStorage(RDBStorage):
                 if part:
                     self._write(part)
 
-    @_patient
+    @patient
     def _write(self, batch: Batch) -> None:
         self._thread.kind = "ordinary" if batch.durable else "light"
         try:
@@ -198,7 +198,7 @@ class StudyStorage(RDBStorage):
         with self.together() as batch:
             batch.parameter(trial_id, param_name, parameter)
 
-    @_light
+    @light
     def record_heartbeat(self, trial_id: int) -> None:
         # One that fails is followed by another; a storage that is lost ends the trial itself.
         with suppress(StorageInternalError, SQLAlchemyError):
@@ -223,7 +223,7 @@ class StudyStorage(RDBStorage):
             self._occupy(session, trial)
         return trial
 
-    @_patient
+    @patient
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Any = None) -> bool:
         if state == TrialState.RUNNING:
             return self._claim(trial_id)
@@ -264,7 +264,7 @@ class StudyStorage(RDBStorage):
         # The first heartbeat belongs to the claim: a trial without one is never stale to Optuna.
         session.query(models.TrialHeartbeatModel).filter_by(trial_id=trial.trial_id).delete()
         session.add(models.TrialHeartbeatModel(trial_id=trial.trial_id))
-        worker = {**_identity(), "claim": uuid.uuid4().hex[:8]}
+        worker = {**identity(), "claim": uuid.uuid4().hex[:8]}
         self._set_user_attribute(session, int(trial.trial_id), "worker", worker)
 
     def _set_user_attribute(
@@ -276,7 +276,7 @@ class StudyStorage(RDBStorage):
 
     # What happens to a trial that nobody works on any more
 
-    @_patient
+    @patient
     def requeue(self, trial_id: int, worker: Mapping[str, Any] | None) -> bool:
         """Returns a trial to the queue as it is; False unless it runs under the claim `worker`."""
         with _create_scoped_session(self.scoped_session) as session:
@@ -308,11 +308,11 @@ class StudyStorage(RDBStorage):
         lost = [
             (trial_id, worker)
             for trial_id, worker in self._running(study_id)
-            if trial_id in silent or _is_gone(json.loads(worker) or {})
+            if trial_id in silent or is_gone(json.loads(worker) or {})
         ]
         return sum(self._recover(trial_id, worker) for trial_id, worker in lost)
 
-    @_patient
+    @patient
     def _running(self, study_id: int) -> list[tuple[int, str]]:
         attribute = models.TrialUserAttributeModel
         with _create_scoped_session(self.scoped_session) as session:
@@ -332,7 +332,7 @@ class StudyStorage(RDBStorage):
             )
             return [(row[0], row[1] or "null") for row in rows]
 
-    @_patient
+    @patient
     def _recover(self, trial_id: int, worker: str) -> bool:
         with _create_scoped_session(self.scoped_session) as session:
             trial = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
@@ -363,7 +363,7 @@ class StudyStorage(RDBStorage):
 
     # What workers ask between two steps: no trial is built for it
 
-    @_patient
+    @patient
     def count(self, study_id: int) -> dict[TrialState, int]:
         """How many trials of the study are in which state."""
         with _create_scoped_session(self.scoped_session) as session:
@@ -375,7 +375,7 @@ class StudyStorage(RDBStorage):
             )
             return {row[0]: row[1] for row in rows}
 
-    @_patient
+    @patient
     def best_value(self, study_id: int) -> float | None:
         """The highest first value among complete trials; None when there is none."""
         with _create_scoped_session(self.scoped_session) as session:
@@ -391,8 +391,8 @@ class StudyStorage(RDBStorage):
             )
             return best
 
-    @_patient
-    @_light
+    @patient
+    @light
     def advance_clock(self, study_id: int) -> float:
         """Seconds for which at least one worker was active; every worker calls it now and then.
 

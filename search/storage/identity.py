@@ -1,4 +1,4 @@
-"""TODO: one line."""
+"""Which process this is, and whether another one is gone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 import psutil
 
 
-def _identity() -> dict[str, Any]:
+def identity() -> dict[str, Any]:
+    """What tells this process from every other, on all machines."""
     return {"host": socket.gethostname(), "pid": os.getpid(), "pids": _pid_space()}
 
 
@@ -30,7 +31,7 @@ def _pid_space() -> str:
     return hashlib.sha256(f"{socket.gethostname()} {boot} {space}".encode()).hexdigest()[:12]
 
 
-def _is_gone(worker: Mapping[str, Any]) -> bool:
+def is_gone(worker: Mapping[str, Any]) -> bool:
     """Whether the worker's process certainly lives no more; False where nobody here can know."""
     if worker.get("pids") != _pid_space():
         return False

@@ -1,4 +1,4 @@
-"""TODO: one line."""
+"""Opening a storage: the place is fit for it, one process at a time makes its tables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sqlalchemy.exc import NoSuchModuleError
 from search.errors import ConfigError, MachineError
 from search.storage.database import StudyStorage
 from search.storage.patience import PATIENCE, is_sqlite, shown, translated
-from search.storage.places import STUDIES, _parse, _sqlite_path
+from search.storage.places import STUDIES, parse_url, sqlite_path
 
 HEARTBEAT = 15
 """Seconds between two signs of life of a running trial."""
@@ -47,17 +47,17 @@ def open_storage(url: str, *, heartbeat: int = HEARTBEAT, grace: int = GRACE) ->
         ConfigError: the URL, its directory or its file is none a study can live in.
         MachineError: the database cannot be reached, lies on a network file system, or is corrupt.
     """
-    target = _parse(url)
-    _require_place(target)
-    with _opening(target):
-        return _connect(target, heartbeat, grace)
+    target = parse_url(url)
+    require_place(target)
+    with opened(target):
+        return connect(target, heartbeat, grace)
 
 
-def _require_place(url: URL) -> None:
+def require_place(url: URL) -> None:
     """Looks before anything is written: a SQLite file is made by merely opening it."""
     if not is_sqlite(url):
         return
-    path = _sqlite_path(url)
+    path = sqlite_path(url)
     if not path.parent.is_dir() and path.parent != STUDIES:
         raise ConfigError(f"storage {shown(url)}: directory {path.parent} does not exist")
     kind = file_system(path, _mounts())
@@ -109,7 +109,7 @@ def file_system(path: Path, mounts: Mapping[str, str]) -> str:
 def _exclusive(url: URL) -> Iterator[None]:
     """One process at a time: Optuna's own creation of tables and studies is a race."""
     if is_sqlite(url):
-        with _locked(Path(f"{_sqlite_path(url)}.lock"), url):
+        with _locked(Path(f"{sqlite_path(url)}.lock"), url):
             yield
         return
     engine = sa.create_engine(url, poolclass=sa.NullPool)
@@ -145,10 +145,11 @@ _ADVISORY = {
 }
 
 
-def _connect(url: URL, heartbeat: int, grace: int) -> StudyStorage:
+def connect(url: URL, heartbeat: int, grace: int) -> StudyStorage:
+    """The storage at `url`, whose schema is there or is made."""
     if is_sqlite(url):
         # WAL is a property of the file: set once, before several workers can be at it.
-        with closing(sqlite3.connect(_sqlite_path(url), timeout=PATIENCE)) as connection:
+        with closing(sqlite3.connect(sqlite_path(url), timeout=PATIENCE)) as connection:
             connection.execute("PRAGMA journal_mode=WAL")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats, since 2021
@@ -156,7 +157,7 @@ def _connect(url: URL, heartbeat: int, grace: int) -> StudyStorage:
 
 
 @contextmanager
-def _opening(url: URL) -> Iterator[None]:
+def opened(url: URL) -> Iterator[None]:
     """Likewise, while the driver may be missing and nobody else may make tables or studies."""
     try:
         with translated(url), _exclusive(url):

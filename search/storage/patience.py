@@ -1,4 +1,4 @@
-"""TODO: one line."""
+"""Waiting for a database that is busy or away, and telling what it said in the end."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _reason(error: BaseException, url: URL) -> str:
     return line.replace(url.password, "***") if url.password else line
 
 
-def _patient(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
+def patient(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
     """Repeats `method`, which must bear that, when the connection drops in its transaction.
 
     Connections that drop between transactions are replaced by SQLAlchemy's pool.
@@ -92,7 +92,7 @@ def _transactions(
     return decorate
 
 
-_reading, _light = _transactions("reading"), _transactions("light")
+reading, light = _transactions("reading"), _transactions("light")
 
 
 def _dropped(error: Exception) -> bool:

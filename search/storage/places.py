@@ -1,4 +1,4 @@
-"""TODO: one line."""
+"""Where a study is kept: its URL, and the directories that go with it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def storage_url(flag: str | None, file: str | None, name: str) -> str:
         ConfigError: the flag holds a password, which every user of the machine could read.
     """
     if flag is not None:
-        parsed = _parse(flag)
+        parsed = parse_url(flag)
         if parsed.password or any("pass" in key.lower() for key in parsed.query):
             raise ConfigError(
                 "--storage: a password on the command line can be read by every user of this "
@@ -43,21 +43,26 @@ def storage_url(flag: str | None, file: str | None, name: str) -> str:
 
 def redacted(url: str) -> str:
     """`url` as it may be shown: without a password."""
-    return shown(_parse(url))
+    return shown(parse_url(url))
 
 
 def run_directory(url: str, name: str) -> Path:
     """Where checkpoints, artifacts and logs of the study `name` lie."""
-    target = _parse(url)
-    return (_sqlite_path(target).parent if is_sqlite(target) else STUDIES) / "runs" / name
+    target = parse_url(url)
+    return (sqlite_path(target).parent if is_sqlite(target) else STUDIES) / "runs" / name
 
 
 def is_shared(url: str) -> bool:
     """Whether workers on other machines can reach the database."""
-    return not is_sqlite(_parse(url))
+    return not is_sqlite(parse_url(url))
 
 
-def _parse(url: str) -> URL:
+def parse_url(url: str) -> URL:
+    """The parts of a storage URL.
+
+    Raises:
+        ConfigError: it is none.
+    """
     try:
         target = make_url(url)
     except (ArgumentError, ValueError):
@@ -75,5 +80,6 @@ def _parse(url: str) -> URL:
     return target
 
 
-def _sqlite_path(url: URL) -> Path:
+def sqlite_path(url: URL) -> Path:
+    """The file of an SQLite URL."""
     return Path(url.database or "")

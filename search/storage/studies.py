@@ -12,9 +12,9 @@ from optuna.exceptions import ExperimentalWarning
 from search.config.sections import RESUMABLE, StudyConfig
 from search.errors import ConfigError
 from search.storage.database import StudyStorage
-from search.storage.opening import GRACE, HEARTBEAT, _connect, _opening, _require_place
+from search.storage.opening import GRACE, HEARTBEAT, connect, opened, require_place
 from search.storage.patience import is_sqlite, shown
-from search.storage.places import _parse, _sqlite_path
+from search.storage.places import parse_url, sqlite_path
 
 # --- studies ---------------------------------------------------------------------------
 
@@ -30,10 +30,10 @@ def create_or_resume(
         ConfigError: the study exists and searches something else; names the key that differs.
         MachineError: see `open_storage`.
     """
-    target = _parse(url)
-    _require_place(target)
-    with _opening(target):
-        storage = _connect(target, heartbeat, grace)
+    target = parse_url(url)
+    require_place(target)
+    with opened(target):
+        storage = connect(target, heartbeat, grace)
         try:
             study = optuna.load_study(study_name=config.study.name, storage=storage)
         except KeyError:
@@ -49,12 +49,12 @@ def create_or_resume(
 
 def require_resumable(config: StudyConfig, url: str) -> None:
     """Raises what `create_or_resume` would, before anything is made."""
-    target = _parse(url)
-    _require_place(target)
-    if is_sqlite(target) and not _sqlite_path(target).exists():
+    target = parse_url(url)
+    require_place(target)
+    if is_sqlite(target) and not sqlite_path(target).exists():
         return
-    with _opening(target):
-        storage = _connect(target, HEARTBEAT, GRACE)
+    with opened(target):
+        storage = connect(target, HEARTBEAT, GRACE)
         if config.study.name in optuna.get_all_study_names(storage):
             study = optuna.load_study(study_name=config.study.name, storage=storage)
             _require_same_search(config, study)
@@ -82,12 +82,12 @@ def load_study(
         ConfigError: there is no such study at `url`.
         MachineError: see `open_storage`.
     """
-    target = _parse(url)
-    if is_sqlite(target) and not _sqlite_path(target).exists():
+    target = parse_url(url)
+    if is_sqlite(target) and not sqlite_path(target).exists():
         raise ConfigError(f"no study {name}: {shown(target)} does not exist; launch it first")
-    _require_place(target)
-    with _opening(target):
-        storage = _connect(target, heartbeat, grace)
+    require_place(target)
+    with opened(target):
+        storage = connect(target, heartbeat, grace)
         try:
             study = optuna.load_study(study_name=name, storage=storage)
         except KeyError:

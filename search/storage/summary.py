@@ -14,8 +14,6 @@ from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from search.config.sections import StudyConfig
-from search.display import wording
-from search.shown import Shown
 from search.storage.studies import study_config
 
 LEADERS = 5  # how many of the best are shown
@@ -45,9 +43,9 @@ class Progress:
     failure: str | None
 
     @property
-    def sizes(self) -> tuple[str, str, str]:
-        """`wording.SIZES` of the network."""
-        return wording.sizes(self.receptive_field, self.parameters, self.macs)
+    def sizes(self) -> tuple[int | None, int | None, int | None]:
+        """Receptive field (smaller axis), parameters and MACs of the network."""
+        return self.receptive_field, self.parameters, self.macs
 
     @classmethod
     def of(cls, trial: FrozenTrial, now: datetime) -> Progress:
@@ -75,7 +73,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Summary(Shown):
+class Summary:
     """A study at one moment.
 
     `proposed` counts all proposals, `accepted` those that kept every rule (a sampler that

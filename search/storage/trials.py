@@ -1,4 +1,4 @@
-"""TODO: one line."""
+"""What a trial carries, and which one is the best."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO: one line."""
+"""Texts with gaps: model code, report and README of a bundle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO: one line."""
+"""How a network does on images."""
 
 from __future__ import annotations
 

@@ -16,7 +16,6 @@ import onnx
 import optuna
 import pytest
 import torch
-from conftest import STUDIES
 from onnx import numpy_helper
 from optuna.trial import TrialState, create_trial
 from PIL import Image
@@ -40,6 +39,7 @@ from search.storage.studies import create_or_resume
 from search.storage.trials import candidate_of, choose
 from search.training.evaluation import evaluate
 from search.workers.objective import Objective
+from tests.conftest import STUDIES
 
 CPU = torch.device("cpu")
 SMALL = (
@@ -213,7 +213,7 @@ def test_retraining_takes_the_validation_images_too(exported: Exported) -> None:
 def test_the_onnx_file_names_no_place_on_this_machine(exported: Exported) -> None:
     content = (exported.bundle / "model.onnx").read_bytes()
     assert str(Path(torch.__file__).parent).encode() not in content
-    assert b"search/network.py" not in content
+    assert b"search/networks/module.py" not in content
 
 
 def test_the_weights_of_the_trial_itself(exported: Exported, tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import candidates
 from safetensors.torch import save
 
 from search.bundles.isolated import NotPlainError, RunError, logits, require_plain
 from search.networks.module import build
 from search.networks.source import generate, state_key
+from tests.conftest import candidates
 
 NETWORK = next(candidates(1, seed=5))
 PLAIN = generate(
@@ -66,7 +66,7 @@ def test_an_interactive_session_changes_nothing() -> None:
     """Its display hook, and that of doctest, keeps what was shown last as `builtins._`."""
     code = (
         "import sys; sys.displayhook(1)\n"
-        "from search.isolated import require_plain; require_plain(sys.argv[1])"
+        "from search.bundles.isolated import require_plain; require_plain(sys.argv[1])"
     )
     assert "for _ in" in PLAIN
     subprocess.run([sys.executable, "-c", code, PLAIN], check=True, timeout=300)
@@ -78,4 +78,4 @@ def test_the_code_sees_torch_but_not_this_project() -> None:
     images = np.zeros((2, *NETWORK.input), np.float32)
     assert logits(PLAIN, weights, images).shape == (2, 10)
     with pytest.raises(RunError, match="search must not be needed"):
-        logits(f"{PLAIN}\nimport search.network\n", weights, images)
+        logits(f"{PLAIN}\nimport search.networks\n", weights, images)

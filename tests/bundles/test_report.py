@@ -11,7 +11,6 @@ import numpy as np
 import optuna
 import pytest
 from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
-from synthetic_study import build, config
 
 from constraints import check
 from search.bundles.findings import Findings, importances
@@ -22,6 +21,7 @@ from search.data.datasets import Dataset
 from search.storage.summary import summarize
 from search.storage.trials import candidate_of, choose
 from search.training.evaluation import confusion_matrix
+from tests.synthetic_study import build, config
 
 SECTIONS = (
     "1. Objective",

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import RECIPE, STUDIES
 
 from search.analysis.facts import count_macs
 from search.config.candidate import Candidate
@@ -16,6 +15,7 @@ from search.config.sections import StudyConfig
 from search.domains import Choice
 from search.errors import ConfigError
 from search.networks.architecture import Architecture
+from tests.conftest import RECIPE, STUDIES
 
 MINIMAL = '[study]\nname = "s"\n'
 

@@ -129,8 +129,8 @@ def test_flips_by_turns_are_half_of_the_images() -> None:
 ENDING = """
 import atexit, pathlib, sys, time
 import numpy as np
-from search.augmentation import AugmentedEpochs
-from search.config import AugmentationSection
+from search.config.sections import AugmentationSection
+from search.data.augmentation import AugmentedEpochs
 
 if __name__ == "__main__":
     pixels = np.zeros((1000, 8, 8, 3), np.uint8)
@@ -147,7 +147,7 @@ def test_a_process_that_ends_meanwhile_says_nothing_of_it(tmp_path: Path) -> Non
     script = tmp_path / "ending.py"
     script.write_text(ENDING)
     command = [sys.executable, str(script), str(tmp_path)]
-    root = str(Path(__file__).parent.parent)
+    root = str(Path(__file__).parents[2])
     done = subprocess.run(command, cwd=root, env={"PYTHONPATH": root}, capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from conftest import STUDIES
-from synthetic_study import build, config
+from IPython.core.interactiveshell import InteractiveShell
 from torch import nn
 
+import search
 from search import Architecture, Limits, SearchSpace, Study, check
 from search.config.sections import DEFAULT_LIMITS
 from search.display.notebook import html
 from search.storage.summary import summarize
 from search.targets import read_architecture
+from tests.conftest import STUDIES
+from tests.synthetic_study import build, config
 
 BASELINE = read_architecture(STUDIES / "baseline.json")
 
@@ -100,5 +103,13 @@ def test_words_of_others_are_no_tags() -> None:
         html(3)
 
 
-def test_jupyter_asks_for_it() -> None:
-    assert BASELINE._repr_html_() == html(BASELINE)
+def test_jupyter_shows_it() -> None:
+    shell = InteractiveShell.instance()
+    try:
+        importlib.reload(search)
+        shown, _ = shell.display_formatter.format(BASELINE)
+        assert shown["text/html"] == html(BASELINE)
+        shown, _ = shell.display_formatter.format(3)
+        assert "text/html" not in shown
+    finally:
+        InteractiveShell.clear_instance()

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from rich.console import Console, RenderableType
-from synthetic_study import CLASSES, INPUT, build, config, feasible
 
 from constraints import Limits, check
 from search.config.sections import DEFAULT_LIMITS
@@ -26,8 +25,9 @@ from search.display.live import LiveView
 from search.networks.architecture import Architecture
 from search.networks.glance import glance
 from search.proposals.proposer import Acceptance
+from tests.synthetic_study import CLASSES, INPUT, build, config, feasible
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 LIMITS = Limits.from_mapping(DEFAULT_LIMITS)
 
 # The original report's table: op k p s d Jin Nin Nout Rin Rout Jout.
@@ -275,7 +275,7 @@ def test_a_silent_storage_leaves_the_last_picture(
 
     screen = Console(file=io.StringIO(), force_terminal=True, width=80, height=24)
     with LiveView(study, config(), screen=screen) as live:
-        monkeypatch.setattr(terminal, "summarize", fail)
+        monkeypatch.setattr("search.display.live.summarize", fail)
         live._answered -= 9
         live._next = 0.0
         live.update()
@@ -286,8 +286,8 @@ def test_a_silent_storage_leaves_the_last_picture(
 
 LIVE = """
 import sys, time
-from search.storage import load_study, study_config
-from search.terminal import LiveView
+from search.display.live import LiveView
+from search.storage.studies import load_study, study_config
 study = load_study("demo", sys.argv[1])
 with LiveView(study, study_config(study)) as live:
     for _ in range(3):

@@ -12,7 +12,7 @@ from search.display import wording
 from search.networks.architecture import Architecture
 from search.networks.glance import glance
 
-BASELINE = Path(__file__).parent.parent / "studies" / "baseline.json"
+BASELINE = Path(__file__).parents[2] / "studies" / "baseline.json"
 
 
 @pytest.mark.parametrize(

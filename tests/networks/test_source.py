@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import STUDIES, candidates
 from torch import nn
 
 from search.bundles.isolated import require_plain
 from search.networks.architecture import Architecture, Block, Layer, Output, Unit
 from search.networks.module import build
 from search.networks.source import generate, state_key
+from tests.conftest import STUDIES, candidates
 
 CLASSES = ("a cat", 'a "dog"', "C:\\n", "\N{SNOWMAN}", "\udcff", *"fghij")
 

@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from optuna.artifacts import get_all_artifact_meta
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
-from processes import code, created, start, study_file
 
 import search.storage.database
 import search.storage.opening
@@ -37,8 +36,7 @@ from search.storage.database import DEATHS, BudgetSpentError, StudyStorage
 from search.storage.opening import file_system, open_storage
 from search.storage.places import redacted, run_directory, storage_url
 from search.storage.studies import create_or_resume, load_study, study_config, study_storage
-
-pytest_plugins = ["servers"]
+from tests.processes import code, created, start, study_file
 
 # --- where a study lives ---------------------------------------------------------------
 
@@ -147,7 +145,7 @@ def test_sqlite_refuses_network_file_systems(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     mounts = {"/": "ext4", str(tmp_path): kind}
-    monkeypatch.setattr(search.storage, "_mounts", lambda: mounts)
+    monkeypatch.setattr(search.storage.opening, "_mounts", lambda: mounts)
     with pytest.raises(MachineError, match=rf"{kind}.*PostgreSQL"):
         open_storage(sqlite)
     assert not list(tmp_path.iterdir())

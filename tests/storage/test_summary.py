@@ -11,10 +11,10 @@ import optuna
 import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
-from synthetic_study import config
 
 from search.storage.studies import create_or_resume
 from search.storage.summary import Progress, Summary, summarize
+from tests.synthetic_study import config
 
 NOW = datetime(2026, 1, 1, 12)
 

@@ -5,12 +5,12 @@ import dataclasses
 
 import pytest
 import torch
-from conftest import RECIPE
 from torch import nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from search.training.optimization import Average, Optimization, rate
+from tests.conftest import RECIPE
 
 SGD = dataclasses.replace(RECIPE, optimizer="sgd", weight_decay=5e-2)
 RATES = (1.0, 0.5, 0.25)

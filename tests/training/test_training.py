@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import RECIPE
 
 from search.config.sections import AugmentationSection
 from search.data.augmentation import AugmentedEpochs
@@ -18,6 +17,7 @@ from search.networks.module import build
 from search.training.evaluation import evaluate
 from search.training.training import DivergedError, Training
 from space import SearchSpace
+from tests.conftest import RECIPE
 
 SPACE = SearchSpace.model_validate(
     {

@@ -19,13 +19,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from processes import ROOT, wait_until
 
 from run_study import run
 from search.errors import ConfigError, MachineError
 from search.storage.studies import load_study
 from search.workers import cluster
 from search.workers.supervisor import Ending
+from tests.processes import ROOT, wait_until
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed"

@@ -17,7 +17,12 @@ from typing import Any
 import optuna
 import pytest
 from optuna.trial import TrialState
-from processes import (
+
+from search.config.files import load
+from search.storage.checkpoints import load_checkpoint, save_checkpoint
+from search.storage.studies import create_or_resume, load_study, study_config, study_storage
+from search.training.training import DivergedError
+from tests.processes import (
     ROOT,
     code,
     created,
@@ -27,13 +32,6 @@ from processes import (
     wait_until,
     worker,
 )
-
-from search.config.files import load
-from search.storage.checkpoints import load_checkpoint, save_checkpoint
-from search.storage.studies import create_or_resume, load_study, study_config, study_storage
-from search.training.training import DivergedError
-
-pytest_plugins = ["servers"]
 
 Stop = Callable[[], str | None]
 

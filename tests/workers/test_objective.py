@@ -97,7 +97,7 @@ def test_a_picture_that_fails_costs_no_trial(
 def test_an_interrupted_trial_leaves_a_checkpoint_to_go_on_from(
     config: StudyConfig, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.objective.CHECKPOINT_INTERVAL", 0.0)
+    monkeypatch.setattr("search.workers.objective.CHECKPOINT_INTERVAL", 0.0)
     study = _study(config, digits, tmp_path)
     steps_of_an_epoch = len(digits.train) // 64
     asked = 0

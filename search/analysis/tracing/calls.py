@@ -151,7 +151,9 @@ SHAPE_ONLY = frozenset(
 _H = TypeVar("_H", Callable[[Call], Value], Callable[[Call], list[Value]])
 
 
-def _handles(*names: str) -> Callable[[_H], _H]:
+def handles(*names: str) -> Callable[[_H], _H]:
+    """Registers a function as the reading of the operators of these names."""
+
     def register(handler: _H) -> _H:
         HANDLERS.update(dict.fromkeys(names, handler))
         return handler

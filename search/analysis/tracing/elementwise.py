@@ -1,11 +1,11 @@
-"""TODO: one line."""
+"""Operations that compute each value from values at its place."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from search.analysis.reach import FIRST, IDENTITY, Reach
-from search.analysis.tracing.calls import Call, Reads, Value, _handles
+from search.analysis.tracing.calls import Call, Reads, Value, handles
 from search.analysis.tracing.layout import (
     TOKENS,
     Dim,
@@ -21,7 +21,7 @@ from search.analysis.tracing.layout import (
 )
 
 
-@_handles(
+@handles(
     # Without torch's tag `pointwise`, but each output element reads its own index alone.
     "hardswish", "_prelu_kernel", "_to_copy", "detach", "alias", "lift_fresh", "masked_fill",
     "log_sigmoid_forward", "rrelu_with_noise_functional", "native_dropout", "fill",
@@ -31,52 +31,53 @@ from search.analysis.tracing.layout import (
 )  # fmt: skip
 def elementwise(call: Call) -> Value:
     """Also the handler of everything tagged `pointwise`."""
-    return _join(call, list(call.values()), call.shape)
+    return join(call, list(call.values()), call.shape)
 
 
-@_handles("native_layer_norm", "_fused_rms_norm")
+@handles("native_layer_norm", "_fused_rms_norm")
 def _layer_norm(call: Call) -> Value:
     """Statistics over space do not count, but channels are mixed in each position."""
     value = call.value("input")
-    return _mixed(call, value, value.dims)
+    return mixed(call, value, value.dims)
 
 
-@_handles("glu")
+@handles("glu")
 def _gate(call: Call) -> Value:
     value = call.value("self")
     if moving(value.dims[call["dim"]]):
         raise LayoutError("it multiplies one half of the positions by the other")
-    new = _resized(value, call["dim"] % len(value.dims), channels(call.shape[call["dim"]]))
-    return _mixed(call, value, new.dims)
+    new = resized(value, call["dim"] % len(value.dims), channels(call.shape[call["dim"]]))
+    return mixed(call, value, new.dims)
 
 
-@_handles("copy")
+@handles("copy")
 def _copy(call: Call) -> Value:
     """Overwrites `self`, which so does not count."""
-    return _join(call, [call.value("src")], call.shape)
+    return join(call, [call.value("src")], call.shape)
 
 
-def _join(call: Call, values: list[Value], shape: Sequence[int]) -> Value:
+def join(call: Call, values: list[Value], shape: Sequence[int]) -> Value:
     """Values read together, index by index, after broadcasting to `shape`."""
-    values = [_broadcast(value, shape) for value in values]
+    values = [broadcast(value, shape) for value in values]
     if all(value == values[0] for value in values):
         return values[0]
-    if not _agree(values):
+    if not agree(values):
         values = [_plain(call, value) for value in values]
-        if not _agree(values):
+        if not agree(values):
             raise LayoutError("its inputs hold their positions in different orders")
-    dims = [_leading(column) for column in zip(*(value.dims for value in values), strict=True)]
+    dims = [leading(column) for column in zip(*(value.dims for value in values), strict=True)]
     sizes = [call.size(value) for value in values]
     size = tuple(max(column) for column in zip(*sizes, strict=True))
     _require_once(dims, size)
     return call.add(
-        [(value.node, _stretched(own, size)) for value, own in zip(values, sizes, strict=True)],
+        [(value.node, stretched(own, size)) for value, own in zip(values, sizes, strict=True)],
         size,
         dims,
     )
 
 
-def _broadcast(value: Value, shape: Sequence[int]) -> Value:
+def broadcast(value: Value, shape: Sequence[int]) -> Value:
+    """`value` as an operation of `shape` sees it: new and stretched dimensions hold channels."""
     dims = ((),) * (len(shape) - len(value.dims)) + value.dims
     return Value(
         value.node,
@@ -87,7 +88,8 @@ def _broadcast(value: Value, shape: Sequence[int]) -> Value:
     )
 
 
-def _agree(values: list[Value]) -> bool:
+def agree(values: list[Value]) -> bool:
+    """Whether all values mean the same positions wherever they hold positions."""
     return all(
         same(a, b)
         for column in zip(*(value.dims for value in values), strict=True)
@@ -97,12 +99,17 @@ def _agree(values: list[Value]) -> bool:
     )
 
 
-def _leading(column: Sequence[Dim]) -> Dim:
+def leading(column: Sequence[Dim]) -> Dim:
     """The dimension that says most: of positions, of one position, of none."""
     return max(column, key=lambda dim: (bool(moving(dim)), bool(axes([dim]))))
 
 
-def _stretched(own: Sequence[int], size: Sequence[int]) -> Reads:
+def stretched(own: Sequence[int], size: Sequence[int]) -> Reads:
+    """What a map of `size` reads, per axis, of one of `own` sides.
+
+    Raises:
+        LayoutError: a side is neither 1 nor equal.
+    """
     result: Reads = []
     for have, want in zip(own, size, strict=True):
         if have not in (1, want):
@@ -120,7 +127,7 @@ def _require_once(dims: Sequence[Dim], size: Sequence[int]) -> None:
 
 def _plain(call: Call, value: Value) -> Value:
     """The same, with each spatial axis in a dimension of its own."""
-    holders, base = _regroup(call, value, value.dims, ())
+    holders, base = regroup(call, value, value.dims, ())
     dims = list(value.dims)
     size = [1] * call.builder.rank
     for dim, axis in enumerate(holders):
@@ -130,7 +137,7 @@ def _plain(call: Call, value: Value) -> Value:
     return call.add([(value.node, base)], size, dims)
 
 
-def _regroup(
+def regroup(
     call: Call, value: Value, kept: Sequence[Dim], mixed: Sequence[Dim], full: Reach | None = None
 ) -> tuple[list[int | None], Reads]:
     """How the dimensions `kept`, one axis each, read the map once `mixed` are united.
@@ -167,7 +174,7 @@ def _axis(dim: Dim) -> int | None:
     return found.pop() if found else None
 
 
-def _mixed(call: Call, value: Value, dims: Dims) -> Value:
+def mixed(call: Call, value: Value, dims: Dims) -> Value:
     """Channels that were concatenated are taken together from here on."""
     if value.node not in call.builder.parts:
         return Value(value.node, dims)
@@ -175,5 +182,6 @@ def _mixed(call: Call, value: Value, dims: Dims) -> Value:
     return call.add([(value.node, same_place)], call.size(value), dims)
 
 
-def _resized(value: Value, dim: int, new: Dim) -> Value:
+def resized(value: Value, dim: int, new: Dim) -> Value:
+    """`value` with its dimension `dim` replaced."""
     return Value(value.node, (*value.dims[:dim], new, *value.dims[dim + 1 :]))

@@ -1,4 +1,4 @@
-"""TODO: one line."""
+"""The module that TARGET names, imported and built."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def load_factory(target: str) -> Callable[..., nn.Module]:
     except TraceError:
         raise
     except (Exception, SystemExit) as error:  # the user's code may fail in any way
-        raise TraceError(f"importing {place} failed: {_in_words(error)}") from error
+        raise TraceError(f"importing {place} failed: {in_words(error)}") from error
     factory = getattr(module, name, None)
     if factory is None:
         raise TraceError(f"{place} has no {name!r}")
@@ -95,7 +95,7 @@ def make(factory: Callable[..., nn.Module]) -> nn.Module:
             try:
                 module = factory(**unweighted)
             except (Exception, SystemExit) as error:
-                raise TraceError(f"the factory failed: {_in_words(error)}") from error
+                raise TraceError(f"the factory failed: {in_words(error)}") from error
     if not isinstance(module, nn.Module):
         raise TraceError(f"the factory must make an nn.Module, but made {type(module).__name__}")
     return module
@@ -109,6 +109,7 @@ def _declined(factory: Callable[..., nn.Module]) -> dict[str, None]:
     return dict.fromkeys({"weights", "weights_backbone"} & set(known))
 
 
-def _in_words(error: BaseException) -> str:
+def in_words(error: BaseException) -> str:
+    """The type and the first line of an exception of the user's code."""
     text = str(error).strip().split("\n")[0]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

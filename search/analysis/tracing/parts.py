@@ -1,16 +1,16 @@
-"""TODO: one line."""
+"""Taking maps apart and putting them together: slices, splits, pads, concatenations."""
 
 from __future__ import annotations
 
 from search.analysis.reach import IDENTITY, Reach, compose, window
-from search.analysis.tracing.calls import Call, Value, _handles
+from search.analysis.tracing.calls import Call, Value, handles
 from search.analysis.tracing.elementwise import (
-    _agree,
-    _join,
-    _leading,
-    _mixed,
-    _resized,
-    _stretched,
+    agree,
+    join,
+    leading,
+    mixed,
+    resized,
+    stretched,
 )
 from search.analysis.tracing.layout import (
     TOKENS,
@@ -26,7 +26,7 @@ from search.analysis.tracing.layout import (
 )
 
 
-def _take(call: Call, value: Value, dim: int, how: Reach, count: int) -> Value:
+def take(call: Call, value: Value, dim: int, how: Reach, count: int) -> Value:
     """`count` indices of one dimension, read at `how`."""
     dims = list(value.dims)
     dim %= len(dims)
@@ -45,7 +45,7 @@ def _take(call: Call, value: Value, dim: int, how: Reach, count: int) -> Value:
     return call.add([(value.node, base)], size, dims)
 
 
-@_handles("slice")
+@handles("slice")
 def _slice(call: Call) -> Value:
     value, dim = call.value("self"), call["dim"]
     have, count = length(value.dims[dim]), call.shape[dim]
@@ -53,53 +53,53 @@ def _slice(call: Call) -> Value:
     start = max(0, start + have if start < 0 else start)
     if count == have:
         return value
-    return _take(call, value, dim, window(1, step, -start), count)
+    return take(call, value, dim, window(1, step, -start), count)
 
 
-@_handles("select")
+@handles("select")
 def _select(call: Call) -> Value:
     value, dim = call.value("self"), call["dim"] % len(call.value("self").dims)
     index = call["index"] % length(value.dims[dim])
-    return _dropped(_take(call, value, dim, window(1, 1, -index), 1), dim)
+    return _dropped(take(call, value, dim, window(1, 1, -index), 1), dim)
 
 
 def _dropped(value: Value, dim: int) -> Value:
     return Value(value.node, value.dims[:dim] + value.dims[dim + 1 :])
 
 
-@_handles("split", "split_with_sizes", "unbind", "unsafe_split", "unsafe_split_with_sizes")
+@handles("split", "split_with_sizes", "unbind", "unsafe_split", "unsafe_split_with_sizes")
 def _split(call: Call) -> list[Value]:
     value, dim = call.value("self"), call["dim"] % len(call.value("self").dims)
     result, start = [], 0
     for part in call.out:
         count = 1 if call.name == "unbind" else part.shape[dim]
-        taken = _take(call, value, dim, window(1, 1, -start), count)
+        taken = take(call, value, dim, window(1, 1, -start), count)
         result.append(_dropped(taken, dim) if call.name == "unbind" else taken)
         start += count
     return result
 
 
-@_handles("flip")
+@handles("flip")
 def _flip(call: Call) -> Value:
     value = call.value("self")
     for dim in call["dims"]:
         n = call.shape[dim]
         how = Reach(tuple((n - 1 - i, 1) for i in range(n)), 0, bounded=True)
-        value = _take(call, value, dim, how, n)
+        value = take(call, value, dim, how, n)
     return value
 
 
-@_handles("roll")
+@handles("roll")
 def _roll(call: Call) -> Value:
     """A shift by the shorter way; what comes in at the far end is a border, as in padding."""
     value = call.value("self")
     for dim, shift in zip(call["dims"], call["shifts"], strict=True):
         n = call.shape[dim]
-        value = _take(call, value, dim, window(1, 1, (shift + n // 2) % n - n // 2), n)
+        value = take(call, value, dim, window(1, 1, (shift + n // 2) % n - n // 2), n)
     return value
 
 
-@_handles("index_select", "index")
+@handles("index_select", "index")
 def _index(call: Call) -> Value:
     """Picks channels; picking positions is refused, for the picks have no values here."""
     value = call.value("self")
@@ -109,11 +109,11 @@ def _index(call: Call) -> Value:
         picked = [i for i, index in enumerate(call["indices"]) if index is not None]
     if len(picked) != 1 or len(call.shape) != len(value.dims) or moving(value.dims[picked[0]]):
         raise LayoutError("it picks positions by a table")
-    new = _resized(value, picked[0], channels(call.shape[picked[0]]))
-    return _mixed(call, value, new.dims)
+    new = resized(value, picked[0], channels(call.shape[picked[0]]))
+    return mixed(call, value, new.dims)
 
 
-@_handles(
+@handles(
     "constant_pad_nd",
     *(f"{kind}_pad{rank}d" for kind in ("reflection", "replication") for rank in (1, 2, 3)),
 )
@@ -123,11 +123,11 @@ def _pad(call: Call) -> Value:
     amounts = call["pad" if call.name == "constant_pad_nd" else "padding"]
     for dim, before in zip(range(-1, -len(value.dims) - 1, -1), amounts[::2], strict=False):
         if any(amounts[-2 * dim - 2 : -2 * dim]):
-            value = _take(call, value, dim, window(1, 1, before), call.shape[dim])
+            value = take(call, value, dim, window(1, 1, before), call.shape[dim])
     return value
 
 
-@_handles("cat", "stack")
+@handles("cat", "stack")
 def _concatenate(call: Call) -> Value:
     tensors = call["tensors"]
     dim = call.arguments.get("dim", 0) % len(call.shape)
@@ -143,9 +143,9 @@ def _concatenate(call: Call) -> Value:
         return _concatenate_channels(call, [(value, size[dim]) for value, size in pieces], dim)
     if len(found) > 1 or TOKENS in found:
         tokens: Dim = (Digit(TOKENS, 1, call.shape[dim]),)
-        parts = [_resized(value, dim, ()) for value, _ in pieces if value]
+        parts = [resized(value, dim, ()) for value, _ in pieces if value]
         shape[dim] = 1
-        return _resized(_join(call, parts, shape), dim, tokens)
+        return resized(join(call, parts, shape), dim, tokens)
     starts = [sum(size[dim] for _, size in pieces[:i]) for i in range(len(pieces))]
     placed = [
         (value, range(start, start + size[dim]))
@@ -159,8 +159,8 @@ def _concatenate_channels(call: Call, pieces: list[tuple[Value | None, int]], di
     """Keeps in mind which channels came from where, until something mixes them."""
     shape = list(call.shape)
     shape[dim] = 1
-    joined = _join(call, [_resized(value, dim, ()) for value, _ in pieces if value], shape)
-    result = _resized(joined, dim, channels(sum(count for _, count in pieces)))
+    joined = join(call, [resized(value, dim, ()) for value, _ in pieces if value], shape)
+    result = resized(joined, dim, channels(sum(count for _, count in pieces)))
     if joined.node not in {value.node for value, _ in pieces if value}:
         call.builder.parts[joined.node] = (result, dim, pieces)
     return result
@@ -171,7 +171,7 @@ def _take_channels(call: Call, value: Value, dim: int, how: Reach, count: int) -
     whole, place, pieces = call.builder.parts.get(value.node, (None, 0, []))
     start, mask = how.phases[0]
     if (whole, place, how.shift, mask) != (value, dim, 1, 1) or start < 0:
-        return _mixed(call, value, _resized(value, dim, channels(count)).dims)
+        return mixed(call, value, resized(value, dim, channels(count)).dims)
     taken: list[tuple[Value | None, int]] = []
     for part, size in pieces:
         first, end = max(start, 0), min(start + count, size)
@@ -190,7 +190,7 @@ def _take_channels(call: Call, value: Value, dim: int, how: Reach, count: int) -
 def _pieces(call: Call, placed: list[tuple[Value, range]], dim: int, axis: int) -> Value:
     """A dimension of which each range of indices reads a value of its own."""
     total = call.shape[dim]
-    if not _agree([_resized(value, dim, ()) for value, _ in placed]):
+    if not agree([resized(value, dim, ()) for value, _ in placed]):
         raise LayoutError("its parts hold their positions in different orders")
     size = [max(column) for column in zip(*(call.size(v) for v, _ in placed), strict=True)]
     size[axis] = total
@@ -203,15 +203,15 @@ def _pieces(call: Call, placed: list[tuple[Value, range]], dim: int, axis: int) 
         phases = [(0, 0)] * total
         for position, index in enumerate(indices):
             phases[index] = base.at(position)
-        how = _stretched([*own[:axis], total, *own[axis + 1 :]], size)
+        how = stretched([*own[:axis], total, *own[axis + 1 :]], size)
         how[axis] = Reach(tuple(phases), 0, bounded=True)
         inputs.append((value.node, how))
     columns = zip(*(value.dims for value, _ in placed), strict=True)
-    dims = [along(axis, total) if i == dim else _leading(c) for i, c in enumerate(columns)]
+    dims = [along(axis, total) if i == dim else leading(c) for i, c in enumerate(columns)]
     return call.add(inputs, size, dims)
 
 
-@_handles("slice_scatter")
+@handles("slice_scatter")
 def _slice_scatter(call: Call) -> Value:
     """`self` with a slice of it replaced by `src`."""
     dim, total = call["dim"] % len(call.shape), call.shape[call["dim"]]
@@ -222,8 +222,8 @@ def _slice_scatter(call: Call) -> Value:
     parts = [value for value in (under, over) if value]
     found = axes(moving(value.dims[dim]) for value in parts)
     if not found:
-        whole = [_resized(value, dim, channels(total)) for value in parts]
-        return _join(call, whole, call.shape)
+        whole = [resized(value, dim, channels(total)) for value in parts]
+        return join(call, whole, call.shape)
     if len(found) > 1 or TOKENS in found:
         raise LayoutError("it overwrites positions of several axes")
     axis, inputs = found.pop(), []
@@ -233,7 +233,7 @@ def _slice_scatter(call: Call) -> Value:
         return _pieces(call, inputs, dim, axis)
     left = [i for i in range(total) if i not in written]
     kept = Reach(tuple((i, 1 if i in set(left) else 0) for i in range(total)), 0, bounded=True)
-    under = _take(call, under, dim, kept, total)
+    under = take(call, under, dim, kept, total)
     if not over:
         return under
-    return _join(call, [under, _pieces(call, inputs, dim, axis)], call.shape)
+    return join(call, [under, _pieces(call, inputs, dim, axis)], call.shape)

@@ -1,19 +1,19 @@
-"""TODO: one line."""
+"""Operations that move values without computing: views, permutations, copies."""
 
 from __future__ import annotations
 
-from search.analysis.tracing.calls import Call, Value, _handles
-from search.analysis.tracing.elementwise import _broadcast, _mixed
+from search.analysis.tracing.calls import Call, Value, handles
+from search.analysis.tracing.elementwise import broadcast, mixed
 from search.analysis.tracing.layout import LayoutError, channels, length, moving, reshape
 
 
-@_handles("view", "_unsafe_view", "_reshape_alias")
+@handles("view", "_unsafe_view", "_reshape_alias")
 def _view(call: Call) -> Value:
     value = call.value("self")
     return Value(value.node, reshape(value.dims, call.shape))
 
 
-@_handles("as_strided")
+@handles("as_strided")
 def _as_strided(call: Call) -> Value:
     value, tensor = call.value("self"), call["self"]
     same_shape = tuple(map(length, value.dims)) == call.shape
@@ -27,7 +27,7 @@ def _as_strided(call: Call) -> Value:
     return value
 
 
-@_handles("unsqueeze")
+@handles("unsqueeze")
 def _unsqueeze(call: Call) -> Value:
     value = call.value("self")
     dims = list(value.dims)
@@ -35,7 +35,7 @@ def _unsqueeze(call: Call) -> Value:
     return Value(value.node, tuple(dims))
 
 
-@_handles("squeeze")
+@handles("squeeze")
 def _squeeze(call: Call) -> Value:
     value = call.value("self")
     rank = len(value.dims)
@@ -45,7 +45,7 @@ def _squeeze(call: Call) -> Value:
     return Value(value.node, tuple(kept))
 
 
-@_handles("permute", "transpose", "t")
+@handles("permute", "transpose", "t")
 def _permute(call: Call) -> Value:
     value = call.value("self")
     order = list(range(len(value.dims)))
@@ -56,15 +56,15 @@ def _permute(call: Call) -> Value:
         order[a], order[b] = order[b], order[a]
     dims = tuple(value.dims[dim] for dim in order)
     whole, _, _ = call.builder.parts.get(value.node, (value, 0, []))
-    return Value(value.node, dims) if value == whole else _mixed(call, value, dims)
+    return Value(value.node, dims) if value == whole else mixed(call, value, dims)
 
 
-@_handles("expand")
+@handles("expand")
 def _expand(call: Call) -> Value:
-    return _broadcast(call.value("self"), call.shape)
+    return broadcast(call.value("self"), call.shape)
 
 
-@_handles("repeat")
+@handles("repeat")
 def _repeat(call: Call) -> Value:
     value = call.value("self")
     own = ((),) * (len(call.shape) - len(value.dims)) + value.dims
@@ -76,12 +76,12 @@ def _repeat(call: Call) -> Value:
     return Value(value.node, tuple(dims))
 
 
-@_handles("pixel_shuffle", "pixel_unshuffle", "native_channel_shuffle")
+@handles("pixel_shuffle", "pixel_unshuffle", "native_channel_shuffle")
 def _shuffle(call: Call) -> Value:
     value = call.value("self")
     *batch, c, h, w = value.dims
     if "channel" in call.name:
-        return _mixed(call, value, value.dims)
+        return mixed(call, value, value.dims)
     if call.name == "pixel_shuffle":
         r = call["upscale_factor"]
         (outer, down, right), rows, columns = reshape((c,), (length(c) // r**2, r, r)), h, w

@@ -1,12 +1,12 @@
-"""TODO: one line."""
+"""Contractions: matrix products, reductions over space, softmax."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from search.analysis.reach import IDENTITY, NOTHING, Reach
-from search.analysis.tracing.calls import Call, Reads, Value, _handles
-from search.analysis.tracing.elementwise import _join, _mixed, _regroup, _stretched, elementwise
+from search.analysis.tracing.calls import Call, Reads, Value, handles
+from search.analysis.tracing.elementwise import elementwise, join, mixed, regroup, stretched
 from search.analysis.tracing.layout import (
     TOKENS,
     Dim,
@@ -34,7 +34,7 @@ def _contract(
     if all(_covers(mixed, axis, size[axis]) for axis in touched):
         how: Reads = [full if axis in touched else IDENTITY for axis in range(len(size))]
         return how, [1 if axis in touched else n for axis, n in enumerate(size)], left
-    holders, how = _regroup(call, value, left, mixed, full)
+    holders, how = regroup(call, value, left, mixed, full)
     size = [1] * len(size)
     for index, axis in enumerate(holders):
         if axis is not None:
@@ -47,7 +47,7 @@ def _covers(mixed: Sequence[Dim], axis: int, n: int) -> bool:
     return length(digit for dim in mixed for digit in dim if digit.axis == axis) == n
 
 
-@_handles(
+@handles(
     "mean", "sum", "amax", "amin", "max", "min", "var", "std", "var_mean", "std_mean", "prod",
     "linalg_vector_norm", "norm", "logsumexp", "any", "all", "argmax", "argmin",
 )  # fmt: skip
@@ -66,22 +66,22 @@ def _reduce(call: Call) -> Value:
     if not call.arguments.get("keepdim", False):
         gone = {dim % len(left) for dim in dims}
         left = [dim for i, dim in enumerate(left) if i not in gone]
-    return _mixed(call, value, tuple(left))
+    return mixed(call, value, tuple(left))
 
 
-@_handles("_softmax", "_log_softmax", "_safe_softmax")
+@handles("_softmax", "_log_softmax", "_safe_softmax")
 def _softmax(call: Call) -> Value:
     value = call.value("self")
     found = axes([moving(value.dims[call["dim"]])])
     if not found:
-        return _mixed(call, value, value.dims)
+        return mixed(call, value, value.dims)
     call.note("softmax over positions reads the whole image")
     size = call.size(value)
     how = [None if found & {axis, TOKENS} else IDENTITY for axis in range(len(size))]
     return call.add([(value.node, how)], size, value.dims)
 
 
-@_handles("mm", "bmm", "addmm", "baddbmm", "mv", "addmv", "dot")
+@handles("mm", "bmm", "addmm", "baddbmm", "mv", "addmv", "dot")
 def _matmul(call: Call) -> Value:
     names = {"mat1", "batch1", "mat", "mat2", "batch2", "vec", "vec2", "tensor"}
     factors = [name for name in call.arguments if name in names]
@@ -90,7 +90,7 @@ def _matmul(call: Call) -> Value:
     first, second = (call.optional(name) for name in factors)
     product = _product(call, first, second)
     added = call.optional("self") if call.name.startswith(("add", "badd")) else None
-    return _join(call, [product, added], call.shape) if added else product
+    return join(call, [product, added], call.shape) if added else product
 
 
 def _product(call: Call, first: Value | None, second: Value | None) -> Value:
@@ -121,7 +121,7 @@ def _product(call: Call, first: Value | None, second: Value | None) -> Value:
         source = call.builder.grids[source]
     inputs: list[tuple[int, Reads]] = [(source, how)]
     if other:
-        inputs.append((other.node, _stretched(call.size(other), size)))
+        inputs.append((other.node, stretched(call.size(other), size)))
     dims = _product_dims(call, left, leads)
     return call.add(inputs, size, dims, "linear")
 

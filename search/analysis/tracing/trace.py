@@ -7,12 +7,12 @@ followed, functional and module forms are one, and composite operations arrive a
 that they are made of.
 
 Each tensor that depends on the image is a `Value`: a node of the graph and the places of
-the node's positions in the tensor (`search.layout`).  Channels are taken together: a unit
+the node's positions in the tensor (`layout.py`).  Channels are taken together: a unit
 is a position with all its channels.  What is not known is refused, never passed on.
 
 An operation counts as element-wise, its output at an index depending on its inputs at that
 index alone, if torch itself tags it `pointwise`, or if it stands in the list of
-`operations.elementwise`, whose members meet this criterion but lack the tag.
+`elementwise.py`, whose members meet this criterion but lack the tag.
 Normalizations are of that kind too: their statistics over space are global averages, which
 do not count.
 """
@@ -35,10 +35,13 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
 from search.analysis.graph import Graph, Node, ancestors, graph_structure, last_maps
+from search.analysis.tracing import elementwise, parts, rearranging, sums, windows
 from search.analysis.tracing.calls import HANDLERS, SHAPE_ONLY, Builder, Call, Value
-from search.analysis.tracing.elementwise import elementwise
 from search.analysis.tracing.layout import LayoutError, along, channels, length
-from search.analysis.tracing.loading import TraceError, UnknownOperationError, _in_words
+from search.analysis.tracing.loading import TraceError, UnknownOperationError, in_words
+
+# Importing them fills HANDLERS.
+READINGS = (elementwise, rearranging, parts, windows, sums)
 
 
 def trace(module: nn.Module, input: tuple[int, ...] = (3, 32, 32)) -> Graph:
@@ -82,7 +85,7 @@ def _record(module: nn.Module, input: tuple[int, ...], *, functional: bool) -> G
                 raise _CustomFunctionError from None
             raise TraceError(
                 f"{recorder.where()} does not run on an input of shape {list(input)} (--input "
-                f"gives another) without data: {_in_words(error)}"
+                f"gives another) without data: {in_words(error)}"
             ) from error
     return recorder.graph(outputs)
 
@@ -264,7 +267,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         call = Call(self._builder, self._label(name), name, arguments, out, macs, self._find)
         handler = HANDLERS.get(name)
         if handler is None and torch.Tag.pointwise in func.tags:
-            handler = elementwise
+            handler = elementwise.elementwise
         if handler is None:
             raise UnknownOperationError(self._refusal(name, "it is not known what it reads"))
         if func._schema.is_mutable and self._shared(args[0]):

@@ -1,4 +1,4 @@
-"""TODO: one line."""
+"""Operations that read windows: convolutions, pooling, resampling."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from fractions import Fraction
 
 from search.analysis.graph import Window
 from search.analysis.reach import NOTHING, Reach, compose, window
-from search.analysis.tracing.calls import Call, Value, _handles
-from search.analysis.tracing.elementwise import _regroup
+from search.analysis.tracing.calls import Call, Value, handles
+from search.analysis.tracing.elementwise import regroup
 from search.analysis.tracing.layout import Dim, LayoutError, along, axes, channels, length, moving
-from search.analysis.tracing.parts import _take
+from search.analysis.tracing.parts import take
 
 
 def _windowed(
@@ -21,7 +21,7 @@ def _windowed(
     *outer, mixed = source.dims[:-rank]
     if axes(moving(dim) for dim in outer):
         raise LayoutError("positions stand in the batch dimension")
-    holders, base = _regroup(call, source, source.dims[-rank:], (mixed,))
+    holders, base = regroup(call, source, source.dims[-rank:], (mixed,))
     sizes = call.shape[-rank:]
     size = [1] * call.builder.rank
     dims: list[Dim] = [channels(n) for n in call.shape]
@@ -54,7 +54,7 @@ def _every(value: int | Sequence[int], rank: int) -> tuple[int, ...]:
     return tuple(entries * rank if len(entries) == 1 else entries)
 
 
-@_handles("convolution")
+@handles("convolution")
 def _convolution(call: Call) -> Value:
     weight = call["weight"]
     if call.find(weight) is not None:
@@ -92,7 +92,7 @@ def _transposed(kernel: int, stride: int, padding: int, dilation: int) -> Reach:
     return Reach(tuple(phases), 1)
 
 
-@_handles("max_pool2d_with_indices", "max_pool3d_with_indices", "avg_pool2d", "avg_pool3d")
+@handles("max_pool2d_with_indices", "max_pool3d_with_indices", "avg_pool2d", "avg_pool3d")
 def _pool(call: Call) -> Value:
     rank = 3 if "3d" in call.name else 2
     kernel = _every(call["kernel_size"], rank)
@@ -104,7 +104,7 @@ def _pool(call: Call) -> Value:
     return _windowed(call, call.value("self"), rank, how, f"{call.name[:3]}pool", shown)
 
 
-@_handles(
+@handles(
     "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_max_pool2d", "adaptive_max_pool3d"
 )
 def _adaptive_pool(call: Call) -> Value:
@@ -140,7 +140,7 @@ def _cells(size: int, cells: int) -> Reach:
     return Reach(tuple(phases), size // common)
 
 
-@_handles("im2col")
+@handles("im2col")
 def _im2col(call: Call) -> Value:
     """Patches in the channels, places of patches in one dimension."""
     value = call.value("self")
@@ -151,7 +151,7 @@ def _im2col(call: Call) -> Value:
         (length(dim) + 2 * p - d * (k - 1) - 1) // s + 1
         for dim, k, s, p, d in zip(value.dims[2:], kernel, stride, padding, dilation, strict=True)
     ]
-    holders, base = _regroup(call, value, value.dims[2:], value.dims[1:2])
+    holders, base = regroup(call, value, value.dims[2:], value.dims[1:2])
     if holders != [0, 1] or axes(value.dims[:1]):
         raise LayoutError("it makes patches of something other than rows and columns")
     both = [
@@ -162,16 +162,16 @@ def _im2col(call: Call) -> Value:
     return call.add([(value.node, both)], sizes, ((), channels(call.shape[1]), places))
 
 
-@_handles("unfold")
+@handles("unfold")
 def _unfold(call: Call) -> Value:
     """Windows along one dimension; what a window holds becomes channels."""
     dim = call["dimension"] % (len(call.shape) - 1)
     how = window(call["size"], call["step"])
-    taken = _take(call, call.value("self"), dim, how, call.shape[dim])
+    taken = take(call, call.value("self"), dim, how, call.shape[dim])
     return Value(taken.node, (*taken.dims, channels(call["size"])))
 
 
-@_handles(
+@handles(
     "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d",
     "_upsample_nearest_exact1d", "_upsample_nearest_exact2d", "_upsample_nearest_exact3d",
     "upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d", "upsample_bicubic2d",

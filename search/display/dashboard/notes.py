@@ -72,7 +72,7 @@ def _leaderboard(best: Sequence[Progress], study_id: int) -> str:
         (
             f"[#{trial.number}]({address}{trial.number})",
             wording.percent(trial.accuracy),
-            *trial.sizes,
+            *wording.sizes(*trial.sizes),
             f"{trial.epoch or '–'}",
             wording.duration(trial.seconds),
         )

@@ -1,7 +1,7 @@
 """optuna-dashboard on a study: what it shows beyond Optuna's own views, and its server.
 
 `annotate` gives a trial its note and pictures when it ends, `Refresher` keeps the study's
-note and plots up to date, `open_server` answers for both through `search.guard`.
+note and plots up to date, `open_server` answers for both through the guard.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""TODO: one line."""
+"""optuna-dashboard on one study, behind the guard."""
 
 from __future__ import annotations
 

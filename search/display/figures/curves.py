@@ -1,7 +1,7 @@
 """Figures of reports and dashboards: plain values in, a matplotlib `Figure` out.
 
 Nothing touches pyplot's global state.  One style and one palette (Okabe and Ito, 2008, told
-apart by color-blind readers) hold for all of them; `search.diagram` has those of networks.
+apart by color-blind readers) hold for all of them; `diagram.py` has those of networks.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from search.display.figures.style import (
     INK,
     History,
     Shares,
-    _percent_scale,
     canvas,
+    percent_scale,
     styled,
 )
 
@@ -51,7 +51,7 @@ def figure_learning_curves(runs: Mapping[str, History], target: float | None = N
             f"target {target:.1%}", (0, target), (2, 3), xycoords=("axes fraction", "data"),
             textcoords="offset points", fontsize=8,
         )  # fmt: skip
-    _percent_scale(accuracy)
+    percent_scale(accuracy)
     accuracy.set(xlabel="epoch", title="Accuracy on validation images")
     loss.set(xlabel="epoch", title="Cross-entropy loss")
     loss.legend(fontsize=8)

@@ -1,4 +1,4 @@
-"""TODO: one line."""
+"""Figures of a data set: classes, pixels, samples, mistakes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO: one line."""
+"""Figures of a search: funnel, history, importances, accuracy against size."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from search.display.figures.style import (
     SKY,
     VERMILION,
     Shares,
-    _percent_scale,
     canvas,
+    percent_scale,
     styled,
 )
 
@@ -67,7 +67,7 @@ def figure_history(
     axes.grid(axis="y")
     axes.set(xlabel="trial", ylabel="validation accuracy", xlim=(x.min() - 0.6, x.max() + 0.6))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    _percent_scale(axes)
+    percent_scale(axes)
     axes.legend(fontsize=8)
     return figure
 
@@ -116,7 +116,7 @@ def figure_tradeoff(
         axes.set(xlabel=name)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
-    _percent_scale(panels[0])
+    percent_scale(panels[0])
     panels[0].set_ylabel("validation accuracy")
     panels[-1].legend(fontsize=8)
     return figure

@@ -1,4 +1,4 @@
-"""TODO: one line."""
+"""Colors, sizes and scales that all figures share."""
 
 from __future__ import annotations
 
@@ -79,7 +79,8 @@ def canvas(height: float, width: float = WIDTH) -> Figure:
     return Figure(figsize=(width, height), dpi=DPI)
 
 
-def _percent_scale(axes: Axes) -> None:
+def percent_scale(axes: Axes) -> None:
+    """Percent along the vertical axis."""
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, -0.005), min(high, 1.005))  # margins beyond 100 % mislead
     axes.yaxis.set_major_formatter(PercentFormatter(1))

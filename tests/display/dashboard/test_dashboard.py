@@ -26,8 +26,6 @@ import pytest
 import torch
 from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta
 from optuna_dashboard import get_note
-from pages import REPORT, ROOT, SCREENSHOTS, Screenshot, write_files
-from synthetic_study import build, config
 
 from search.config.sections import StudyConfig
 from search.data.augmentation import AugmentedEpochs
@@ -39,6 +37,8 @@ from search.storage.checkpoints import artifact_store, attach
 from search.storage.summary import summarize
 from search.study import Study
 from search.workers.objective import Finished, Objective
+from tests.pages import REPORT, ROOT, SCREENSHOTS, Screenshot, write_files
+from tests.synthetic_study import build, config
 
 ROWS = 14  # trials of the synthetic study; the real one comes after them and two running ones
 PICTURES = {"learning-curves", "confusion-matrix", "misclassified", "architecture"}
@@ -82,13 +82,13 @@ def serving(
     study: optuna.Study, store: FileSystemArtifactStore, **options: Any
 ) -> Iterator[tuple[str, int]]:
     """Address and port of a dashboard that answers."""
-    with server.open_server(study, store, port=0, **options) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    with server.open_server(study, store, port=0, **options) as opened:
+        thread = threading.Thread(target=opened.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:
-            yield server.address(server, study), server.server_port
+            yield server.address(opened, study), opened.server_port
         finally:
-            server.shutdown()
+            opened.shutdown()
             thread.join()
 
 
@@ -271,8 +271,8 @@ def test_the_network_needs_a_token(site: Site) -> None:
         server.open_server(site.study, site.store, port=0, token="short")
     token = "0123456789abcdef"
     options: dict[str, Any] = {"host": "0.0.0.0", "port": 0, "token": token}
-    with server.open_server(site.study, site.store, **options) as server:
-        shown = server.address(server, site.study, token)
+    with server.open_server(site.study, site.store, **options) as opened:
+        shown = server.address(opened, site.study, token)
     assert shown.endswith(f"/dashboard/studies/{site.study._study_id}?token={token}")
     assert "0.0.0.0" not in shown
 

@@ -8,13 +8,13 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from conftest import candidates
 from markdown_it import MarkdownIt
-from synthetic_study import build, config
 
 from constraints import Limits, check
 from search.display.dashboard.notes import study_note, trial_note
 from search.storage.summary import Summary, summarize
+from tests.conftest import candidates
+from tests.synthetic_study import build, config
 
 NOW = datetime(2026, 1, 2, 3, 4, 5)
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import candidates
 from numpy.typing import NDArray
 from optuna.artifacts.exceptions import ArtifactNotFound
 from PIL import Image
@@ -15,6 +14,7 @@ from PIL import Image
 from search.data.datasets import Images
 from search.display.dashboard.pictures import SHOWN_MISTAKES, Gallery, Picture, trial_pictures
 from search.storage.checkpoints import artifact_store
+from tests.conftest import candidates
 
 CLASSES = ("cat", "dog", "owl")
 HISTORY = [{"epoch": 1, "train_loss": 2.0, "validation_loss": 1.5, "accuracy": 0.5}]

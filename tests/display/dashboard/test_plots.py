@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_study import build, config
 
 from search.display.dashboard import plots
 from search.storage.summary import Summary, summarize
+from tests.synthetic_study import build, config
 
 
 @pytest.fixture(scope="module")

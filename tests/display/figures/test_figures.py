@@ -8,7 +8,6 @@ import math
 import matplotlib
 import numpy as np
 import pytest
-from conftest import candidates
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -31,6 +30,7 @@ from search.display.figures.search import (
 )
 from search.display.figures.style import DPI, WIDTH, png
 from search.networks.architecture import Architecture
+from tests.conftest import candidates
 
 NAMES = tuple(f"class {k}" for k in range(10))
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 16, 24, 3), np.uint8)
