@@ -34,7 +34,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.samplers import BaseSampler, CmaEsSampler, NSGAIISampler, RandomSampler
+from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
@@ -47,6 +47,7 @@ from search.inner_samplers import (
     FeasibleGrid,
     FeasibleQMC,
     FeasibleTPE,
+    ReplayedCMAES,
 )
 from search.proposals import (
     Acceptance,
@@ -326,10 +327,6 @@ class _Kind:
     patience: float = math.inf
 
 
-def _cmaes(seeds: Seeds, draws: Draws) -> BaseSampler:
-    return CmaEsSampler(seed=seeds.trial, warn_independent_sampling=False)
-
-
 _KINDS: dict[str, _Kind] = {
     "random": _Kind(lambda seeds, draws: RandomSampler(seed=seeds.trial)),
     "qmc": _Kind(lambda seeds, draws: FeasibleQMC(seeds.study)),
@@ -337,7 +334,7 @@ _KINDS: dict[str, _Kind] = {
     "tpe": _Kind(lambda seeds, draws: FeasibleTPE(seeds.trial, draws), patience=1),
     "gp": _Kind(lambda seeds, draws: FeasibleGP(seeds.trial, draws), patience=1),
     "nsga2": _Kind(lambda seeds, draws: NSGAIISampler(seed=seeds.trial), patience=200),
-    "cmaes": _Kind(_cmaes, patience=10),
+    "cmaes": _Kind(lambda seeds, draws: ReplayedCMAES(seeds.trial), patience=10),
 }
 
 
