@@ -18,7 +18,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
 import typer
 from typer.exceptions import TyperException
 
-from search.config import MachineError
+from search.config import MachineError, concealed, require_no_password
 from search.proposals import InfeasibleError
 
 app = typer.Typer(
@@ -234,6 +234,8 @@ def run(arguments: list[str]) -> int:
     input, 3 environment, 128 + signal.
     """
     try:
+        for word in arguments:
+            require_no_password(word)
         return int(app(arguments, standalone_mode=False) or 0)
     except typer.Exit as end:
         return int(end.exit_code)
@@ -261,7 +263,8 @@ def _ending(error: Exception) -> tuple[int, str]:
         return 2, str(error)
     if isinstance(error, MachineError):
         return 3, str(error)
-    return 3, f"{type(error).__name__}: {error} (--debug before the command shows where)"
+    found = f"{type(error).__name__}: {concealed(str(error))}"
+    return 3, f"{found} (--debug before the command shows where)"
 
 
 if __name__ == "__main__":

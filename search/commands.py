@@ -16,7 +16,7 @@ import constraints
 from constraints import Limits
 from search import config as configuration
 from search import data, explain, terminal, wording
-from search.config import DEFAULT_LIMITS, ConfigError
+from search.config import DEFAULT_LIMITS, ConfigError, concealed
 from search.crew import Ending
 from search.proposals import Acceptance, propose
 from search.storage import artifact_store, redacted
@@ -61,12 +61,13 @@ def _place(device: str, ray: str | None) -> str:
 
 
 def _again(file: Path, overrides: Sequence[str], storage: str | None) -> list[str]:
-    """What to type to go on; a storage with a password is left to `STUDY_STORAGE`."""
+    """What to type to go on; a storage that holds what may be secret is left to `STUDY_STORAGE`."""
     words = ["launch", str(file)]
-    for change in overrides:
-        words += ["--set", change]
-    if storage is not None and redacted(storage) == storage:
-        words += ["--storage", storage]
+    told = [("--set", change) for change in overrides]
+    told += [("--storage", storage)] if storage is not None else []
+    for option, value in told:
+        if concealed(value) == value:
+            words += [option, value]
     return words
 
 

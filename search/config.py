@@ -17,6 +17,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from urllib.parse import unquote
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -364,11 +365,16 @@ def load(path: Path, overrides: Iterable[str] = ()) -> StudyConfig:
 
 
 def _quoted(path: Path, message: str) -> str:
-    """The line of the file that a TOML error is about, since it names only the number."""
+    """The line of the file that a TOML error is about, since it names only the number.
+
+    Not one with a URL: where it does not read, nobody knows which part is the password.
+    """
     lines = path.read_text(encoding="utf-8").rstrip().splitlines()
     number = re.search(r"at line (\d+)", message)
     index = int(number[1]) - 1 if number else len(lines) - 1
-    return f": {lines[index].strip()}" if 0 <= index < len(lines) else ""
+    line = lines[index].strip() if 0 <= index < len(lines) else ""
+    secret = any(sign in line for sign in ("storage", "//", "@"))
+    return f": {line}" if line and not secret else ""
 
 
 def parse(raw: Mapping[str, Any], origin: str) -> StudyConfig:
@@ -411,7 +417,7 @@ def require_name(name: str) -> str:
 def _apply(raw: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key.strip():
-        raise ConfigError(f"--set {override}: must read section.key=value")
+        raise ConfigError(f"--set {concealed(override)}: must read section.key=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -421,7 +427,7 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     for part in path:
         table = table.setdefault(part, {})
         if not isinstance(table, dict):
-            raise ConfigError(f"--set {override}: {part} is no table")
+            raise ConfigError(f"--set {concealed(override)}: {part} is no table")
     table[last] = value
 
 
@@ -435,14 +441,68 @@ def _explain(error: ErrorDetails, raw: Mapping[str, Any]) -> str:
         return f"{key}: missing"
     message = error["msg"].removeprefix("Value error, ")
     given = error["input"]
-    if isinstance(given, Mapping) or repr(given) in message:
-        return f"{key}: {message}"
+    if isinstance(given, Mapping) or repr(given) in message or key == "study.storage":
+        return f"{key}: {concealed(message)}"
     return f"{key}: {message} (got {_shown(given)})"
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    text = concealed(repr(value))
     return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+# What the URL of a database may ask for and everybody may read.
+_HARMLESS = (
+    "application_name channel_binding charset client_encoding collation connect_timeout gssencmode "
+    "host keepalives keepalives_count keepalives_idle keepalives_interval mode port read_timeout "
+    "sslmode target_session_attrs timeout unix_socket uri user write_timeout"
+)
+HARMLESS = frozenset(_HARMLESS.split())
+_URL = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]*)://(?P<rest>.*)", re.DOTALL)
+_PASSWORD = re.compile(r"pass(?!file)|pwd|secret|token", re.IGNORECASE)
+
+
+def concealed(text: str) -> str:
+    """`text` as it may be shown: without what is, or may be, secret in a URL in it."""
+    return _URL.sub(lambda url: f"{url['scheme']}://{_concealed(url['scheme'], url['rest'])}", text)
+
+
+def _concealed(scheme: str, rest: str) -> str:
+    user, password, host = _parted(scheme, rest)
+    place, mark, query = (f"{user}:***@{host}" if password else rest).partition("?")
+    return place + mark + "&".join(map(_value, query.split("&") if mark else ()))
+
+
+def _parted(scheme: str, rest: str) -> tuple[str, str, str]:
+    """User, password and what follows; a password may hold an @ of its own, and anything else."""
+    before, _, host = rest.rpartition("@")
+    user, _, password = before.partition(":")
+    return ("", "", rest) if scheme.startswith("sqlite") else (user, password, host)
+
+
+def _value(assignment: str) -> str:
+    key, equals, _ = assignment.partition("=")
+    if key.lower() in HARMLESS:
+        return assignment
+    return f"{key}=***" if equals else "***"
+
+
+def require_no_password(text: str) -> None:
+    """Looks at a word of the command line.
+
+    Raises:
+        ConfigError: it holds a URL with a password; every user of the machine could read it.
+    """
+    url = _URL.search(text)
+    if url is None:
+        return
+    _, password, host = _parted(url["scheme"], url["rest"])
+    keys = [unquote(part.partition("=")[0]) for part in host.partition("?")[2].split("&")]
+    if password or any(map(_PASSWORD.search, keys)):
+        raise ConfigError(
+            "a password on the command line can be read by every user of this machine; "
+            "put the URL into STUDY_STORAGE, or the password into PGPASSFILE"
+        )
 
 
 def _as_written(path: list[str], raw: Mapping[str, Any]) -> list[str]:
@@ -477,6 +537,8 @@ __all__ = [
     "StudyConfig",
     "StudySection",
     "TrainingSection",
+    "concealed",
     "load",
     "parse",
+    "require_no_password",
 ]

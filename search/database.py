@@ -36,7 +36,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError
 
 from search.batch import Batch
-from search.config import MachineError
+from search.config import HARMLESS, MachineError, concealed
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -61,9 +61,8 @@ class BudgetSpentError(Exception):
 
 
 def shown(url: URL) -> str:
-    """`url` as it may be shown: without a password."""
-    hidden = {key: "***" for key in url.query if "pass" in key.lower()}
-    return url.update_query_dict(hidden).render_as_string(hide_password=True)
+    """`url` as it may be shown: without a password, or what may be one."""
+    return concealed(url.render_as_string(hide_password=True))
 
 
 def is_sqlite(url: URL) -> bool:
@@ -83,8 +82,16 @@ def translated(url: URL) -> Iterator[None]:
 def _reason(error: BaseException, url: URL) -> str:
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
     text = str(getattr(cause, "orig", None) or cause or error)
-    line = next(iter(text.splitlines()), type(error).__name__)
-    return line.replace(url.password, "***") if url.password else line
+    for secret in _secrets(url):
+        text = text.replace(secret, "***")
+    return next(iter(text.splitlines()), type(error).__name__)
+
+
+def _secrets(url: URL) -> list[str]:
+    """What no message may hold; the longest first, for one may be part of another."""
+    asked = url.normalized_query.items()
+    found = {value for key, values in asked if key.lower() not in HARMLESS for value in values}
+    return sorted(filter(None, {*found, url.password}), key=len, reverse=True)
 
 
 def _patient(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:

@@ -14,6 +14,8 @@ from search.commands import _again, _next
         (None, False),
         ("sqlite:///s.db", True),
         ("postgresql+psycopg://me@host/db", True),
+        ("postgresql://me@host/db?sslmode=require", True),
+        ("postgresql://me@host/db?options=secret", False),
         ("postgresql+psycopg://me:secret@host/db", False),
     ],
 )
