@@ -135,7 +135,10 @@ def check(
     storage: Storage = None,
     json: Json = False,
 ) -> int:
-    """Prints receptive-field table, counts and verdict of a network."""
+    """Prints receptive-field table, counts and verdict of a network.
+
+    `file.py:factory` and `module:factory` are run, with all the rights of who checks them.
+    """
     from search import commands
 
     return commands.check(target, input, limits, storage, as_json=json)
@@ -151,14 +154,15 @@ def dashboard(
         str, typer.Option(help="Address; other than loopback needs --token.")
     ] = "127.0.0.1",
     token: Annotated[
-        str | None, typer.Option(envvar="STUDY_TOKEN", help="What a browser must present.")
-    ] = None,
+        bool,
+        typer.Option("--token", help="A browser must present STUDY_TOKEN, or a fresh token."),
+    ] = False,
     write: Annotated[
         bool, typer.Option("--write", help="Allows changes from the browser.")
     ] = False,
     storage: Storage = None,
 ) -> int:
-    """Shows a study in optuna-dashboard."""
+    """Shows a study in optuna-dashboard.  A token in `STUDY_TOKEN` is asked for in any case."""
     from search import commands
 
     return commands.dashboard(study, storage, host=host, port=port, token=token, write=write)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import random
+import secrets
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -251,7 +253,7 @@ def read_architecture(path: Path) -> Architecture:
 
 
 def dashboard(
-    name: str, storage: str | None, *, host: str, port: int, token: str | None, write: bool
+    name: str, storage: str | None, *, host: str, port: int, token: bool, write: bool
 ) -> int:
     """Serves a study to browsers until Ctrl-C."""
     from search.dashboard import serve
@@ -263,10 +265,15 @@ def dashboard(
         host=host,
         port=port,
         write=write,
-        token=token,
+        token=_token(token),
         announce=terminal.note,
     )
     return 0
+
+
+def _token(asked: bool) -> str | None:
+    """What a browser must present; no word of the command, which other users could read."""
+    return os.environ.get("STUDY_TOKEN") or (secrets.token_urlsafe() if asked else None)
 
 
 def export(

@@ -189,6 +189,7 @@ CASES = {
     "password, number": keys('trials = "postgresql://a:s3cr3t@h/d"', "study.trials", "***"),
     "password, long": keys(f'trials = "postgresql://a:s3cr3t{"x" * 99}@h/d"', "study.trials"),
     "ray": line("launch", QUICK, "--ray", "somewhere", says=("--ray somewhere", "HOST:PORT")),
+    "token": line("dashboard", "done", "--token", "a-token-of-mine-0", says="unexpected"),
     # What is exported and verified
     "nothing completed": line(
         "export", "quickstart", says=("quickstart", "no trial has completed yet"), late=True
