@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -505,6 +506,18 @@ def require_no_password(text: str) -> None:
         )
 
 
+def private(path: str, flags: int) -> int:
+    """An `opener` for `open`: a file that it makes is for its owner alone."""
+    return os.open(path, flags, 0o600)
+
+
+def make_private(folder: Path) -> None:
+    """Makes `folder`, and what it lies in, for their owner alone; what is there stays as it is."""
+    if not folder.is_dir():
+        make_private(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
 def _as_written(path: list[str], raw: Mapping[str, Any]) -> list[str]:
     """What stands in `[space.block]` is reported there, not in each block it was spread to."""
     if len(path) < 3 or path[0] != "space" or path[1] not in BLOCK_NAMES:
@@ -539,6 +552,8 @@ __all__ = [
     "TrainingSection",
     "concealed",
     "load",
+    "make_private",
     "parse",
+    "private",
     "require_no_password",
 ]

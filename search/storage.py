@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
 import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import optuna
 import psutil
@@ -28,6 +29,8 @@ from search.config import (
     ConfigError,
     MachineError,
     StudyConfig,
+    make_private,
+    private,
     require_no_password,
 )
 from search.database import StudyStorage, is_sqlite, shown, translated
@@ -210,8 +213,9 @@ def _exclusive(url: URL) -> Iterator[None]:
 def _locked(path: Path, url: URL) -> Iterator[None]:
     try:
         if path.parent == STUDIES:
-            STUDIES.mkdir(exist_ok=True)
-        path.open("ab").close()  # filelock would wait for permission as for another process
+            make_private(STUDIES)
+        # filelock would wait for permission as for another process
+        open(path, "ab", opener=private).close()
     except OSError as error:
         raise MachineError(f"storage {shown(url)}: {path}: {error.strerror}") from None
     try:
@@ -231,6 +235,8 @@ _ADVISORY = {
 
 def _connect(url: URL, heartbeat: int, grace: int) -> StudyStorage:
     if is_sqlite(url):
+        with suppress(OSError):  # it is there; else SQLite, whose log has its mode, says why not
+            open(_sqlite_path(url), "xb", opener=private).close()
         # WAL is a property of the file: set once, before several workers can be at it.
         with closing(sqlite3.connect(_sqlite_path(url), timeout=database.PATIENCE)) as connection:
             connection.execute("PRAGMA journal_mode=WAL")
@@ -414,8 +420,8 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     payload = buffer.getbuffer()
     temporary = path.with_name(f"{path.name}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        make_private(path.parent)
+        with open(temporary, "wb", opener=private) as file:
             file.write(_CHECKPOINT_MAGIC + hashlib.sha256(payload).digest())
             file.write(payload)
             file.flush()
@@ -449,11 +455,17 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
 # --- artifacts -------------------------------------------------------------------------
 
 
+class _PrivateStore(FileSystemArtifactStore):
+    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
+        with open(self._get_filepath(artifact_id), "wb", opener=private) as file:
+            shutil.copyfileobj(content_body, file)
+
+
 def artifact_store(runs: Path) -> FileSystemArtifactStore:
     """The files that the dashboard shows beside trials."""
     directory = runs / "artifacts"
-    directory.mkdir(parents=True, exist_ok=True)
-    return FileSystemArtifactStore(directory)
+    make_private(directory)
+    return _PrivateStore(directory)
 
 
 def attach(

@@ -11,6 +11,7 @@ import pytest
 from search.augmentation import AugmentedEpochs, pipeline
 from search.config import AugmentationSection, MachineError
 from search.data import Dataset
+from tests.conftest import open_to_others
 
 MEAN = (0.5, 0.25, 0.75)
 
@@ -23,6 +24,13 @@ def _only(**active: float) -> AugmentationSection:
 def _epochs(data: Dataset, folder: Path, **changes: object) -> AugmentedEpochs:
     section = AugmentationSection.model_validate({"epochs": 2, **changes})
     return AugmentedEpochs(section, data.train.pixels, data.fingerprint, data.mean, folder)
+
+
+@pytest.mark.usefixtures("open_umask")
+def test_the_epochs_are_for_their_owner_alone(digits: Dataset, tmp_path: Path) -> None:
+    _epochs(digits, tmp_path / "studies" / "augmented", epochs=1).epoch(0)
+    assert list(tmp_path.rglob("*.0"))
+    assert not open_to_others(tmp_path)
 
 
 def test_the_pipeline_is_the_three_named_transforms() -> None:
