@@ -241,8 +241,9 @@ def _decoded(files: Sequence[Path], folder: Path, size: int | None) -> Pixels:
     with FileLock(cache.with_suffix(".lock"), mode=0o600):
         if not cache.exists():
             scratch = cache.with_suffix(".tmp.npy")
+            pixels = _decode(files, size)
             with open(scratch, "wb", opener=private) as file:
-                np.save(file, _decode(files, size))
+                np.save(file, pixels)
             scratch.replace(cache)
     cached: Pixels = np.load(cache)
     return cached
