@@ -20,9 +20,7 @@ from torch import nn
 from constraints import Analysis, check
 from search import wording
 from search.bundle import (
-    METRICS_VERSION,
     ONNX_OPSET,
-    digests,
     fingerprint,
     made_at_once,
     study_file,
@@ -34,6 +32,7 @@ from search.config import Candidate, ConfigError, Recipe, StudyConfig
 from search.data import Dataset, Images, load, load_test
 from search.devices import describe_device
 from search.findings import Findings, importances
+from search.metrics import write as write_metrics
 from search.network import build
 from search.normalization import Normalization
 from search.objective import Objective
@@ -149,8 +148,7 @@ def _write(bundle: Path, findings: Findings, trained: _Trained) -> None:
     runs = {"search": findings.history, "retraining": findings.retraining}
     write_log(bundle / "training_log.csv", runs)
     write_report(findings, bundle)
-    # Last, since it names the digests of all others.
-    write_json(bundle / "metrics.json", {**findings.metrics, "files": digests(bundle)})
+    write_metrics(bundle, findings.metrics)  # last, since it names the digests of all others
 
 
 # --------------------------------------------------------------------------- training
@@ -248,7 +246,6 @@ def _findings(
         summary=summarize(study, config),
         importance=importances(study),
         metrics={
-            "version": METRICS_VERSION,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "study": study.study_name,
             "trial": trial.number,

@@ -15,8 +15,8 @@ from conftest import STUDIES, candidates
 from torch import nn
 
 from search.codegen import generate, state_key
-from search.isolated import require_plain
 from search.network import build
+from search.plain import require_plain
 from space import Architecture, Block, Layer, Output, Unit
 
 CLASSES = ("a cat", 'a "dog"', "C:\\n", "\N{SNOWMAN}", "\udcff", *"fghij")
