@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
+from search.config.secrecy import concealed, require_no_password
 from search.errors import MachineError
 from search.proposals.proposer import InfeasibleError
 
@@ -135,7 +136,10 @@ def check(
     storage: Storage = None,
     json: Json = False,
 ) -> int:
-    """Prints receptive-field table, counts and verdict of a network."""
+    """Prints receptive-field table, counts and verdict of a network.
+
+    `file.py:factory` and `module:factory` are run, with all the rights of who checks them.
+    """
     from search import commands
 
     return commands.check(target, input, limits, storage, as_json=json)
@@ -151,14 +155,15 @@ def dashboard(
         str, typer.Option(help="Address; other than loopback needs --token.")
     ] = "127.0.0.1",
     token: Annotated[
-        str | None, typer.Option(envvar="STUDY_TOKEN", help="What a browser must present.")
-    ] = None,
+        bool,
+        typer.Option("--token", help="A browser must present STUDY_TOKEN, or a fresh token."),
+    ] = False,
     write: Annotated[
         bool, typer.Option("--write", help="Allows changes from the browser.")
     ] = False,
     storage: Storage = None,
 ) -> int:
-    """Shows a study in optuna-dashboard."""
+    """Shows a study in optuna-dashboard.  A token in `STUDY_TOKEN` is asked for in any case."""
     from search import commands
 
     return commands.dashboard(study, storage, host=host, port=port, token=token, write=write)
@@ -234,6 +239,8 @@ def run(arguments: list[str]) -> int:
     input, 3 environment, 128 + signal.
     """
     try:
+        for word in arguments:
+            require_no_password(word)
         return int(app(arguments, standalone_mode=False) or 0)
     except typer.Exit as end:
         return int(end.exit_code)
@@ -261,7 +268,8 @@ def _ending(error: Exception) -> tuple[int, str]:
         return 2, str(error)
     if isinstance(error, MachineError):
         return 3, str(error)
-    return 3, f"{type(error).__name__}: {error} (--debug before the command shows where)"
+    found = f"{type(error).__name__}: {concealed(str(error))}"
+    return 3, f"{found} (--debug before the command shows where)"
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import random
+import secrets
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ from constraints import Limits
 from search.analysis import advice
 from search.analysis.graph import Graph
 from search.config import files as configuration
+from search.config.secrecy import concealed
 from search.data import datasets
 from search.display import terminal, wording
 from search.display.live import LiveView
@@ -63,12 +66,13 @@ def _place(device: str, ray: str | None) -> str:
 
 
 def _again(file: Path, overrides: Sequence[str], storage: str | None) -> list[str]:
-    """What to type to go on; a storage with a password is left to `STUDY_STORAGE`."""
+    """What to type to go on; a storage that holds what may be secret is left to `STUDY_STORAGE`."""
     words = ["launch", str(file)]
-    for change in overrides:
-        words += ["--set", change]
-    if storage is not None and redacted(storage) == storage:
-        words += ["--storage", storage]
+    told = [("--set", change) for change in overrides]
+    told += [("--storage", storage)] if storage is not None else []
+    for option, value in told:
+        if concealed(value) == value:
+            words += [option, value]
     return words
 
 
@@ -171,7 +175,7 @@ def _advice(
 
 
 def dashboard(
-    name: str, storage: str | None, *, host: str, port: int, token: str | None, write: bool
+    name: str, storage: str | None, *, host: str, port: int, token: bool, write: bool
 ) -> int:
     """Serves a study to browsers until Ctrl-C."""
     from search.display.dashboard.server import serve
@@ -183,10 +187,15 @@ def dashboard(
         host=host,
         port=port,
         write=write,
-        token=token,
+        token=_token(token),
         announce=terminal.note,
     )
     return 0
+
+
+def _token(asked: bool) -> str | None:
+    """What a browser must present; no word of the command, which other users could read."""
+    return os.environ.get("STUDY_TOKEN") or (secrets.token_urlsafe() if asked else None)
 
 
 def export(

@@ -85,3 +85,16 @@ def digits() -> Dataset:
 @pytest.fixture
 def quickstart() -> StudyConfig:
     return load(STUDIES / "quickstart.toml")
+
+
+@pytest.fixture
+def open_umask() -> Iterator[None]:
+    """Every file and directory gets the mode that was asked for."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def open_to_others(place: Path) -> list[Path]:
+    """What lies below `place` and others than its owner may use."""
+    return [path for path in place.rglob("*") if path.lstat().st_mode & 0o077]

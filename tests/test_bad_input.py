@@ -168,7 +168,28 @@ CASES = {
     "password": line(
         "launch", QUICK, "--storage", "postgresql://a:s3cr3t@h/d", says=("password", "PGPASSFILE")
     ),
+    **{
+        f"password {name}": line(*words, says=("password", "STUDY_STORAGE"))
+        for name, words in {
+            "attached": ("launch", QUICK, "--storage=postgresql://a:s3cr3t@h/d"),
+            "in a query": ("status", "s", "--storage", "postgresql://h/d?password=s3cr3t"),
+            "with an @": ("status", "s", "--storage", "postgresql://a:b@s3cr3t@h/d"),
+            "at [::1]": ("status", "s", "--storage", "mysql://a:s3cr3t@[::1]/d"),
+            "set": ("launch", QUICK, "--set", "study.storage=postgresql://a:s3cr3t@h/d"),
+            "quoted": ("doctor", QUICK, "--set", "study.storage='postgresql://a:s3cr3t@h/d'"),
+            "of a table": ("sample", QUICK, "--set", "study={storage='pg://a:s3cr3t@h/d'}"),
+            "as a name": ("status", "postgresql://a:s3cr3t@h/d"),
+            "misspelled": ("launch", QUICK, "--storge=postgresql://a:s3cr3t@h/d"),
+        }.items()
+    },
+    "password in TOML": keys('storage = "postgresql://a:s3cr3t@h/d', "Unterminated string"),
+    "password, no quotes": keys("storage = postgresql://a:s3cr3t@h/d", "line 3"),
+    "password, list": keys('storage = ["postgresql://a:s3cr3t@h/d"]', "study.storage"),
+    "password, name": keys('[data]\nroots = "p://a:s3cr3t@h/d"', "data.roots"),
+    "password, number": keys('trials = "postgresql://a:s3cr3t@h/d"', "study.trials", "***"),
+    "password, long": keys(f'trials = "postgresql://a:s3cr3t{"x" * 99}@h/d"', "study.trials"),
     "ray": line("launch", QUICK, "--ray", "somewhere", says=("--ray somewhere", "HOST:PORT")),
+    "token": line("dashboard", "done", "--token", "a-token-of-mine-0", says="unexpected"),
     # What is exported and verified
     "nothing completed": line(
         "export", "quickstart", says=("quickstart", "no trial has completed yet"), late=True

@@ -5,7 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from search.commands import _again, _next
+from search.commands import _again, _next, _token
+from search.display.dashboard.server import TOKEN
+
+
+def test_the_token_comes_from_the_environment_or_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STUDY_TOKEN", raising=False)
+    assert _token(asked=False) is None
+    made = {str(_token(asked=True)) for _ in range(9)}
+    assert len(made) == 9
+    assert all(TOKEN.fullmatch(token) for token in made)
+    monkeypatch.setenv("STUDY_TOKEN", "0123456789abcdef")
+    assert _token(asked=False) == _token(asked=True) == "0123456789abcdef"
 
 
 @pytest.mark.parametrize(
@@ -14,6 +25,8 @@ from search.commands import _again, _next
         (None, False),
         ("sqlite:///s.db", True),
         ("postgresql+psycopg://me@host/db", True),
+        ("postgresql://me@host/db?sslmode=require", True),
+        ("postgresql://me@host/db?options=secret", False),
         ("postgresql+psycopg://me:secret@host/db", False),
     ],
 )

@@ -20,9 +20,7 @@ from torch import nn
 from constraints import check
 from search.analysis.table import Analysis
 from search.bundles.files import (
-    METRICS_VERSION,
     ONNX_OPSET,
-    digests,
     fingerprint,
     made_at_once,
     study_file,
@@ -31,6 +29,7 @@ from search.bundles.files import (
     write_network,
 )
 from search.bundles.findings import Findings, importances
+from search.bundles.metrics import write as write_metrics
 from search.bundles.report import write_report
 from search.config.candidate import Candidate
 from search.config.sections import StudyConfig
@@ -114,8 +113,7 @@ def _write(bundle: Path, findings: Findings, trained: _Trained) -> None:
     runs = {"search": findings.history, "retraining": findings.retraining}
     write_log(bundle / "training_log.csv", runs)
     write_report(findings, bundle)
-    # Last, since it names the digests of all others.
-    write_json(bundle / "metrics.json", {**findings.metrics, "files": digests(bundle)})
+    write_metrics(bundle, findings.metrics)  # last, since it names the digests of all others
 
 
 @dataclass(frozen=True)
@@ -207,7 +205,6 @@ def _findings(
         summary=summarize(study, config),
         importance=importances(study),
         metrics={
-            "version": METRICS_VERSION,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "study": study.study_name,
             "trial": trial.number,

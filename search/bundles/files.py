@@ -24,7 +24,6 @@ from search.errors import ConfigError, MachineError
 from search.networks.architecture import Architecture
 from search.networks.source import generate, state_key
 
-METRICS_VERSION = 1
 ONNX_OPSET = 20
 REQUIRED = (
     "model.py", "model.safetensors", "model.onnx", "architecture.json", "study.toml",
@@ -155,15 +154,6 @@ def write_log(path: Path, runs: Mapping[str, Iterable[Mapping[str, Any]]]) -> No
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes `content` for people and programs."""
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def digests(bundle: Path) -> dict[str, str]:
-    """The SHA-256 of every file below `bundle`, by its path in it."""
-    files = sorted(path for path in bundle.rglob("*") if path.is_file())
-    return {
-        path.relative_to(bundle).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in files
-    }
 
 
 def fingerprint(images: Images) -> str:

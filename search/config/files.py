@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from search.config.secrecy import concealed
 from search.config.sections import StudyConfig, StudySection
 from search.errors import ConfigError
 from search.networks.architecture import BLOCK_NAMES
@@ -41,11 +42,16 @@ def load(path: Path, overrides: Iterable[str] = ()) -> StudyConfig:
 
 
 def _quoted(path: Path, message: str) -> str:
-    """The line of the file that a TOML error is about, since it names only the number."""
+    """The line of the file that a TOML error is about, since it names only the number.
+
+    Not one with a URL: where it does not read, nobody knows which part is the password.
+    """
     lines = path.read_text(encoding="utf-8").rstrip().splitlines()
     number = re.search(r"at line (\d+)", message)
     index = int(number[1]) - 1 if number else len(lines) - 1
-    return f": {lines[index].strip()}" if 0 <= index < len(lines) else ""
+    line = lines[index].strip() if 0 <= index < len(lines) else ""
+    secret = any(sign in line for sign in ("storage", "//", "@"))
+    return f": {line}" if line and not secret else ""
 
 
 def parse(raw: Mapping[str, Any], origin: str) -> StudyConfig:
@@ -88,7 +94,7 @@ def require_name(name: str) -> str:
 def _apply(raw: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key.strip():
-        raise ConfigError(f"--set {override}: must read section.key=value")
+        raise ConfigError(f"--set {concealed(override)}: must read section.key=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -98,7 +104,7 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     for part in path:
         table = table.setdefault(part, {})
         if not isinstance(table, dict):
-            raise ConfigError(f"--set {override}: {part} is no table")
+            raise ConfigError(f"--set {concealed(override)}: {part} is no table")
     table[last] = value
 
 
@@ -112,13 +118,13 @@ def _explain(error: ErrorDetails, raw: Mapping[str, Any]) -> str:
         return f"{key}: missing"
     message = error["msg"].removeprefix("Value error, ")
     given = error["input"]
-    if isinstance(given, Mapping) or repr(given) in message:
-        return f"{key}: {message}"
+    if isinstance(given, Mapping) or repr(given) in message or key == "study.storage":
+        return f"{key}: {concealed(message)}"
     return f"{key}: {message} (got {_shown(given)})"
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    text = concealed(repr(value))
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 

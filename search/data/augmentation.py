@@ -29,6 +29,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from search.config.private import make_private, private
 from search.config.sections import AugmentationSection
 from search.errors import MachineError
 
@@ -168,7 +169,7 @@ class AugmentedEpochs:
 
     def _make(self, index: int, pool: ProcessPoolExecutor | None) -> None:
         self._allocate()
-        with FileLock(self.path.with_suffix(f".{index}.lock")):
+        with FileLock(self.path.with_suffix(f".{index}.lock"), mode=0o600):
             if self._ready(index).exists():
                 return
             starts = range(0, len(self.pixels), CHUNK)
@@ -187,7 +188,7 @@ class AugmentedEpochs:
             for start, result in zip(starts, results, strict=True):
                 epochs[index, start : start + CHUNK] = result
             epochs.flush()
-            self._ready(index).touch()
+            self._ready(index).touch(mode=0o600)
 
     def _seed(self, index: int, start: int) -> int:
         sequence = np.random.SeedSequence([self.section.seed, index, start])
@@ -203,11 +204,11 @@ class AugmentedEpochs:
     def _allocate(self) -> None:
         """Reserves the whole file: writing to a map on a full disk would kill the process."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.path.with_suffix(".lock")):
+            make_private(self.folder)
+            with FileLock(self.path.with_suffix(".lock"), mode=0o600):
                 if self.path.exists() and self.path.stat().st_size == self._bytes:
                     return
-                with self.path.open("wb") as file:
+                with open(self.path, "wb", opener=private) as file:
                     _reserve(file.fileno(), self._bytes)
         except OSError as error:
             with contextlib.suppress(OSError):

@@ -21,6 +21,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from search.config.private import private
 from search.config.sections import DataSection
 from search.errors import ConfigError, MachineError
 
@@ -239,10 +240,12 @@ def _decoded(files: Sequence[Path], folder: Path, size: int | None) -> Pixels:
     cache = folder.parent / f".{folder.name}-{key}.npy"
     if not os.access(folder.parent, os.W_OK):
         return _decode(files, size)
-    with FileLock(cache.with_suffix(".lock")):
+    with FileLock(cache.with_suffix(".lock"), mode=0o600):
         if not cache.exists():
             scratch = cache.with_suffix(".tmp.npy")
-            np.save(scratch, _decode(files, size))
+            pixels = _decode(files, size)
+            with open(scratch, "wb", opener=private) as file:
+                np.save(file, pixels)
             scratch.replace(cache)
     cached: Pixels = np.load(cache)
     return cached

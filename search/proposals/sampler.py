@@ -27,13 +27,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution
-from optuna.samplers import BaseSampler, CmaEsSampler, NSGAIISampler, RandomSampler
+from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from search.config.candidate import Candidate
 from search.config.sections import StudyConfig
 from search.errors import ConfigError
+from search.proposals.cmaes import ReplayedCMAES
 from search.proposals.draws import Draws
 from search.proposals.filling import Choices
 from search.proposals.gp import FeasibleGP
@@ -149,10 +150,6 @@ class _Kind:
     patience: float = math.inf
 
 
-def _cmaes(seeds: Seeds, draws: Draws) -> BaseSampler:
-    return CmaEsSampler(seed=seeds.trial, warn_independent_sampling=False)
-
-
 _KINDS: dict[str, _Kind] = {
     "random": _Kind(lambda seeds, draws: RandomSampler(seed=seeds.trial)),
     "qmc": _Kind(lambda seeds, draws: FeasibleQMC(seeds.study)),
@@ -160,7 +157,7 @@ _KINDS: dict[str, _Kind] = {
     "tpe": _Kind(lambda seeds, draws: FeasibleTPE(seeds.trial, draws), patience=1),
     "gp": _Kind(lambda seeds, draws: FeasibleGP(seeds.trial, draws), patience=1),
     "nsga2": _Kind(lambda seeds, draws: NSGAIISampler(seed=seeds.trial), patience=200),
-    "cmaes": _Kind(_cmaes, patience=10),
+    "cmaes": _Kind(lambda seeds, draws: ReplayedCMAES(seeds.trial), patience=10),
 }
 
 

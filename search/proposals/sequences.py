@@ -1,8 +1,8 @@
 """Optuna's samplers, taught to choose among survivors.
 
-Each is built for one trial, from a seed and that trial's `Draws`.  Four of them need no
-teaching; of the others the expensive part, the fit, is done once per trial, and the draws
-from it are judged as they are made.
+Each is built for one trial, from a seed and that trial's `Draws`.  Some need no teaching; of
+the others the expensive part, the fit, is done once per trial, and the draws from it are
+judged as they are made.
 """
 
 from __future__ import annotations

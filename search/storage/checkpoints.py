@@ -13,7 +13,9 @@ import optuna
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.trial import FrozenTrial, Trial
 
+from search.config.private import make_private, private
 from search.errors import MachineError
+from search.storage.studies import _PrivateStore
 
 BATCH_DIVISOR = "batch_divisor"
 """The user attribute that divides the batch size of a trial that ran out of memory."""
@@ -50,8 +52,8 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     payload = buffer.getbuffer()
     temporary = path.with_name(f"{path.name}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        make_private(path.parent)
+        with open(temporary, "wb", opener=private) as file:
             file.write(_CHECKPOINT_MAGIC + hashlib.sha256(payload).digest())
             file.write(payload)
             file.flush()
@@ -82,14 +84,11 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
     return state
 
 
-# --- artifacts -------------------------------------------------------------------------
-
-
 def artifact_store(runs: Path) -> FileSystemArtifactStore:
     """The files that the dashboard shows beside trials."""
     directory = runs / "artifacts"
-    directory.mkdir(parents=True, exist_ok=True)
-    return FileSystemArtifactStore(directory)
+    make_private(directory)
+    return _PrivateStore(directory)
 
 
 def attach(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -15,6 +15,7 @@ from optuna.exceptions import ExperimentalWarning
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import NoSuchModuleError
 
+from search.config.private import make_private, private
 from search.errors import ConfigError, MachineError
 from search.storage.database import StudyStorage
 from search.storage.patience import PATIENCE, is_sqlite, shown, translated
@@ -126,8 +127,9 @@ def _exclusive(url: URL) -> Iterator[None]:
 def _locked(path: Path, url: URL) -> Iterator[None]:
     try:
         if path.parent == STUDIES:
-            STUDIES.mkdir(exist_ok=True)
-        path.open("ab").close()  # filelock would wait for permission as for another process
+            make_private(STUDIES)
+        # filelock would wait for permission as for another process
+        open(path, "ab", opener=private).close()
     except OSError as error:
         raise MachineError(f"storage {shown(url)}: {path}: {error.strerror}") from None
     try:
@@ -148,6 +150,8 @@ _ADVISORY = {
 def connect(url: URL, heartbeat: int, grace: int) -> StudyStorage:
     """The storage at `url`, whose schema is there or is made."""
     if is_sqlite(url):
+        with suppress(OSError):  # it is there; else SQLite, whose log has its mode, says why not
+            open(sqlite_path(url), "xb", opener=private).close()
         # WAL is a property of the file: set once, before several workers can be at it.
         with closing(sqlite3.connect(sqlite_path(url), timeout=PATIENCE)) as connection:
             connection.execute("PRAGMA journal_mode=WAL")

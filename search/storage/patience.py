@@ -13,6 +13,7 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError
 
+from search.config.secrecy import HARMLESS, concealed
 from search.errors import MachineError
 
 P = ParamSpec("P")
@@ -23,9 +24,8 @@ PATIENCE = 60.0
 
 
 def shown(url: URL) -> str:
-    """`url` as it may be shown: without a password."""
-    hidden = {key: "***" for key in url.query if "pass" in key.lower()}
-    return url.update_query_dict(hidden).render_as_string(hide_password=True)
+    """`url` as it may be shown: without a password, or what may be one."""
+    return concealed(url.render_as_string(hide_password=True))
 
 
 def is_sqlite(url: URL) -> bool:
@@ -45,8 +45,9 @@ def translated(url: URL) -> Iterator[None]:
 def _reason(error: BaseException, url: URL) -> str:
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
     text = str(getattr(cause, "orig", None) or cause or error)
-    line = next(iter(text.splitlines()), type(error).__name__)
-    return line.replace(url.password, "***") if url.password else line
+    for secret in _secrets(url):
+        text = text.replace(secret, "***")
+    return next(iter(text.splitlines()), type(error).__name__)
 
 
 def patient(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
@@ -100,3 +101,10 @@ def _dropped(error: Exception) -> bool:
     if isinstance(cause, PendingRollbackError):
         return True  # Optuna went on in a transaction whose connection had dropped
     return isinstance(cause, DBAPIError) and cause.connection_invalidated
+
+
+def _secrets(url: URL) -> list[str]:
+    """What no message may hold; the longest first, for one may be part of another."""
+    asked = url.normalized_query.items()
+    found = {value for key, values in asked if key.lower() not in HARMLESS for value in values}
+    return sorted(filter(None, {*found, url.password}), key=len, reverse=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from search.config.secrecy import require_no_password
 from search.errors import ConfigError
 from search.storage.patience import is_sqlite, shown
 
@@ -31,18 +32,14 @@ def storage_url(flag: str | None, file: str | None, name: str) -> str:
         ConfigError: the flag holds a password, which every user of the machine could read.
     """
     if flag is not None:
-        parsed = parse_url(flag)
-        if parsed.password or any("pass" in key.lower() for key in parsed.query):
-            raise ConfigError(
-                "--storage: a password on the command line can be read by every user of this "
-                "machine; put the URL into STUDY_STORAGE or the password into PGPASSFILE"
-            )
+        require_no_password(flag)
+        parse_url(flag)
         return flag
     return os.environ.get("STUDY_STORAGE") or file or f"sqlite:///{STUDIES}/{name}.db"
 
 
 def redacted(url: str) -> str:
-    """`url` as it may be shown: without a password."""
+    """`url` as it may be shown: without a password, or what may be one."""
     return shown(parse_url(url))
 
 
@@ -71,6 +68,10 @@ def parse_url(url: str) -> URL:
             "storage: not a URL; it must read sqlite:///path/to/file.db or "
             "postgresql://user@host/database"
         ) from None
+    # It would end the password there, and the rest would be shown as the host.
+    ends = url.partition("://")[2].partition(":")[2].count("@")
+    if ends > (target.password is not None) and not is_sqlite(target):
+        raise ConfigError("storage: in a password, and behind it, an @ must read %40")
     target = target.set(drivername=_DRIVERS.get(target.drivername, target.drivername))
     backend = target.get_backend_name()
     if backend not in ("sqlite", "postgresql", "mysql"):

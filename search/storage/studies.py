@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 import optuna
+from optuna.artifacts import FileSystemArtifactStore
 from optuna.exceptions import ExperimentalWarning
 
+from search.config.private import private
 from search.config.sections import RESUMABLE, StudyConfig
 from search.errors import ConfigError
 from search.storage.database import StudyStorage
@@ -149,3 +152,12 @@ def _flat(content: object, path: str) -> Iterator[tuple[str, object]]:
             yield from _flat(value, f"{path}.{key}" if path else str(key))
     else:
         yield path, content
+
+
+# --- artifacts -------------------------------------------------------------------------
+
+
+class _PrivateStore(FileSystemArtifactStore):
+    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
+        with open(self._get_filepath(artifact_id), "wb", opener=private) as file:
+            shutil.copyfileobj(content_body, file)

@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from search.config.private import make_private, private
 from search.errors import ConfigError, MachineError
 from search.workers.supervisor import (
     PULSE,
@@ -64,13 +66,14 @@ def joined(address: str, *, shared: bool) -> Iterator[None]:
         return
     if server:
         _require_answer(address, server)
-    _join(address)
-    try:
-        if not shared:
-            _require_one_machine()
-        yield
-    finally:
-        ray.shutdown()
+    with _options(address) as options:
+        _join(address, options)
+        try:
+            if not shared:
+                _require_one_machine()
+            yield
+        finally:
+            ray.shutdown()
 
 
 def _ray() -> Any:
@@ -99,10 +102,24 @@ def _require_answer(address: str, server: tuple[str, int]) -> None:
         raise MachineError(f"--ray {address}: nobody answers ({error}); see ray status") from None
 
 
-def _join(address: str) -> None:
+@contextmanager
+def _options(address: str) -> Iterator[dict[str, Any]]:
+    """How to reach `address`, or to make the cluster that `local` asks for.
+
+    Ray opens its folder to everybody; so it lies in one of ours, as near the root as Ray's
+    own, since sockets need short paths.
+    """
+    if address != "local":
+        yield {}
+        return
+    root = os.environ.get("RAY_TMPDIR", "/tmp")
+    with tempfile.TemporaryDirectory(prefix="ray-", dir=root, ignore_cleanup_errors=True) as place:
+        yield {"include_dashboard": False, "_temp_dir": f"{place}/ray"}
+
+
+def _join(address: str, options: dict[str, Any]) -> None:
     ray = _ray()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # or a new cluster reports on its use
-    options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -268,8 +285,8 @@ def attend(command: list[str], url: str, directory: str, log: str) -> tuple[int,
     if Path(directory).is_dir():
         os.chdir(directory)
     path = Path(log)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
+    make_private(path.parent)
+    with open(path, "ab", opener=private) as file:
         start = file.tell()
         worker = subprocess.Popen(
             [sys.executable, *command[1:]],

@@ -14,6 +14,7 @@ from types import FrameType
 
 import psutil
 
+from search.config.private import make_private, private
 from search.errors import ConfigError, MachineError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -65,7 +66,7 @@ def launch(
         ConfigError: there are not enough GPUs for `per_gpu` workers on each.
         MachineError: no worker reached target or budget; says why the first one failed.
     """
-    logs.mkdir(parents=True, exist_ok=True)
+    make_private(logs)
     crew = _Crew(command, logs)
     environments = _environments(url, workers, device, per_gpu)
     with handled(crew.pass_on):
@@ -106,7 +107,7 @@ class _Crew:
         if self._signal is not None:
             return
         path = self._log(len(self._workers))
-        with path.open("ab") as file:
+        with open(path, "ab", opener=private) as file:
             self._starts.append(file.tell())
             worker = subprocess.Popen(
                 self._command,

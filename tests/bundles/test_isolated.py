@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from safetensors.torch import save
 
-from search.bundles.isolated import NotPlainError, RunError, logits, require_plain
+from search.bundles import isolated
+from search.bundles.isolated import RunError
+from search.bundles.plain import NotPlainError, compiled, require_plain
 from search.networks.module import build
 from search.networks.source import generate, state_key
 from tests.conftest import candidates
@@ -66,7 +68,7 @@ def test_an_interactive_session_changes_nothing() -> None:
     """Its display hook, and that of doctest, keeps what was shown last as `builtins._`."""
     code = (
         "import sys; sys.displayhook(1)\n"
-        "from search.bundles.isolated import require_plain; require_plain(sys.argv[1])"
+        "from search.bundles.plain import require_plain; require_plain(sys.argv[1])"
     )
     assert "for _ in" in PLAIN
     subprocess.run([sys.executable, "-c", code, PLAIN], check=True, timeout=300)
@@ -76,6 +78,11 @@ def test_the_code_sees_torch_but_not_this_project() -> None:
     network = build(NETWORK).eval()
     weights = save({state_key(NETWORK, k): v for k, v in network.state_dict().items()})
     images = np.zeros((2, *NETWORK.input), np.float32)
-    assert logits(PLAIN, weights, images).shape == (2, 10)
-    with pytest.raises(RunError, match="search must not be needed"):
-        logits(f"{PLAIN}\nimport search.networks\n", weights, images)
+    with isolated.network(compiled(PLAIN.encode()), weights, NETWORK.input, 0) as logits:
+        assert logits(images).shape == (2, 10)
+    unjudged = compile(f"{PLAIN}\nimport search.networks\n", "model.py", "exec")
+    with (
+        pytest.raises(RunError, match="search must not be needed"),
+        isolated.network(unjudged, weights, NETWORK.input, 0),
+    ):
+        pass

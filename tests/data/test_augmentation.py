@@ -12,6 +12,7 @@ from search.config.sections import AugmentationSection
 from search.data.augmentation import AugmentedEpochs, pipeline
 from search.data.datasets import Dataset
 from search.errors import MachineError
+from tests.conftest import open_to_others
 
 MEAN = (0.5, 0.25, 0.75)
 
@@ -24,6 +25,13 @@ def _only(**active: float) -> AugmentationSection:
 def _epochs(data: Dataset, folder: Path, **changes: object) -> AugmentedEpochs:
     section = AugmentationSection.model_validate({"epochs": 2, **changes})
     return AugmentedEpochs(section, data.train.pixels, data.fingerprint, data.mean, folder)
+
+
+@pytest.mark.usefixtures("open_umask")
+def test_the_epochs_are_for_their_owner_alone(digits: Dataset, tmp_path: Path) -> None:
+    _epochs(digits, tmp_path / "studies" / "augmented", epochs=1).epoch(0)
+    assert list(tmp_path.rglob("*.0"))
+    assert not open_to_others(tmp_path)
 
 
 def test_the_pipeline_is_the_three_named_transforms() -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 from search.config.sections import DataSection
 from search.data.datasets import Dataset, describe, load, load_test
 from search.errors import ConfigError, MachineError
+from tests.conftest import open_to_others
 
 
 @pytest.fixture
@@ -39,6 +40,14 @@ def test_an_image_folder_is_read_as_it_lies(folder: Path) -> None:
         assert (image[..., 2] == 50).all()
     assert len(load_test(_section(folder))) == 8
     assert describe(_section(folder)) == ((3, 12, 12), 2)
+
+
+@pytest.mark.usefixtures("open_umask")
+def test_the_cache_is_for_its_owner_alone(folder: Path) -> None:
+    before = set(open_to_others(folder))
+    load(_section(folder))
+    assert list(folder.glob(".train-*.npy"))
+    assert set(open_to_others(folder)) == before
 
 
 def test_it_is_decoded_once(folder: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from search.bundles.isolated import require_plain
+from search.bundles.plain import require_plain
 from search.networks.architecture import Architecture, Block, Layer, Output, Unit
 from search.networks.module import build
 from search.networks.source import generate, state_key

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 import random
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from search.config.files import parse
 from search.config.sections import StudyConfig
 from search.errors import ConfigError
 from search.networks.architecture import Architecture
+from search.proposals.cmaes import ReplayedCMAES
 from search.proposals.draws import Draws
 from search.proposals.parameters import RejectedError, distributions, suggest
 from search.proposals.proposer import InfeasibleError, Proposer
@@ -324,6 +327,60 @@ def test_cmaes_and_grid_say_what_they_cannot_search() -> None:
     space = {**SMALL, "dropout": {"low": 0.0, "high": 0.5}}
     with pytest.raises(ConfigError, match=r"dropout.*real"):
         make_sampler(study_config("grid", space), INPUT, CLASSES)
+
+
+def _sphere(trial: optuna.Trial) -> float:
+    x, y = trial.suggest_float("x", -5, 5), trial.suggest_int("y", 1, 99)
+    return -((x - 2) ** 2) - (y - 30) ** 2 / 400 - 0.1 * trial.suggest_categorical("z", [0, 1])
+
+
+def test_the_replayed_state_of_cmaes_is_the_one_that_optuna_pickles() -> None:
+    theirs = optuna.samplers.CmaEsSampler(seed=3, warn_independent_sampling=False)
+    study = optuna.create_study(direction="maximize", sampler=theirs)
+    study.optimize(_sphere, n_trials=40)
+    kept = theirs._restore_optimizer(study.trials)
+    space = optuna._transform._SearchSpaceTransform(
+        {name: study.trials[0].distributions[name] for name in ("x", "y")}, transform_0_1=True
+    )
+    told = [t for t in study.trials if t.system_attrs.get("cma:generation", -1) < kept.generation]
+    ours = ReplayedCMAES(0).replayed(space, told, -1)
+    assert ours.generation == kept.generation > 4
+    np.testing.assert_allclose(ours.mean, kept.mean, rtol=1e-12)
+    np.testing.assert_allclose(ours._sigma, kept._sigma, rtol=1e-12)
+    np.testing.assert_allclose(ours._C, kept._C, rtol=1e-12)
+
+
+def test_a_late_trial_does_not_change_what_cmaes_was_told() -> None:
+    study = optuna.create_study(sampler=optuna.samplers.CmaEsSampler(seed=3))
+    study.optimize(lambda trial: -_sphere(trial), n_trials=20)
+    space = optuna._transform._SearchSpaceTransform(
+        {name: study.trials[0].distributions[name] for name in ("x", "y")}, transform_0_1=True
+    )
+    trials, late = study.trials, study.trials[1]
+    late.number, late.values, late.datetime_complete = 0, [-1e6], trials[-1].datetime_complete
+    before, after = (ReplayedCMAES(0).replayed(space, t, 1) for t in (trials, [late, *trials]))
+    assert before.generation > 1
+    np.testing.assert_array_equal(before.mean, after.mean)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_pickle_that_is_planted_in_a_study_is_not_run(kind: str, tmp_path: Path) -> None:
+    class Hostile:
+        def __reduce__(self) -> Any:
+            return Path.touch, (tmp_path / "owned",)
+
+    config = study_config(kind)
+    study = run(config, 12)
+    content = pickle.dumps(Hostile()).hex()
+    for prefix in ("cma", "cmawm", "sepcma"):
+        key = f"{prefix}:optimizer:0"
+        study._storage.set_study_system_attr(study._study_id, key, content)
+        waiting = study.ask()
+        study._storage.set_trial_system_attr(waiting._trial_id, key, content)
+        study.tell(waiting, goodness(waiting, config))
+    run(config, 3, study)
+    assert not (tmp_path / "owned").exists()
+    assert {t.state for t in study.trials} == {TrialState.COMPLETE}
 
 
 class Stubborn(BaseSampler):

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
 import sqlite3
+import string
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +12,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from threading import Barrier
 from typing import Any
+from urllib.parse import quote
 
 import optuna
 import pytest
@@ -23,6 +26,8 @@ from optuna.trial import TrialState
 
 import search.storage.database
 import search.storage.opening
+import search.storage.places
+from search.config.secrecy import concealed, require_no_password
 from search.config.sections import StudyConfig
 from search.errors import ConfigError, MachineError
 from search.storage.checkpoints import (
@@ -36,6 +41,8 @@ from search.storage.database import DEATHS, BudgetSpentError, StudyStorage
 from search.storage.opening import file_system, open_storage
 from search.storage.places import redacted, run_directory, storage_url
 from search.storage.studies import create_or_resume, load_study, study_config, study_storage
+from search.workers import supervisor
+from tests.conftest import open_to_others
 from tests.processes import code, created, start, study_file
 
 # --- where a study lives ---------------------------------------------------------------
@@ -69,6 +76,26 @@ def test_a_password_on_the_command_line_is_refused_and_not_repeated(rest: str) -
         "oracle://me:s3cret@host/db",
         "s3cret",
         "postgresql://me:s3cret@host:port/db",
+        "postgresql://me:{s3cret}@127.0.0.1:1/db",
+        "postgresql://me:p@s3cret@127.0.0.1:1/db",
+        "postgresql://me:p@a/s3cret@127.0.0.1:1/db",
+        "postgresql://me:p@a?b=s3cret@127.0.0.1:1/db",
+        "postgresql://me:p@a?s3cret@127.0.0.1:1/db",
+        "postgresql://me:p@a:s3cret@127.0.0.1:1/db",
+        "postgresql://me/x:s3cret@127.0.0.1:1/db",
+        "postgresql:///me:s3cret@127.0.0.1:1/db",
+        "postgresql://me:%73%33cret@[::1]:1/db",
+        "postgresql://me:s3cret%0A%25%7B@[::1]:1/db",
+        "postgresql://me@127.0.0.1:1/db?options=-c%20s3cret",
+        "postgresql://me@127.0.0.1:1/db?bogus=s3cret",
+        "postgresql://me@127.0.0.1:1/db?password=a&s3cret",
+        "postgresql://me@127.0.0.1:1/db?pass%77ord=s3cret",
+        "postgresql://127.0.0.1:1/db?service=s3cret",
+        "postgresql://127.0.0.1:1/db?sslkey=s3cret&sslkey=s3cret2",
+        "mysql://me:s3cret@127.0.0.1:1/db?passwd=s3cret",
+        "mysql://me@127.0.0.1:1/db?connect_timeout=1&init_command=s3cret",
+        "sqlite://me:s3cret@host/db",
+        "sqlite:////no/such/folder/a.db?key=s3cret",
     ],
 )
 def test_no_error_repeats_a_password(given_url: str) -> None:
@@ -77,6 +104,46 @@ def test_no_error_repeats_a_password(given_url: str) -> None:
     assert "s3cret" not in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.__cause__ is None  # a traceback would print that
+
+
+@pytest.mark.parametrize("sign", string.punctuation)
+def test_a_password_of_any_punctuation_arrives_and_is_not_shown(sign: str) -> None:
+    words = f"s3c{sign}r3t"
+    for written in {quote(words, safe=""), words} if sign != "@" else {quote(words, safe="")}:
+        given = f"postgresql://me:{written}@127.0.0.1:1/db?application_name=x"
+        assert search.storage.places._parse(given).password == words
+        assert redacted(given) == ("postgresql+psycopg://me:***@127.0.0.1:1/db?application_name=x")
+        assert concealed(given) == "postgresql://me:***@127.0.0.1:1/db?application_name=x"
+        with pytest.raises(ConfigError, match="STUDY_STORAGE") as refused:
+            require_no_password(f"study={{storage='{given}'}}")
+        with pytest.raises(MachineError, match="refused") as caught:
+            open_storage(given)
+        assert not re.search("s3c|r3t", f"{caught.value} {refused.value}")
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "postgresql://me@host:5432/db",
+        "postgresql://me@[::1]:5432/db?sslmode=require&connect_timeout=3",
+        "postgresql:///db?host=/run/postgresql",
+        "sqlite:////home/me:you@home/a.db",
+        "data.root=/home/me:you@home",
+        "postgresql://postgres:@/db?passfile=/home/me/.pgpass",
+    ],
+)
+def test_what_holds_no_password_may_stand_on_the_command_line(word: str) -> None:
+    require_no_password(word)
+
+
+def test_what_is_harmless_is_shown_and_the_rest_is_not() -> None:
+    given = "postgresql://me@[::1]:5432/db?host=/run&bogus=1&SSLMODE=require&options=-c x"
+    shown = "postgresql+psycopg://me@[::1]:5432/db?"
+    assert concealed(given) == (
+        "postgresql://me@[::1]:5432/db?host=/run&bogus=***&SSLMODE=require&options=***"
+    )
+    assert redacted(given).startswith(shown)
+    assert concealed("sqlite:////home/me:you@home/a.db") == "sqlite:////home/me:you@home/a.db"
 
 
 def test_redacted_and_representation(url: str) -> None:
@@ -590,6 +657,37 @@ def test_a_hostile_pickle_is_not_run(tmp_path: Path) -> None:
     with pytest.raises(pickle.UnpicklingError):
         load_checkpoint(path)
     assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.usefixtures("open_umask")
+def test_what_a_study_makes_is_for_its_owner_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    url = "sqlite:///studies/toy.db"
+    study, runs = created(url), run_directory(url, "toy")
+    study.set_user_attr("log", "there")  # while connected: SQLite's log and its index
+    assert {f"toy.db{end}" for end in ("", "-wal", "-shm", ".lock")} <= {
+        path.name for path in Path("studies").iterdir()
+    }
+    save_checkpoint(runs / "a.checkpoint", {"x": 1})
+    (runs / "curve.txt").touch(0o600)
+    attach(study, runs / "curve.txt", artifact_store(runs))
+    command = [sys.executable, "-c", "print('done')"]
+    assert supervisor.launch(command, url, workers=1, logs=runs / "logs").reason == "done"
+    assert len([path for path in runs.rglob("*") if path.is_file()]) == 4
+    assert not open_to_others(tmp_path)
+
+
+@pytest.mark.usefixtures("open_umask")
+def test_what_was_there_keeps_its_mode(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    sqlite3.connect(shared / "toy.db").close()
+    (shared / "toy.db.lock").touch()
+    created(f"sqlite:///{shared}/toy.db")
+    kept = {shared / name for name in ("toy.db", "toy.db.lock")}
+    assert kept < set(open_to_others(tmp_path))
 
 
 def test_an_artifact_lies_beside_the_runs(tmp_path: Path, sqlite: str) -> None:

@@ -232,6 +232,13 @@ def test_an_address_that_is_none_is_named(address: str) -> None:
         pass
 
 
+def test_a_cluster_of_ours_lies_in_a_folder_of_ours() -> None:
+    with cluster._options("local") as options:
+        place = Path(options["_temp_dir"]).parent
+        assert place.stat().st_mode & 0o777 == 0o700
+    assert not place.exists()
+
+
 def test_an_address_without_a_cluster_is_named() -> None:
     with pytest.raises(MachineError, match=r"127\.0\.0\.1:1: nobody answers"):
         cluster._require_answer("127.0.0.1:1", ("127.0.0.1", 1))

@@ -94,7 +94,7 @@ def _require_token(host: str, token: str | None) -> None:
     if token is None and host not in LOOPBACK:
         raise ConfigError(
             f"--host {host}: whoever reaches this machine would read the study; "
-            "give a token, or leave --host out and forward the port through SSH"
+            "give a token (--token makes one), or leave --host out and forward the port through SSH"
         )
 
 

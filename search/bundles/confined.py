@@ -1,0 +1,158 @@
+"""The process in which a bundle's code and its ONNX graph run: `main` is all that it does.
+
+It confines itself before it imports or reads anything.  Foreign content comes through stdin and
+answers go to stdout, so it needs no file.  Both are frames: eight bytes of length, then content;
+an answer's first byte tells whether the rest is a result or one line of error.
+"""
+
+from __future__ import annotations
+
+import json
+import marshal
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any, BinaryIO
+
+from search.bundles.confinement import confine
+
+PROJECT = ("search", "space", "constraints", "run_study")
+RESULT, ERROR = b"\0", b"\1"
+
+Answer = Callable[[bytes], bytes]
+
+
+def read_frame(stream: BinaryIO, largest: int | None = None) -> bytes | None:
+    """The next frame, None at the end.
+
+    Raises:
+        EOFError: it ends within a frame.
+        ValueError: it announces more than `largest` bytes.
+    """
+    head = stream.read(8)
+    if not head:
+        return None
+    length = int.from_bytes(head, "little")
+    if largest is not None and length > largest:
+        raise ValueError(f"{length:,} bytes where at most {largest:,} belong")
+    content = stream.read(length)
+    if len(head) < 8 or len(content) < length:
+        raise EOFError
+    return content
+
+
+def write_frame(stream: BinaryIO, content: bytes) -> None:
+    """Writes `content` behind its length."""
+    stream.write(len(content).to_bytes(8, "little"))
+    stream.write(content)
+    stream.flush()
+
+
+def main(kind: str, seconds: int) -> None:
+    """Answers frame after frame: first what could not be limited, then `kind`'s work."""
+    root = Path(__file__).resolve().parents[2]
+    own = [root / "search", root / "space.py", root / "constraints.py"]
+    missing = confine(map(str, own), seconds)
+    answers, questions = os.fdopen(os.dup(1), "wb"), sys.stdin.buffer
+    os.dup2(2, 1)  # what libraries print is no answer
+    tempfile.tempdir = os.getcwd()  # torch asks for one; looking for one would write there
+    write_frame(answers, RESULT + json.dumps(missing).encode())
+    try:
+        for answer in _KINDS[kind](questions):
+            write_frame(answers, RESULT + answer)
+    except BaseException as error:  # foreign code may raise anything
+        lines = str(error).strip().splitlines() or [""]
+        text = f"{type(error).__name__}: {lines[-1]}".encode(errors="replace")
+        write_frame(answers, ERROR + text)
+
+
+def _frames(stream: BinaryIO) -> Iterator[bytes]:
+    while (frame := read_frame(stream)) is not None:
+        yield frame
+
+
+def _module(code: CodeType) -> ModuleType:
+    module = ModuleType("model")
+    exec(code, module.__dict__)
+    return module
+
+
+# ------------------------------------------------------------------------------- kinds
+
+
+def _network(questions: BinaryIO) -> Iterator[bytes]:
+    """The code's own network with the weights: torch and safetensors, without this project."""
+    _hide_project()
+    import numpy as np
+    import torch
+    from safetensors.torch import load
+
+    shape, code, weights = (read_frame(questions) or b"" for _ in range(3))
+    network = _module(marshal.loads(code)).Network().eval()
+    network.load_state_dict(load(weights))
+    yield b""
+    with torch.inference_mode():
+        for frame in _frames(questions):
+            images = np.frombuffer(bytearray(frame), np.float32).reshape(-1, *json.loads(shape))
+            yield _array(network(torch.from_numpy(images)).numpy())
+
+
+def _onnx(questions: BinaryIO) -> Iterator[bytes]:
+    import numpy as np
+    import onnxruntime
+
+    shape, graph = (read_frame(questions) or b"" for _ in range(2))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+    yield b""
+    for frame in _frames(questions):
+        images = np.frombuffer(frame, np.float32).reshape(-1, *json.loads(shape))
+        yield _array(session.run(None, {given.name: images})[0])
+
+
+def _trace(questions: BinaryIO) -> Iterator[bytes]:
+    """The verdict, as `check --json` has it, on the code's traced network."""
+    from constraints import Limits, check
+    from search.analysis.tracing.loading import make
+    from search.analysis.tracing.trace import trace
+
+    shape, limits, code = (read_frame(questions) or b"" for _ in range(3))
+    graph = trace(make(_module(marshal.loads(code)).Network), tuple(json.loads(shape)))
+    yield json.dumps(check(graph, Limits.from_mapping(json.loads(limits))).to_json()).encode()
+
+
+_KINDS: dict[str, Callable[[BinaryIO], Iterator[bytes]]] = {
+    "network": _network,
+    "onnx": _onnx,
+    "trace": _trace,
+}
+
+
+def _array(array: Any) -> bytes:
+    """A line of JSON with the shape, then the numbers."""
+    import numpy as np
+
+    if not isinstance(array, np.ndarray) or array.dtype != np.float32:
+        found = getattr(array, "dtype", type(array).__name__)
+        raise TypeError(f"gives {found}, not one array of float32")
+    return json.dumps(array.shape).encode() + b"\n" + array.tobytes()
+
+
+class _Absent:
+    """Finds nothing of this project."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        if name.partition(".")[0] in PROJECT:
+            raise ImportError(f"{name} must not be needed")
+
+
+def _hide_project() -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] in PROJECT]:
+        del sys.modules[name]
+    sys.meta_path.insert(0, _Absent)

@@ -1,0 +1,59 @@
+"""A bundle's test images, read without writing or downloading anything beside them.
+
+A study file that somebody else wrote names where images lie, and nothing more: caches, locks
+and whatever is unpacked go to a folder that vanishes.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from torchvision.datasets import CIFAR10
+from torchvision.datasets.utils import check_integrity
+
+from search.config.sections import DataSection
+from search.data.datasets import Images, load_test
+from search.errors import ConfigError, MachineError
+
+_CIFAR10 = (CIFAR10.base_folder, CIFAR10.filename)
+
+
+class NoImagesError(LookupError):
+    """The test images are not here; says why in one line."""
+
+
+def read_test_set(section: DataSection) -> Images:
+    """The test images that `section` names.
+
+    Raises:
+        NoImagesError: they are not there, or not whole.
+    """
+    if section.kind == "digits":
+        return load_test(section)
+    names = _whole(section.root) if section.kind == "cifar10" else ("train", "test")
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        for entry in names:
+            if (section.root / entry).exists():
+                (scratch / entry).symlink_to((section.root / entry).resolve())
+        try:
+            return load_test(section.model_copy(update={"root": scratch}))
+        except (ConfigError, MachineError) as error:
+            reason = str(error).replace(name, str(section.root)).partition(". ")[0]
+            raise NoImagesError(f"{reason}; name them with --data DIR") from None
+
+
+def _whole(root: Path) -> tuple[str, ...]:
+    """The copy of CIFAR-10 that torchvision would take, rather than download one."""
+    folder, archive = _CIFAR10
+    listed = [
+        *CIFAR10.train_list,
+        *CIFAR10.test_list,
+        (CIFAR10.meta["filename"], CIFAR10.meta["md5"]),
+    ]
+    if all(check_integrity(str(root / folder / name), md5) for name, md5 in listed):
+        return (folder,)
+    if check_integrity(str(root / archive), CIFAR10.tgz_md5):
+        return (archive,)
+    raise NoImagesError(f"no whole CIFAR-10 in {root}; name it with --data DIR")

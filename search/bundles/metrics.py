@@ -1,0 +1,119 @@
+"""`metrics.json`: everything that a bundle states in numbers.  Written and read here alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from search.bundles.contents import BundleError, read_json
+
+VERSION = 1
+
+_Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+_Loss = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Count = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
+_Channels = Annotated[tuple[_Share, ...], Field(min_length=1, max_length=1_024)]
+_Deviation = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+_Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+
+
+class _Part(BaseModel):
+    # Another version may state more; `stated` names what nobody compares.
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class Accuracy(_Part):
+    """Shares of images classified correctly; `per_class` is of the test images."""
+
+    test: _Share
+    test_correct: _Count
+    validation: _Share | None = None
+    test_loss: _Loss | None = None
+    per_class: dict[str, _Share | None] = Field(default_factory=dict)
+
+
+class Data(_Part):
+    """The images: `mean` and `std` per channel in [0, 1], counts, and what names them."""
+
+    mean: _Channels
+    std: Annotated[tuple[_Deviation, ...], Field(min_length=1, max_length=1_024)]
+    test_fingerprint: _Fingerprint
+    classes: tuple[str, ...] | None = None
+    train: _Count | None = None
+    validation: _Count | None = None
+    test: _Count | None = None
+
+
+class Metrics(_Part):
+    """The whole file; what a bundle made before need not state is None."""
+
+    version: Literal[1]
+    accuracy: Accuracy
+    data: Data
+    receptive_field: _Count
+    parameters: _Count
+    macs: _Count
+    files: dict[str, _Digest]
+    study: str | None = None
+    trial: _Count | None = None
+    architecture: str | None = None
+    candidate: str | None = None
+    target: _Share | None = None
+    retrained: bool | None = None
+    recipe: dict[str, Any] | None = None
+    cost: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)] | None] = Field(
+        default_factory=dict
+    )
+    onnx_opset: _Count | None = None
+
+
+def read(content: bytes) -> Metrics:
+    """What the file says.
+
+    Raises:
+        BundleError: naming the key and the value that mean nothing.
+    """
+    try:
+        return Metrics.model_validate(read_json(content, "metrics.json"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        given = repr(first["input"])
+        given = given if len(given) <= 60 else f"{given[:57]}..."
+        raise BundleError(f"metrics.json: {where}: {first['msg']} (got {given})") from None
+
+
+def write(bundle: Path, content: Mapping[str, Any]) -> None:
+    """Writes `content` and the digests of all files that are there, and so comes last."""
+    whole = {"version": VERSION, **content, "files": _digests(bundle)}
+    Metrics.model_validate(whole)
+    text = json.dumps(whole, indent=2, allow_nan=False) + "\n"
+    (bundle / "metrics.json").write_text(text, encoding="utf-8")
+
+
+def _digests(bundle: Path) -> dict[str, str]:
+    """The SHA-256 of every file below `bundle`, by its path in it."""
+    files = sorted(path for path in bundle.rglob("*") if path.is_file())
+    return {
+        path.relative_to(bundle).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
+
+
+def stated(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value that `content` holds, by its dotted key."""
+    match content:
+        case Mapping():
+            for name, value in content.items():
+                yield from stated(value, f"{key}.{name}" if key else str(name))
+        case list() | tuple():
+            for number, value in enumerate(content):
+                yield from stated(value, f"{key}.{number}")
+        case _:
+            yield key, content

@@ -1,0 +1,77 @@
+"""CMA-ES whose state follows from the trials: nothing is unpickled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from optuna._transform import _SearchSpaceTransform
+from optuna.samplers import BaseSampler
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from search.proposals.filling import Choices
+from search.proposals.sequences import Distributions
+
+
+class ReplayedCMAES(BaseSampler):
+    """CMA-ES (Hansen, arXiv:1604.00772) whose state follows from the trials that it proposed.
+
+    Optuna's own keeps a pickle of the state in the study, so whoever may write to the database
+    would run code on every worker.  Here each trial notes its generation, a number, and the
+    generations are told again in the order in which their trials ended.
+    """
+
+    GENERATION = "cma:generation"  # Optuna's name: studies that it began go on
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._optimizer: Any = None
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> Distributions:
+        return {}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: Distributions
+    ) -> Choices:
+        """A point of the running generation; nothing before the first trial has completed."""
+        done = study._get_trials(deepcopy=False, states=(TrialState.COMPLETE,), use_cache=True)
+        if not done:
+            return {}
+        space = _SearchSpaceTransform(search_space, transform_step=True, transform_0_1=True)
+        if self._optimizer is None:
+            sign = -1 if study.direction is StudyDirection.MAXIMIZE else 1
+            self._optimizer = self.replayed(space, done, sign)
+        generation = self._optimizer.generation
+        study._storage.set_trial_system_attr(trial._trial_id, self.GENERATION, generation)
+        return space.untransform(self._optimizer.ask())
+
+    def replayed(
+        self, space: _SearchSpaceTransform, trials: Sequence[FrozenTrial], sign: int
+    ) -> Any:
+        """The `cmaes.CMA` that was told every full generation of the completed `trials`;
+        `sign` is -1 where values are maximized."""
+        from cmaes import CMA  # an optional package
+
+        low, high = space.bounds.T
+        optimizer = CMA(
+            mean=(low + high) / 2,
+            sigma=float(np.min(high - low)) / 6,
+            bounds=space.bounds,
+            seed=self._seed,
+            n_max_resampling=10 * len(low),
+        )
+        generations: dict[Any, list[FrozenTrial]] = {}
+        # By their ends: one that comes in late must not change what was told before.
+        for trial in sorted(trials, key=lambda t: (t.datetime_complete, t.number)):
+            generations.setdefault(trial.system_attrs.get(self.GENERATION), []).append(trial)
+        size = optimizer.population_size
+        while len(told := generations.get(optimizer.generation, [])[:size]) == size:
+            optimizer.tell([(space.transform(t.params), sign * t.values[0]) for t in told])
+        return optimizer
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: Any
+    ) -> Any:
+        raise RuntimeError(f"{param_name} is no parameter of the generation")

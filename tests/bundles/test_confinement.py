@@ -1,0 +1,106 @@
+"""What a confined process can no longer do, each tried by one that is confined and one that
+is not."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from search.bundles import confinement
+
+ROOT = Path(__file__).parents[2]
+LINUX = pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"),
+    reason="Landlock and seccomp are Linux's",
+)
+
+FILES = {
+    "read": "open({file!r}).read()",
+    "list": "os.listdir({folder!r})",
+    "write": "open({file!r}, 'a')",
+    "make": "open({folder!r} + '/new', 'w')",
+    "remove": "os.unlink({file!r})",
+    "link": "os.path.lexists('link') or os.symlink({file!r}, 'link'); open('link').read()",
+    "account": "open('/etc/passwd').read()",
+    "other process": "open('/proc/' + str(os.getppid()) + '/environ', 'rb').read()",
+}
+CALLS = {
+    "TCP": "socket.socket()",
+    "UDP": "socket.socket(type=socket.SOCK_DGRAM)",
+    "Unix": "socket.socket(socket.AF_UNIX)",
+    "pair": "socket.socketpair()",
+    "fork": "os.fork() or os._exit(0)",
+    "start": "subprocess.run([sys.executable, '-c', ''], check=True)",
+    "spawn": "os.posix_spawn('/bin/true', ['true'], {{}})",
+    "become": "os.execv('/bin/true', ['true'])",
+    "signal": "os.kill(os.getppid(), 0)",
+}
+
+
+def run(
+    code: str, folder: Path, *, confined: bool, seconds: int = 60
+) -> subprocess.CompletedProcess[str]:
+    """One line of Python in a process of its own."""
+    lines = f"""
+import os, socket, subprocess, sys
+sys.path.insert(0, {str(ROOT)!r})
+from search.bundles.confinement import confine
+print(*(confine([], {seconds}) if {confined} else []), flush=True)
+{code}
+"""
+    command = [sys.executable, "-I", "-c", lines]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False, timeout=300
+    )
+
+
+@LINUX
+@pytest.mark.parametrize("attempt", [*FILES, *CALLS])
+def test_what_is_given_up(attempt: str, tmp_path: Path) -> None:
+    own, theirs = tmp_path / "own", tmp_path / "theirs"
+    for folder in (own, theirs):
+        folder.mkdir()
+    file = theirs / "secret"
+    code = {**FILES, **CALLS}[attempt].format(file=str(file), folder=str(theirs))
+    file.write_text("secret")
+    confined = run(code, own, confined=True)
+    if confined.stdout.strip():
+        pytest.skip(f"this system cannot keep a process from: {confined.stdout.strip()}")
+    assert confined.returncode == 1, confined.stderr
+    assert "Error: [Errno" in confined.stderr
+    assert file.read_text() == "secret"
+    assert [*theirs.iterdir()] == [file]
+    free = run(code, own, confined=False)
+    assert free.returncode == 0, free.stderr
+
+
+@LINUX
+def test_threads_stay() -> None:
+    code = (
+        "import threading; t = threading.Thread(target=print, args=('ran',)); t.start(); t.join()"
+    )
+    assert run(code, ROOT, confined=True).stdout.split() == ["ran"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="resource limits are POSIX's")
+def test_an_endless_loop_ends(tmp_path: Path) -> None:
+    assert run("while True: pass", tmp_path, confined=True, seconds=1).returncode == -24  # SIGXCPU
+
+
+@LINUX
+def test_memory_is_bounded(tmp_path: Path) -> None:
+    result = run(f"bytearray({confinement.MEMORY + 1})", tmp_path, confined=True)
+    assert "MemoryError" in result.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="resource limits are POSIX's")
+def test_nothing_is_written(tmp_path: Path) -> None:
+    result = run(
+        "os.write(os.open('mine', os.O_CREAT | os.O_WRONLY), b'x')", tmp_path, confined=True
+    )
+    assert "File too large" in result.stderr
+    assert not (tmp_path / "mine").read_bytes()
