@@ -30,6 +30,7 @@ from search.objective import Objective
 from search.proposals import Choices, Proposer
 from search.storage import load_checkpoint, save_checkpoint
 from search.training import DivergedError, Training
+from space import Architecture
 
 ROOT = Path(__file__).parent.parent.parent
 STUDY = ROOT / "studies" / "wide.toml"
@@ -120,6 +121,11 @@ def named(choices: Choices) -> Choices:
     if broken:
         raise ConfigError(f"choices of an illegal network: {broken[0].message}")
     return choices
+
+
+def network(choices: Choices) -> Architecture:
+    """The network that `choices` mean."""
+    return study("short").space.architecture(choices, input=INPUT, classes=CLASSES)
 
 
 def settings() -> str:

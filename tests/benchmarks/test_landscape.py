@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filelock import FileLock
+from landscape import row as trained
 from PIL import Image
 
 from benchmarks.landscape import recipes
@@ -161,26 +162,6 @@ def test_a_diverged_training_is_a_row(trainer: Trainer, tmp_path: Path) -> None:
     assert row.accuracy == CHANCE
 
 
-def made(index: int, accuracy: float) -> Row:
-    """A row of the uniform network of that number, as if it had been trained."""
-    job = Job("random", index, "short", 0, drawn(index))
-    return Row(
-        **{key: getattr(job, key) for key in ("kind", "index", "recipe", "seed", "choices")},
-        architecture=job.candidate.architecture.hash,
-        candidate=job.candidate.hash,
-        receptive_field=45,
-        parameters=0,
-        macs=0,
-        accuracies=(accuracy,),
-        losses=(1.0,),
-        diverged=False,
-        seconds=1.0,
-        processor_seconds=1.0,
-        device="",
-        versions={},
-    )
-
-
 def test_noise_is_measured_from_the_first_networks_on() -> None:
     order = [(job.kind, job.index, job.seed) for job in jobs(Request(40, 4, (), 0), ())]
     assert order[10:13] == [("repeat", 0, seed) for seed in SEEDS]
@@ -189,7 +170,7 @@ def test_noise_is_measured_from_the_first_networks_on() -> None:
 
 def test_long_trainings_spread_over_the_ranks_of_the_first_half() -> None:
     request = Request(random=40, repeats=0, whole=4)
-    rows = [made(index, 0.5 + index / 100) for index in range(20)]
+    rows = [trained(index, 0.5 + index / 100) for index in range(20)]
     assert not [job for job in jobs(request, rows[1:]) if job.recipe == "whole"]
     order = [(job.recipe, job.index) for job in jobs(request, rows)]
     # 0, .618, .236 and .854 of twenty ranks, each after five networks of the second half
