@@ -22,6 +22,7 @@ from search.config import ConfigError
 from space import Choice
 
 COMMITTED = ROOT / "docs" / "results" / "landscape.jsonl.gz"
+MEANT_SECONDS = 45  # what a short training should take at most
 PAGE = Path(__file__).with_name("page.md")
 Column = Callable[[Row], float]
 FACTS: dict[str, Column] = {
@@ -68,8 +69,12 @@ def accuracy(rows: Sequence[Row]) -> str:
         _quantiles("processor seconds", [row.processor_seconds for row in rows], 0),
     ]
     diverged = sum(row.diverged for row in rows)
+    quick = sum(row.processor_seconds <= MEANT_SECONDS for row in rows) / len(rows)
     head = (f"n = {len(rows)}", "least", "10 %", "median", "90 %", "most")
-    return f"{_markdown(head, lines)}\n\n{diverged} diverged, and count as guessing."
+    return (
+        f"{_markdown(head, lines)}\n\n{quick:.0%} took {MEANT_SECONDS} s or less; {diverged} "
+        "diverged, and count as guessing."
+    )
 
 
 def noise(table: Table) -> str:
@@ -81,20 +86,14 @@ def noise(table: Table) -> str:
     true = 1 - (within.value / of_all) ** 2
     pairs = [(group[0], other) for group in groups for other in group[1:]]
     again = spearman([first for first, _ in pairs], [other for _, other in pairs])
-    return "\n".join(
-        [
-            f"- Standard deviation between seeds of a network: {within.format(2, 100)} points of",
-            f"  accuracy, {deviation(losses).format(3)} of the loss "
-            f"({len(groups)} networks, {within.n} degrees of freedom).",
-            f"- Standard deviation between networks, noise included: {100 * of_all:.2f} points.",
-            f"- So {100 * true:.0f} % of the variance between networks is theirs, and no predictor",
-            f"  correlates with single trainings by more than {math.sqrt(max(0, true)):.3f} (the",
-            "  square root; attenuation, Spearman 1904).",
-            f"- Rank correlation of a training with another seed's of the same network: "
-            f"{again.value:.3f}",
-            f"  (n = {len(pairs)} pairs).",
-        ]
-    )
+    return f"""\
+- Standard deviation between seeds of a network: {within.format(2, 100)} points of accuracy,
+  {deviation(losses).format(3)} of the loss ({len(groups)} networks, {within.n} degrees of freedom).
+- Standard deviation between networks, noise included: {100 * of_all:.2f} points.
+- So {100 * true:.0f} % of the variance between networks is theirs, and no predictor correlates
+  with single trainings by more than {math.sqrt(max(0, true)):.3f} (its square root: Spearman, 1904).
+- Rank correlation of a training with another seed's of the same network: {again.value:.3f}
+  ({len(pairs)} pairs)."""
 
 
 def epochs(rows: Sequence[Row]) -> str:

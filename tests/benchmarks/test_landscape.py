@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filelock import FileLock
-from landscape import row as trained
 from PIL import Image
 
 from benchmarks.landscape import recipes
@@ -24,6 +23,7 @@ from constraints import violations
 from search.config import ConfigError
 from search.training import EpochRecord, Training
 from space import Scalar
+from tests.landscape import row as trained
 
 ROOT = Path(__file__).parent.parent.parent
 COMMITTED = ROOT / "docs" / "results" / "landscape.jsonl.gz"

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from landscape import row
 
 from benchmarks.landscape import report
 from benchmarks.landscape.recipes import drawn
 from benchmarks.landscape.statistics import Estimate, deviation, difference, spearman
 from benchmarks.landscape.table import Header, Row, Table, append, load
+from tests.landscape import row
 
 REPEATS = 500
 COVERED = (0.92, 0.98)  # of 500 intervals of 95 %: three standard errors around
