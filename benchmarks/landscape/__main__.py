@@ -22,8 +22,8 @@ from benchmarks.landscape.plan import Request
 from benchmarks.landscape.recipes import RECIPES, ROOT, Trainer, named
 from benchmarks.landscape.table import Row
 from benchmarks.landscape.work import fill
-from search.config import ConfigError, MachineError
-from search.proposals import Choices
+from search.errors import ConfigError, MachineError
+from search.proposals.filling import Choices
 
 TABLE = ROOT / "studies" / "landscape.jsonl"
 

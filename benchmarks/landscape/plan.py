@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from benchmarks.landscape.recipes import Job, drawn
 from benchmarks.landscape.table import RecipeName, Row
-from search.proposals import Choices
+from search.proposals.filling import Choices
 
 SEEDS = (1, 2, 3)
 GOLDEN = 0.6180339887498949

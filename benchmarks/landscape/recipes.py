@@ -21,16 +21,19 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 
 from benchmarks.landscape.table import VERSION, Header, Kind, RecipeName, Row
-from constraints import analyze
-from search.config import Candidate, ConfigError, StudyConfig, load
-from search.data import Dataset
-from search.data import load as load_data
-from search.devices import choose_device, describe_device
-from search.objective import Objective
-from search.proposals import Choices, Proposer
-from search.storage import load_checkpoint, save_checkpoint
-from search.training import DivergedError, Training
-from space import Architecture
+from search.analysis.table import analyze
+from search.config.candidate import Candidate
+from search.config.files import load
+from search.config.sections import Objective, StudyConfig
+from search.data.datasets import Dataset
+from search.data.datasets import load as load_data
+from search.errors import ConfigError
+from search.networks.architecture import Architecture
+from search.proposals.filling import Choices
+from search.proposals.proposer import Proposer
+from search.storage.checkpoints import load_checkpoint, save_checkpoint
+from search.training.devices import choose_device, describe_device
+from search.training.training import DivergedError, Training
 
 ROOT = Path(__file__).parent.parent.parent
 STUDY = ROOT / "studies" / "wide.toml"

@@ -18,8 +18,8 @@ import numpy as np
 from benchmarks.landscape.recipes import ROOT, network, study
 from benchmarks.landscape.statistics import Estimate, deviation, difference, spearman
 from benchmarks.landscape.table import Row, Table, load
-from search.config import ConfigError
-from space import Choice
+from search.domains import Choice
+from search.errors import ConfigError
 
 COMMITTED = ROOT / "docs" / "results" / "landscape.jsonl.gz"
 MEANT_SECONDS = 45  # what a short training should take at most

@@ -16,8 +16,8 @@ from typing import Literal
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from search.config import ConfigError, MachineError
-from space import Scalar
+from search.domains import Scalar
+from search.errors import ConfigError, MachineError
 
 VERSION = 1
 CHANCE = 0.1

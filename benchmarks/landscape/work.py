@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from benchmarks.landscape.plan import Request, jobs
 from benchmarks.landscape.recipes import Job, Trainer
 from benchmarks.landscape.table import Header, Row, Table, append, load
-from search.config import ConfigError
+from search.errors import ConfigError
 
 
 def fill(path: Path, request: Request, trainer: Trainer) -> Iterator[Row]:

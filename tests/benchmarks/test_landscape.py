@@ -20,9 +20,9 @@ from benchmarks.landscape.recipes import Job, Trainer, drawn, named
 from benchmarks.landscape.table import CHANCE, Row, Table, append, load
 from benchmarks.landscape.work import fill
 from constraints import violations
-from search.config import ConfigError
-from search.training import EpochRecord, Training
-from space import Scalar
+from search.domains import Scalar
+from search.errors import ConfigError
+from search.training.training import EpochRecord, Training
 from tests.landscape import row as trained
 
 ROOT = Path(__file__).parent.parent.parent
