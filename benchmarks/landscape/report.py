@@ -84,6 +84,7 @@ def noise(table: Table) -> str:
     within = deviation(groups)
     of_all = float(np.std([row.accuracy for row in table.first()], ddof=1))
     true = 1 - (within.value / of_all) ** 2
+    ceiling = math.sqrt(max(0, true))
     pairs = [(group[0], other) for group in groups for other in group[1:]]
     again = spearman([first for first, _ in pairs], [other for _, other in pairs])
     return f"""\
@@ -91,7 +92,7 @@ def noise(table: Table) -> str:
   {deviation(losses).format(3)} of the loss ({len(groups)} networks, {within.n} degrees of freedom).
 - Standard deviation between networks, noise included: {100 * of_all:.2f} points.
 - So {100 * true:.0f} % of the variance between networks is theirs, and no predictor correlates
-  with single trainings by more than {math.sqrt(max(0, true)):.3f} (its square root: Spearman, 1904).
+  with single trainings by more than {ceiling:.3f} (its square root: Spearman, 1904).
 - Rank correlation of a training with another seed's of the same network: {again.value:.3f}
   ({len(pairs)} pairs)."""
 
