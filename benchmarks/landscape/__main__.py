@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -65,8 +66,15 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 
 
 def _several(arguments: list[str], count: int) -> int:
+    """The worst exit code of `count` processes on one table, which end with this one."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     command = [sys.executable, "-m", "benchmarks.landscape", *arguments, "--per-gpu=1"]
-    return max(process.wait() for process in [subprocess.Popen(command) for _ in range(count)])
+    processes = [subprocess.Popen(command) for _ in range(count)]
+    try:
+        return max(process.wait() for process in processes)
+    finally:
+        for process in processes:
+            process.terminate()
 
 
 def _request(options: argparse.Namespace) -> Request:

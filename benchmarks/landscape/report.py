@@ -37,13 +37,14 @@ FACTS: dict[str, Column] = {
 
 def page(table: Table) -> str:
     """The page, as Markdown."""
+    learned = [row for row in table.first() if not row.collapsed]
     return PAGE.read_text().format(
         rows=counts(table),
         accuracy=accuracy(table.first()),
         noise=noise(table),
-        epochs=epochs(table.first()),
-        facts=facts(table.first()),
-        choices=choices(table.first()),
+        epochs=epochs(learned),
+        facts=facts(learned),
+        choices=choices(learned),
         whole=whole(table),
     )
 
@@ -68,43 +69,48 @@ def accuracy(rows: Sequence[Row]) -> str:
         _quantiles("receptive field", [row.receptive_field or math.nan for row in rows], 0),
         _quantiles("processor seconds", [row.processor_seconds for row in rows], 0),
     ]
-    diverged = sum(row.diverged for row in rows)
+    collapsed = sum(row.collapsed for row in rows)
     quick = sum(row.processor_seconds <= MEANT_SECONDS for row in rows) / len(rows)
     head = (f"n = {len(rows)}", "least", "10 %", "median", "90 %", "most")
     return (
-        f"{_markdown(head, lines)}\n\n{quick:.0%} took {MEANT_SECONDS} s or less; {diverged} "
-        "diverged, and count as guessing."
+        f"{_markdown(head, lines)}\n\n{quick:.0%} took {MEANT_SECONDS} s or less. {collapsed} of "
+        f"{len(rows)} collapsed: they guess, as those do whose loss diverges."
     )
 
 
 def noise(table: Table) -> str:
-    """The spread between seeds, and what it leaves of a perfect ranking."""
-    groups = [[row.accuracy for row in rows] for rows in table.repeated().values()]
-    losses = [[row.losses[-1] for row in rows if row.losses] for rows in table.repeated().values()]
-    within = deviation(groups)
-    of_all = float(np.std([row.accuracy for row in table.first()], ddof=1))
-    true = 1 - (within.value / of_all) ** 2
-    ceiling = math.sqrt(max(0, true))
-    pairs = [(group[0], other) for group in groups for other in group[1:]]
-    again = spearman([first for first, _ in pairs], [other for _, other in pairs])
+    """The spread between seeds, and what it leaves of a perfect ranking.
+
+    Of trainings that collapsed only the share is told: they are no matter of points.
+    """
+    several = list(table.repeated().values())
+    collapsed = sum(row.collapsed for rows in several for row in rows)
+    groups = [learned for rows in several if (learned := [r for r in rows if not r.collapsed])]
+    groups.sort(key=lambda rows: -float(np.mean([row.accuracy for row in rows])))
+    within = _spread(groups)
+    of_all = float(np.std([row.accuracy for row in table.first() if not row.collapsed], ddof=1))
+    true = max(0, 1 - (within.value / of_all) ** 2)
+    pairs = [(rows[0].accuracy, other.accuracy) for rows in groups for other in rows[1:]]
     return f"""\
 - Standard deviation between seeds of a network: {within.format(2, 100)} points of accuracy,
-  {deviation(losses).format(3)} of the loss ({len(groups)} networks, {within.n} degrees of freedom).
+  {_spread(groups, lambda row: row.losses[-1]).format(3)} of the loss ({len(groups)} networks,
+  {within.n} degrees of freedom). In the better half of these networks it is
+  {_spread(groups[: len(groups) // 2]).format(2, 100)} points.
+- Of their {sum(map(len, several))} trainings {collapsed} collapsed, and are left out of this.
 - Standard deviation between networks, noise included: {100 * of_all:.2f} points.
 - So {100 * true:.0f} % of the variance between networks is theirs, and no predictor correlates
-  with single trainings by more than {ceiling:.3f} (its square root: Spearman, 1904).
-- Rank correlation of a training with another seed's of the same network: {again.value:.3f}
-  ({len(pairs)} pairs)."""
+  with single trainings by more than {math.sqrt(true):.3f} (its square root: Spearman, 1904).
+- Rank correlation of a training with another seed's of the same network:
+  {spearman(*zip(*pairs, strict=True)).value:.3f} ({len(pairs)} pairs)."""
 
 
 def epochs(rows: Sequence[Row]) -> str:
     """How each epoch ranks what the last ranks."""
-    complete = [row for row in rows if not row.diverged]
-    final = [row.accuracy for row in complete]
-    count = len(complete[0].accuracies)
+    final = [row.accuracy for row in rows]
+    count = len(rows[0].accuracies)
     lines = []
     for epoch in range(count):
-        reached = [row.accuracies[epoch] for row in complete]
+        reached = [row.accuracies[epoch] for row in rows]
         correlation = spearman(reached, final).format(3) if epoch < count - 1 else "1"
         lines.append([str(epoch + 1), f"{100 * float(np.median(reached)):.1f}", correlation])
     return _markdown(("epoch", "median accuracy, %", "Spearman with the last"), lines)
@@ -158,6 +164,10 @@ def whole(table: Table) -> str:
 def layers(row: Row) -> int:
     """The convolutions of a row's network, without the classifier."""
     return sum(len(block.layers) for block in network(row.choices).blocks)
+
+
+def _spread(groups: Sequence[Sequence[Row]], column: Column = lambda row: row.accuracy) -> Estimate:
+    return deviation([[column(row) for row in rows] for rows in groups])
 
 
 def _effects(rows: Sequence[Row]) -> Iterator[tuple[str, Estimate]]:

@@ -73,6 +73,12 @@ class Row(_Line):
         """After the last epoch, in [0, 1]; that of chance where the training diverged."""
         return CHANCE if self.diverged else self.accuracies[-1]
 
+    @property
+    def collapsed(self) -> bool:
+        """Whether the training learned nothing: it diverged, or all that enters some layer
+        died and the network answers with one class."""
+        return self.accuracy < CHANCE + 0.01
+
 
 @dataclass(frozen=True)
 class Table:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import gzip
-import os
+import signal
 import subprocess
 import sys
 import time
@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from filelock import FileLock
 from PIL import Image
@@ -116,22 +117,27 @@ def test_a_training_that_another_process_has_claimed_is_left_to_it(
     assert [row.index for row in fill(path, request, trainer)] == [0]
 
 
-def test_a_killed_process_leaves_its_claim_to_others(
+def test_processes_share_a_table_and_leave_their_claims_when_they_are_killed(
     images: Path, trainer: Trainer, tmp_path: Path
 ) -> None:
     path = tmp_path / "landscape.jsonl"
-    command = [sys.executable, "-m", "benchmarks.landscape", str(images), "--table", str(path)]
-    with subprocess.Popen([*command, "--repeats=0"], cwd=ROOT, env=os.environ) as process:
-        while not path.exists() or path.read_bytes().count(b"\n") < 2:
-            assert process.poll() is None
+    command = [sys.executable, "-m", "benchmarks.landscape", str(images), f"--table={path}"]
+    with subprocess.Popen([*command, "--repeats=0", "--per-gpu=2"], cwd=ROOT) as parent:
+        while not path.exists() or path.read_bytes().count(b"\n") < 4:
+            assert parent.poll() is None
             time.sleep(0.05)
-        process.kill()
-    trained = len(load(path, networks=0).rows)
-    some = Request(random=trained + 1, repeats=0, whole=0)
-    assert len(list(fill(path, some, trainer))) == 1
-    rows = load(path, networks=0).rows
-    assert Counter(row.candidate for row in rows).most_common(1)[0][1] == 1
-    assert {row.index for row in rows} == set(range(trained + 1))
+        children = psutil.Process(parent.pid).children()
+        parent.terminate()
+    assert parent.returncode == 128 + signal.SIGTERM
+    gone, alive = psutil.wait_procs(children, timeout=10)
+    assert (len(gone), alive) == (2, [])
+    trained = {row.index for row in load(path, networks=0).rows}
+    request = Request(random=len(trained) + 2, repeats=0, whole=0)
+    added = [row.index for row in fill(path, request, trainer)]
+    assert not trained & set(added)
+    assert trained | set(added) >= set(range(request.random))
+    candidates = [row.candidate for row in load(path, networks=0).rows]
+    assert len(candidates) == len(set(candidates))
 
 
 def test_a_checkpoint_goes_on_to_the_same_row(

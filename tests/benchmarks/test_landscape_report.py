@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,15 @@ def test_the_noise_is_that_of_the_seeds(table: Table) -> None:
     text = report.noise(table)
     value = float(text.split(":")[1].split()[0])
     assert value == pytest.approx(1, abs=0.25)
-    assert "(15 networks, 45 degrees of freedom)" in text
+    assert "45 degrees of freedom" in text
+    assert "Of their 60 trainings 0 collapsed" in text
+
+
+def test_a_collapsed_training_is_no_noise(table: Table) -> None:
+    dead = row(0, 0.1, 0.1, seed=4)
+    text = report.noise(replace(table, rows=(*table.rows, dead)))
+    assert "Of their 61 trainings 1 collapsed" in text
+    assert text.splitlines()[0] == report.noise(table).splitlines()[0]
 
 
 def test_an_epoch_that_knows_nothing_does_not_rank(table: Table) -> None:
