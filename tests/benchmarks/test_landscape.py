@@ -45,8 +45,13 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trainer(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Trainer:
-    return Trainer(images, "cpu", tmp_path_factory.mktemp("augmented"))
+def augmented(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("augmented")
+
+
+@pytest.fixture(scope="module")
+def trainer(images: Path, augmented: Path) -> Trainer:
+    return Trainer(images, "cpu", augmented)
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +123,9 @@ def test_a_training_that_another_process_has_claimed_is_left_to_it(
 
 
 def test_processes_share_a_table_and_leave_their_claims_when_they_are_killed(
-    images: Path, trainer: Trainer, tmp_path: Path
+    images: Path, trainer: Trainer, filled: Path, augmented: Path, tmp_path: Path
 ) -> None:
+    (tmp_path / "augmented").symlink_to(augmented)  # what `filled` has made once
     path = tmp_path / "landscape.jsonl"
     command = [sys.executable, "-m", "benchmarks.landscape", str(images), f"--table={path}"]
     with subprocess.Popen([*command, "--repeats=0", "--per-gpu=2"], cwd=ROOT) as parent:
