@@ -24,6 +24,7 @@ from benchmarks.landscape.table import VERSION, Header, Kind, RecipeName, Row
 from search.analysis.table import analyze
 from search.config.candidate import Candidate
 from search.config.files import load
+from search.config.sections import StudyConfig
 from search.data.datasets import Dataset
 from search.data.datasets import load as load_data
 from search.errors import ConfigError
@@ -33,7 +34,7 @@ from search.proposals.proposer import Proposer
 from search.storage.checkpoints import load_checkpoint, save_checkpoint
 from search.training.devices import choose_device, describe_device
 from search.training.training import DivergedError, Training
-from search.workers.objective import Objective, StudyConfig
+from search.workers.objective import Objective
 
 ROOT = Path(__file__).parent.parent.parent
 STUDY = ROOT / "studies" / "wide.toml"

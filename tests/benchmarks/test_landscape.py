@@ -280,4 +280,5 @@ def test_the_committed_table_is_of_this_program() -> None:
     for row in table.rows:
         candidate = Job.of(row).candidate
         assert (candidate.architecture.hash, candidate.hash) == (row.architecture, row.candidate)
+        assert row.index is None or row.choices == drawn(row.index)
     assert COMMITTED.stat().st_size < 3_000_000
