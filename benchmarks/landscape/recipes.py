@@ -31,7 +31,7 @@ from search.errors import ConfigError
 from search.networks.architecture import Architecture
 from search.proposals.filling import Choices
 from search.proposals.proposer import Proposer
-from search.storage.checkpoints import load_checkpoint, save_checkpoint
+from search.storage.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from search.training.devices import choose_device, describe_device
 from search.training.training import DivergedError, Training
 from search.workers.objective import Objective
@@ -187,7 +187,10 @@ class Trainer:
 
     def _run(self, training: Training, checkpoint: Path) -> tuple[float, bool]:
         """Seconds of this processor, and whether the training diverged."""
-        state = load_checkpoint(checkpoint)
+        try:
+            state = load_checkpoint(checkpoint)
+        except CheckpointError:
+            state = None  # the training begins again
         before = time.process_time()
         if state is not None:
             before -= state["processor_seconds"]

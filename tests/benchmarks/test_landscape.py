@@ -167,6 +167,15 @@ def test_a_checkpoint_goes_on_to_the_same_row(
     assert told(trainer.train(job, checkpoint)) == told(load(filled, networks=2).rows[0])
 
 
+def test_a_corrupt_checkpoint_costs_no_more_than_the_training(
+    trainer: Trainer, filled: Path, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "a.checkpoint"
+    checkpoint.write_bytes(b"torn")
+    row = trainer.train(Job("random", 0, "short", 0, drawn(0)), checkpoint)
+    assert told(row) == told(load(filled, networks=2).rows[0])
+
+
 def test_a_diverged_training_is_a_row(trainer: Trainer, tmp_path: Path) -> None:
     choices = {**drawn(0), "training.learning_rate": 1e30}
     row = trainer.train(Job("guided", None, "short", 0, choices), tmp_path / "none")
