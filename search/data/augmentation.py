@@ -2,8 +2,8 @@
 
 Augmenting 45,000 small images costs seconds of processor time; training on them may cost
 less.  So a few augmented epochs are made once, by worker processes, into one
-memory-mapped file keyed by images, policy and seed.  Every trial, worker and resume reads
-them, each epoch in a fresh order.
+file keyed by images, policy and seed.  Every trial, worker and resume reads them, each epoch
+in a fresh order.
 
 No torch here: the processes that augment start in a second.
 """
@@ -18,7 +18,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -92,7 +92,9 @@ class AugmentedEpochs:
     The file takes epochs x N x H x W x 3 bytes in `folder` (1.4 GB for ten epochs of
     45,000 CIFAR-10 images).  What it holds is a function of the key in its name, so
     processes that make one epoch at once write the same bytes, and a lock only saves the
-    work.
+    work.  Beside it lies the digest of each epoch, written last: what does not answer to its
+    digest is made again.  The file is read, not mapped: a map of a file that somebody cuts off
+    kills the process.
     """
 
     section: AugmentationSection
@@ -127,11 +129,8 @@ class AugmentedEpochs:
             MachineError: where the disk does not hold the file.
         """
         index %= self.section.epochs
-        if not self._ready(index).exists():
-            self._make(index, pool=None)
-        epochs: NDArray[np.uint8] = np.memmap(self.path, np.uint8, "r", shape=self.shape)
-        result: NDArray[np.uint8] = epochs[index]
-        return result
+        pixels = self._read(index)
+        return self._make(index, pool=None) if pixels is None else pixels
 
     def start(self, processes: int) -> threading.Thread:
         """Makes all epochs in order, in `processes` processes, behind a daemon thread.
@@ -144,11 +143,25 @@ class AugmentedEpochs:
 
     @property
     def made(self) -> int:
-        """The number of epochs that are on disk."""
-        return sum(self._ready(index).exists() for index in range(self.section.epochs))
+        """The number of epochs that are on disk, by the look of it."""
+        whole = self.path.exists() and self.path.stat().st_size == self._bytes
+        return whole * sum(self._digest(index).exists() for index in range(self.section.epochs))
 
-    def _ready(self, index: int) -> Path:
+    def _digest(self, index: int) -> Path:
         return self.path.with_suffix(f".{index}")
+
+    def _read(self, index: int) -> NDArray[np.uint8] | None:
+        """Epoch `index`; None where the file does not hold what its digest says."""
+        size = self.pixels.size
+        try:
+            digest = self._digest(index).read_text()
+            read = np.fromfile(self.path, np.uint8, size, offset=index * size)
+        except (OSError, ValueError):
+            return None
+        if len(read) != size or _digest_of(read) != digest:
+            return None
+        read.flags.writeable = False
+        return read.reshape(self.pixels.shape)
 
     def _make_all(self, processes: int) -> None:
         if self.made == self.section.epochs:
@@ -167,28 +180,44 @@ class AugmentedEpochs:
             return  # this process ends, and its pool takes no work any more
         log.info("augmented %d x %d images in %.0f s", count, images, time.monotonic() - started)
 
-    def _make(self, index: int, pool: ProcessPoolExecutor | None) -> None:
+    def _make(self, index: int, pool: ProcessPoolExecutor | None) -> NDArray[np.uint8]:
+        with self._disk_errors():
+            make_private(self.folder)
+            with FileLock(self.path.with_suffix(f".{index}.lock"), mode=0o600):
+                pixels = self._read(index)
+                return self._write(index, pool) if pixels is None else pixels
+
+    def _write(self, index: int, pool: ProcessPoolExecutor | None) -> NDArray[np.uint8]:
+        if self._digest(index).exists():
+            log.warning("%s does not hold epoch %d any more: made again", self.path, index)
+            self._digest(index).unlink()
         self._allocate()
-        with FileLock(self.path.with_suffix(f".{index}.lock"), mode=0o600):
-            if self._ready(index).exists():
-                return
-            starts = range(0, len(self.pixels), CHUNK)
-            chunks = [self.pixels[start : start + CHUNK] for start in starts]
-            count = len(chunks)
-            arguments = (
-                chunks,
-                [self.section] * count,
-                [self.mean] * count,
-                [self.strength] * count,
-                [self._seed(index, start) for start in starts],
-                [self._flips(index, start) for start in starts],
-            )
-            results = pool.map(_augmented, *arguments) if pool else map(_augmented, *arguments)
-            epochs = np.memmap(self.path, np.uint8, "r+", shape=self.shape)
-            for start, result in zip(starts, results, strict=True):
-                epochs[index, start : start + CHUNK] = result
-            epochs.flush()
-            self._ready(index).touch(mode=0o600)
+        pixels = np.empty(self.pixels.shape, np.uint8)
+        for start, chunk in zip(
+            range(0, len(pixels), CHUNK), self._augment(index, pool), strict=True
+        ):
+            pixels[start : start + CHUNK] = chunk
+        with self.path.open("r+b") as file:
+            file.seek(index * pixels.nbytes)
+            file.write(pixels.data)
+        with open(self._digest(index), "w", opener=private) as file:
+            file.write(_digest_of(pixels))
+        pixels.flags.writeable = False
+        return pixels
+
+    def _augment(self, index: int, pool: ProcessPoolExecutor | None) -> Iterator[NDArray[np.uint8]]:
+        """The images of epoch `index`, chunk by chunk."""
+        starts = range(0, len(self.pixels), CHUNK)
+        count = len(starts)
+        arguments = (
+            [self.pixels[start : start + CHUNK] for start in starts],
+            [self.section] * count,
+            [self.mean] * count,
+            [self.strength] * count,
+            [self._seed(index, start) for start in starts],
+            [self._flips(index, start) for start in starts],
+        )
+        return pool.map(_augmented, *arguments) if pool else map(_augmented, *arguments)
 
     def _seed(self, index: int, start: int) -> int:
         sequence = np.random.SeedSequence([self.section.seed, index, start])
@@ -202,28 +231,37 @@ class AugmentedEpochs:
         return first ^ (index % 2 == 1)
 
     def _allocate(self) -> None:
-        """Reserves the whole file: writing to a map on a full disk would kill the process."""
-        try:
-            make_private(self.folder)
-            with FileLock(self.path.with_suffix(".lock"), mode=0o600):
-                if self.path.exists() and self.path.stat().st_size == self._bytes:
-                    return
-                with open(self.path, "wb", opener=private) as file:
+        """Reserves the whole file, so that a full disk is told before the work."""
+        with FileLock(self.path.with_suffix(".lock"), mode=0o600):
+            fresh = not self.path.exists()
+            try:
+                # Not emptied: other processes may read epochs that are in it.
+                with open(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
                     _reserve(file.fileno(), self._bytes)
+            except OSError:
+                if fresh:
+                    self.path.unlink(missing_ok=True)
+                raise
+
+    @contextlib.contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
-            with contextlib.suppress(OSError):
-                self.path.unlink()
             raise MachineError(
                 f"{self.path}: {error.strerror}; the augmented epochs need "
                 f"{self._bytes / 1e9:.1f} GB. Fewer: --set augmentation.epochs=N"
             ) from None
 
 
+def _digest_of(pixels: NDArray[np.uint8]) -> str:
+    return hashlib.blake2b(pixels.data, digest_size=16).hexdigest()
+
+
 def _reserve(descriptor: int, size: int) -> None:
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(descriptor, 0, size)
-    else:  # macOS
-        os.truncate(descriptor, size)
+    os.truncate(descriptor, size)
 
 
 @lru_cache(maxsize=4)

@@ -18,8 +18,8 @@ RESERVE = 4
 class ResidentEpochs:
     """`epochs` as tensors on `device`; call it with an epoch's index, counted from 0.
 
-    Answers uint8 (N, H, W, 3), not to be written to: on a CPU the memory-mapped file itself,
-    on a CUDA device what an earlier trial has uploaded.  A training longer than the file
+    Answers uint8 (N, H, W, 3), not to be written to: on a CPU as the file has it, on a CUDA
+    device what an earlier trial has uploaded.  A training longer than the file
     sees it mirrored every second time round, where the policy flips half of the images: those
     are as likely an augmented epoch as the others, and no training has seen them yet.
     """

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -180,3 +182,63 @@ def test_a_folder_that_cannot_be_made_is_named(digits: Dataset, tmp_path: Path) 
     (tmp_path / "file").touch()
     with pytest.raises(MachineError, match="file/cache"):
         _epochs(digits, tmp_path / "file" / "cache").epoch(0)
+
+
+def _cut_off(file: Path) -> None:
+    os.truncate(file, 1_000)
+
+
+def _fill_with_noise(file: Path) -> None:
+    file.write_bytes(np.random.default_rng(0).bytes(file.stat().st_size))
+
+
+def _fill_with_zeros(file: Path) -> None:
+    file.write_bytes(bytes(file.stat().st_size))
+
+
+def _move_the_bytes(file: Path) -> None:
+    content = file.read_bytes()
+    half = len(content) // 2
+    file.write_bytes(content[half:] + content[:half])
+
+
+def _forget_the_digest(file: Path) -> None:
+    file.with_suffix(".0").write_bytes(b"")  # as it was before it was one
+
+
+DAMAGES = [
+    Path.unlink,
+    _cut_off,
+    _fill_with_noise,
+    _fill_with_zeros,
+    _move_the_bytes,
+    _forget_the_digest,
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_not_what_was_made_is_made_again(
+    damage: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), np.uint8)
+    section = AugmentationSection(epochs=2, hole=4)
+    epochs = AugmentedEpochs(section, pixels, "none", MEAN, tmp_path)
+    first, second = (epochs.epoch(index) for index in (0, 1))
+    assert not caplog.messages
+    damage(epochs.path)
+    assert (epochs.epoch(0) == first).all()
+    assert (epochs.epoch(1) == second).all()
+    assert "does not hold epoch 0 any more: made again" in caplog.messages[0]
+    caplog.clear()
+    epochs.start(processes=1).join()
+    assert (epochs.epoch(0) == first).all()
+    assert not caplog.messages
+
+
+def test_a_file_that_is_cut_off_under_a_reader_ends_nobody(tmp_path: Path) -> None:
+    pixels = np.full((500, 32, 32, 3), 7, np.uint8)
+    epochs = AugmentedEpochs(_only(epochs=1), pixels, "none", MEAN, tmp_path)
+    held = epochs.epoch(0)
+    os.truncate(epochs.path, 0)
+    assert (held == 7).all()
+    assert (epochs.epoch(0) == 7).all()
