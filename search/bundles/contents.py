@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,10 +17,10 @@ from typing import Any
 
 Files = Mapping[str, bytes]
 
-_TEXT = 2**21  # bytes of a text of ours: far beyond any
-_NUMBERS = 2**28  # of weights or graph, unless the architecture says less
+_PARSED = 2**21  # bytes of a text that is read for its meaning: far beyond any
+_SHOWN = 2**26  # of what is looked at: pages, pictures, logs
 _TEXTS = ("metrics.json", "architecture.json", "study.toml", "model.py")
-_TOTAL = 2**30  # of all files together
+_TOTAL = 2**29  # of all files together
 _MOST = 1_000  # files
 
 
@@ -27,10 +28,19 @@ class BundleError(ValueError):
     """What is wrong with a bundle, in one line."""
 
 
+class UnknownError(LookupError):
+    """Why something of a bundle cannot be looked at here, in one line."""
+
+
 def printable(text: str) -> str:
     """`text` without anything that a terminal would obey, on one line, of bounded length."""
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:1_000])
-    return shown if len(text) <= 1_000 else f"{shown}…"
+    bounded = shortened(text, 1_000)
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in bounded)
+
+
+def shortened(text: str, largest: int = 60) -> str:
+    """`text`, or its beginning."""
+    return text if len(text) <= largest else f"{text[: largest - 1]}…"
 
 
 def read_json(content: bytes, name: str) -> dict[str, Any]:
@@ -40,7 +50,12 @@ def read_json(content: bytes, name: str) -> dict[str, Any]:
         BundleError: it is something else.
     """
     try:
-        value = json.loads(content, object_pairs_hook=_distinct, parse_constant=_no_number)
+        value = json.loads(
+            content.decode(),
+            object_pairs_hook=_distinct,
+            parse_constant=_no_number,
+            parse_float=_finite,
+        )
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{name}: {error or type(error).__name__}") from None
     if not isinstance(value, dict):
@@ -57,6 +72,11 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _no_number(text)
+
+
 def _no_number(name: str) -> float:
     raise ValueError(f"{name} is no number")
 
@@ -69,7 +89,7 @@ def read_file(bundle: Path, name: str, largest: int | None = None) -> bytes:
     """
     _require_inside(name)
     place = bundle.joinpath(*PurePosixPath(name).parts)
-    largest = largest or (_TEXT if name in _TEXTS else _NUMBERS)
+    largest = largest or (_PARSED if name in _TEXTS else _SHOWN)
     try:
         if place.parent.resolve() != bundle.resolve().joinpath(*PurePosixPath(name).parts[:-1]):
             raise BundleError(f"{name} is a link")
@@ -95,8 +115,8 @@ def _require_inside(name: str) -> None:
     path = PurePosixPath(name)
     parts = path.parts
     odd = not name.isprintable() or path.is_absolute() or not parts or str(path) != name
-    if odd or ".." in parts or "\\" in name or ":" in name:
-        raise BundleError(f"{name!r} names no file in the bundle")
+    if odd or len(name) > 255 or ".." in parts or "\\" in name or ":" in name:
+        raise BundleError(f"{shortened(repr(name))} names no file in the bundle")
 
 
 def read_named(bundle: Path, digests: Mapping[str, str], largest: Mapping[str, int]) -> Files:

@@ -12,6 +12,7 @@ from pathlib import Path
 from torchvision.datasets import CIFAR10
 from torchvision.datasets.utils import check_integrity
 
+from search.bundles.contents import UnknownError
 from search.config.sections import DataSection
 from search.data.datasets import Images, load_test
 from search.errors import ConfigError, MachineError
@@ -19,29 +20,24 @@ from search.errors import ConfigError, MachineError
 _CIFAR10 = (CIFAR10.base_folder, CIFAR10.filename)
 
 
-class NoImagesError(LookupError):
-    """The test images are not here; says why in one line."""
-
-
 def read_test_set(section: DataSection) -> Images:
     """The test images that `section` names.
 
     Raises:
-        NoImagesError: they are not there, or not whole.
+        UnknownError: they are not there, or not whole.
     """
     if section.kind == "digits":
         return load_test(section)
-    names = _whole(section.root) if section.kind == "cifar10" else ("train", "test")
-    with tempfile.TemporaryDirectory() as name:
-        scratch = Path(name)
-        for entry in names:
-            if (section.root / entry).exists():
-                (scratch / entry).symlink_to((section.root / entry).resolve())
+    with tempfile.TemporaryDirectory() as scratch:
         try:
-            return load_test(section.model_copy(update={"root": scratch}))
-        except (ConfigError, MachineError) as error:
-            reason = str(error).replace(name, str(section.root)).partition(". ")[0]
-            raise NoImagesError(f"{reason}; name them with --data DIR") from None
+            names = _whole(section.root) if section.kind == "cifar10" else ("train", "test")
+            for name in names:
+                if (section.root / name).exists():
+                    (Path(scratch) / name).symlink_to((section.root / name).resolve())
+            return load_test(section.model_copy(update={"root": Path(scratch)}))
+        except (ConfigError, MachineError, OSError, ValueError) as error:
+            reason = str(error).replace(scratch, str(section.root)).partition(". ")[0]
+            raise UnknownError(f"not measured: {reason}; name them with --data DIR") from None
 
 
 def _whole(root: Path) -> tuple[str, ...]:
@@ -56,4 +52,4 @@ def _whole(root: Path) -> tuple[str, ...]:
         return (folder,)
     if check_integrity(str(root / archive), CIFAR10.tgz_md5):
         return (archive,)
-    raise NoImagesError(f"no whole CIFAR-10 in {root}; name it with --data DIR")
+    raise MachineError(f"no whole CIFAR-10 in {root}")

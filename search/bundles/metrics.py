@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from search.bundles.contents import BundleError, read_json
+from search.bundles.contents import BundleError, read_json, shortened
+from search.config.candidate import Recipe
 
 VERSION = 1
 
@@ -66,7 +67,7 @@ class Metrics(_Part):
     candidate: str | None = None
     target: _Share | None = None
     retrained: bool | None = None
-    recipe: dict[str, Any] | None = None
+    recipe: Recipe | None = None
     cost: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)] | None] = Field(
         default_factory=dict
     )
@@ -84,8 +85,7 @@ def read(content: bytes) -> Metrics:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        given = repr(first["input"])
-        given = given if len(given) <= 60 else f"{given[:57]}..."
+        given = shortened(repr(first["input"]))
         raise BundleError(f"metrics.json: {where}: {first['msg']} (got {given})") from None
 
 

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
-import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from search.bundles.agreement import Tally
 from search.bundles.contents import BundleError
 from search.bundles.metrics import Metrics, stated
+from search.config.candidate import Candidate
+from search.display import wording
+from search.networks.architecture import Architecture
 
-_DESCRIBED = frozenset({"files", "version"})  # proved by name, or no number
+# What was found, by the key of `metrics.json`, and by how much rounding may change it.
+Found = dict[str, tuple[Any, float]]
+
+_DESCRIBED = frozenset({"files", "version"})  # proved by digests, or no number
+_EXACT = 1e-9
+_ROUNDED = 1e-6  # as the code writes it
 
 
 def tolerance(images: int) -> int:
@@ -20,16 +28,14 @@ def tolerance(images: int) -> int:
     return max(1, images // 1_000)
 
 
-def from_tally(tally: Tally, classes: tuple[str, ...] | None) -> dict[str, tuple[Any, float]]:
-    """What the test images tell: values by key, each with the difference that rounding may
-    make."""
-    total = int(tally.members.sum())
-    slack = tolerance(total)
-    correct = int(tally.correct.sum())
-    found: dict[str, tuple[Any, float]] = {
+def from_tally(tally: Tally, classes: tuple[str, ...] | None) -> Found:
+    """What the test images tell."""
+    total, correct = int(tally.members.sum()), int(tally.correct.sum())
+    slack, loss = tolerance(total), tally.loss / total
+    found: Found = {
         "accuracy.test": (correct / total, slack / total),
         "accuracy.test_correct": (correct, slack),
-        "accuracy.test_loss": (tally.loss / total, 1e-3 * max(1.0, tally.loss / total)),
+        "accuracy.test_loss": (loss, 1e-3 * max(1.0, loss)),
         "data.test": (total, 0),
     }
     for name, right, count in zip(classes or (), tally.correct, tally.members, strict=False):
@@ -38,40 +44,96 @@ def from_tally(tally: Tally, classes: tuple[str, ...] | None) -> dict[str, tuple
     return found
 
 
-def from_log(content: bytes) -> dict[str, tuple[Any, float]]:
-    """The validation accuracy that the log of the search ends with.
+def from_itself(metrics: Metrics) -> Found:
+    """What other numbers of the file imply, which tells nothing of their truth."""
+    accuracy, images = metrics.accuracy, metrics.data.test
+    return {"accuracy.test": (accuracy.test_correct / images, _EXACT)} if images else {}
+
+
+def from_log(content: bytes, metrics: Metrics, architecture: Architecture) -> Found:
+    """What the log of the trainings tells: accuracy and costs.
 
     Raises:
         BundleError: the log is no table.
     """
     try:
         rows = [*csv.DictReader(io.StringIO(content.decode()))]
-        told = [
-            float(row["accuracy"]) for row in rows if row["run"] == "search" and row["accuracy"]
-        ]
-    except (UnicodeDecodeError, ValueError, KeyError, TypeError, csv.Error) as error:
+        runs = {run: [row for row in rows if row["run"] == run] for run in ("search", "retraining")}
+        seen = {run: int(part[-1]["images"]) if part else 0 for run, part in runs.items()}
+        told = [float(row["accuracy"]) for row in runs["search"] if row["accuracy"]]
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
         raise BundleError(f"training_log.csv: {error}") from None
-    return {"accuracy.validation": (told[-1], 1e-9)} if told else {}
+    found: Found = {"retrained": (bool(runs["retraining"]), 0)}
+    if told:
+        found["accuracy.validation"] = (told[-1], _EXACT)
+    if metrics.recipe:
+        candidate = Candidate(architecture, metrics.recipe)
+        found["candidate"] = (candidate.hash, 0)
+        for run, key in (("search", "trial_pflop"), ("retraining", "retraining_pflop")):
+            cost = candidate.pflop(len(runs[run]), seen[run])
+            found[f"cost.{key}"] = (cost, _EXACT * max(1.0, cost))
+    return found
 
 
-def compare_numbers(metrics: Metrics, found: Mapping[str, tuple[Any, float]]) -> str:
-    """Says what was compared, and names what was not.
+def require_constants(constants: Mapping[str, object], metrics: Metrics) -> None:
+    """Accepts `MEAN`, `STD` and `CLASSES` of the code that are those of `metrics.json`.
+
+    Raises:
+        BundleError: they are others.
+    """
+    data = metrics.data
+    for name, values in (("MEAN", data.mean), ("STD", data.std), ("CLASSES", data.classes)):
+        if values is not None and not _alike(constants.get(name, values), values):
+            raise BundleError(f"model.py: {name} is another than in metrics.json")
+
+
+def _alike(given: object, values: tuple[Any, ...]) -> bool:
+    if not isinstance(given, tuple) or len(given) != len(values):
+        return False
+    return all(_equal(a, b, _ROUNDED) for a, b in zip(given, values, strict=True))
+
+
+def require_headline(readme: bytes, metrics: Metrics) -> str:
+    """The part of the report's first table that says the same as `metrics.json`.
+
+    Raises:
+        BundleError: it says something else.
+    """
+    lines = readme.decode(errors="replace").splitlines()
+    heads = [number for number, line in enumerate(lines) if line.startswith("| test accuracy |")]
+    if len(heads) != 1 or len(lines) < heads[0] + 3:
+        return ""
+    names, cells = (re.split(r"\s*\|\s*", lines[heads[0] + n].strip("| ")) for n in (0, 2))
+    expected = {
+        "test accuracy": f"**{wording.percent(metrics.accuracy.test)}**",
+        "validation accuracy": wording.percent(metrics.accuracy.validation),
+        "receptive field": f"{wording.count(metrics.receptive_field)} px",
+        "parameters": wording.count(metrics.parameters),
+        "MACs": wording.macs(metrics.macs),
+    }
+    for name, cell in zip(names, cells, strict=False):
+        if cell != expected.get(name, cell):
+            raise BundleError(f"README.md says {name} {cell}, but metrics.json {expected[name]}")
+    return " but its first table"
+
+
+def compare(metrics: Metrics, found: Mapping[str, tuple[Any, float]], texts: str) -> str:
+    """Says what was compared, and names what was not; `texts` are other files.
 
     Raises:
         BundleError: the first stated value that is another than the found one.
     """
     values = dict(stated(metrics.model_dump(mode="json", exclude_none=True)))
-    compared = 0
-    for key, (value, slack) in found.items():
-        if key not in values:
-            continue
-        given = values[key]
-        if not _equal(given, value, slack):
-            raise BundleError(f"metrics.json says {key} {json.dumps(given)}, but it is {value}")
-        compared += 1
+    compared = [key for key in found if key in values]
+    for key in compared:
+        if not _equal(values[key], *found[key]):
+            raise BundleError(
+                f"metrics.json says {key} {values[key]!r}, but it is {found[key][0]!r}"
+            )
     left = sorted({_group(key) for key in values if key not in found} - _DESCRIBED)
-    others = "README.md, report.html, training_log.csv, figures"
-    return f"{compared} of metrics.json are right; not checked: {', '.join([*left, others])}"
+    return (
+        f"{len(compared)} of metrics.json are right; not checked: {', '.join(left)} of it, {texts}"
+    )
 
 
 def _equal(given: Any, value: Any, slack: float) -> bool:
@@ -83,4 +145,4 @@ def _equal(given: Any, value: Any, slack: float) -> bool:
 def _group(key: str) -> str:
     """Keys are named one by one in the sections whose other values are checked."""
     section, _, _ = key.partition(".")
-    return ".".join(key.split(".")[:2]) if section in ("accuracy", "data") else section
+    return ".".join(key.split(".")[:2]) if section in ("accuracy", "cost", "data") else section

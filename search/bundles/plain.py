@@ -1,7 +1,7 @@
 """What a bundle's `model.py` may be made of: the grammar of a plain network.
 
 Somebody else may have written the file, so it is judged before it is run, and what is run is
-what was judged: `compiled` decodes the bytes once, parses the text once, and compiles that tree.
+what was judged: `judged` decodes the bytes once, parses the text once, and compiles that tree.
 The grammar lists what is allowed; whatever it does not name is refused.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import CodeType
@@ -26,6 +26,7 @@ _FUNCTIONS = frozenset({"relu", "sigmoid"})
 _IMPORTS = {None: {"torch"}, "__future__": {"annotations"}, "torch": {"Tensor", "nn"}}
 # Names that mean something here, so nothing in the file may be called like them.
 _RESERVED = frozenset({"torch", "nn", "self", "super", "range", "int", "float", "Tensor"})
+_MOST_TIMES = 1_000  # equal layers in a row
 _OWN = frozenset(dir(nn.Sequential()))  # torch's attributes of a module: `compile`, `forward`, …
 # The line that tells Python a file's encoding (PEP 263), where Python looks for it.
 _COOKIE = re.compile(r"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")
@@ -36,15 +37,28 @@ class NotPlainError(ValueError):
     """Something that no network needs; names line and reason."""
 
 
-def compiled(content: bytes) -> CodeType:
-    """The code of a file of plain layers and nothing else.
+@dataclass(frozen=True)
+class Plain:
+    """A file that was judged: its code, and the constants at its top."""
+
+    code: CodeType
+    constants: Mapping[str, object]
+
+
+def judged(content: bytes) -> Plain:
+    """A file of plain layers and nothing else.
 
     Raises:
         NotPlainError: it has something else; that may be harmless, but is not run.
     """
     tree = require_plain(decoded(content))
+    constants = {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
     try:
-        return compile(tree, "model.py", "exec", dont_inherit=True)
+        return Plain(compile(tree, "model.py", "exec", dont_inherit=True), constants)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise NotPlainError(f"no Python: {error}") from None
 
@@ -317,15 +331,18 @@ class _Function:
 
 def _repetition(node: ast.comprehension) -> None:
     match node:
-        case ast.comprehension(
-            target=ast.Name(id="_"),
-            iter=ast.Call(func=ast.Name(id="range"), args=[ast.Constant(value=int())], keywords=[]),
-            ifs=[],
-            is_async=0,
-        ):
-            pass
+        case ast.comprehension(target=ast.Name(id="_"), iter=times, ifs=[], is_async=0):
+            if not _few(times):
+                raise _refuse(times, f"repeats more than {_MOST_TIMES:,} times")
         case _:
             raise _refuse(node.target)
+
+
+def _few(node: ast.expr) -> bool:
+    match node:
+        case ast.Call(func=ast.Name("range"), args=[ast.Constant(int(times))], keywords=[]):
+            return times <= _MOST_TIMES
+    return False
 
 
 def _annotation(node: ast.expr | None) -> None:

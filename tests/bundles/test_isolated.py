@@ -11,7 +11,7 @@ from safetensors.torch import save
 
 from search.bundles import isolated
 from search.bundles.isolated import RunError
-from search.bundles.plain import NotPlainError, compiled, require_plain
+from search.bundles.plain import NotPlainError, judged, require_plain
 from search.networks.module import build
 from search.networks.source import generate, state_key
 from tests.conftest import candidates
@@ -78,7 +78,7 @@ def test_the_code_sees_torch_but_not_this_project() -> None:
     network = build(NETWORK).eval()
     weights = save({state_key(NETWORK, k): v for k, v in network.state_dict().items()})
     images = np.zeros((2, *NETWORK.input), np.float32)
-    with isolated.network(compiled(PLAIN.encode()), weights, NETWORK.input, 0) as logits:
+    with isolated.network(judged(PLAIN.encode()).code, weights, NETWORK.input, 0) as logits:
         assert logits(images).shape == (2, 10)
     unjudged = compile(f"{PLAIN}\nimport search.networks\n", "model.py", "exec")
     with (

@@ -1,0 +1,189 @@
+"""What the files of a bundle hold, once they are known to be its own and of bounded size."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from torch import Tensor, nn
+
+from constraints import Verdict, check
+from search.bundles import metrics, plain
+from search.bundles.contents import (
+    BundleError,
+    Files,
+    UnknownError,
+    read_file,
+    read_json,
+    read_named,
+)
+from search.bundles.files import REQUIRED
+from search.bundles.metrics import Data, Metrics
+from search.bundles.plain import NotPlainError, Plain
+from search.config.files import parse
+from search.config.sections import StudyConfig
+from search.data.normalization import Normalization
+from search.networks.architecture import Architecture
+from search.networks.module import build
+from search.networks.source import state_key
+
+# Beyond any network of this kind; above them a bundle could exhaust the machine.
+LARGEST_PARAMETERS = 2**26
+LARGEST_MACS = 10**11
+LARGEST_MAPS = 2**28  # bytes of feature maps of one image
+
+_PICTURE, _PNG = re.compile(r"figures/\w+\.png"), b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a bundle's files hold."""
+
+    files: Files
+    stated: Metrics
+    architecture: Architecture
+    config: StudyConfig
+    weights: dict[str, Tensor]
+    verdict: Verdict
+
+    @classmethod
+    def of(cls, bundle: Path) -> Parts:
+        """The parts of the bundle in directory `bundle`.
+
+        Raises:
+            BundleError: its files are not those that `metrics.json` names, or mean nothing.
+        """
+        files, stated = _read(bundle)
+        with _blamed("architecture.json"):
+            content = read_json(files["architecture.json"], "architecture.json")
+            architecture = Architecture.from_json(content)
+        with _blamed("study.toml"):
+            config = parse(tomllib.loads(files["study.toml"].decode()), "study.toml")
+        with _blamed("architecture.json"):
+            verdict = check(architecture, config.rules)
+        _require_small(verdict)
+        with _blamed("model.safetensors"):
+            weights = load_tensors(files["model.safetensors"])
+        _require_lengths(stated.data, architecture)
+        return cls(files, stated, architecture, config, weights, verdict)
+
+    @property
+    def strange(self) -> list[str]:
+        """Files with a digest that are no part of a bundle."""
+        return [
+            name
+            for name, content in self.files.items()
+            if name not in REQUIRED and not (_PICTURE.fullmatch(name) and content[:8] == _PNG)
+        ]
+
+    @cached_property
+    def normalization(self) -> Normalization:
+        return Normalization(self.stated.data.mean, self.stated.data.std)
+
+    @property
+    def classes(self) -> int:
+        return self.architecture.output.classes
+
+    def work(self, images: int) -> float:
+        """Multiply-adds for so many images."""
+        return float(self.verdict.analysis.macs) * images
+
+    @cached_property
+    def judgment(self) -> Plain | str:
+        """`model.py`, or why it is not run."""
+        try:
+            return plain.judged(self.files["model.py"])
+        except NotPlainError as error:
+            return f"model.py is not run: {error}"
+
+    @property
+    def code(self) -> Plain:
+        """`model.py`.
+
+        Raises:
+            UnknownError: it is not run.
+        """
+        if isinstance(self.judgment, str):
+            raise UnknownError("model.py is not run")
+        return self.judgment
+
+    def reference(self) -> nn.Module:
+        """The network of `architecture.json` with the bundle's weights.
+
+        Raises:
+            BundleError: they are not the weights of it, in float32, each a number.
+        """
+        with torch.device("meta"):
+            network = build(self.architecture).eval()
+        wanted = {state_key(self.architecture, k): (k, t) for k, t in network.state_dict().items()}
+        odd = wanted.keys() ^ self.weights.keys()
+        if odd:
+            raise BundleError(f"model.safetensors and architecture.json differ in {min(odd)}")
+        for name, (_, tensor) in wanted.items():
+            _require_like(name, self.weights[name], tensor)
+        state = {key: self.weights[name] for name, (key, _) in wanted.items()}
+        network.load_state_dict(state, assign=True)
+        return network
+
+
+def _read(bundle: Path) -> tuple[Files, Metrics]:
+    """The files that `metrics.json` names, and what it says."""
+    stated = metrics.read(read_file(bundle, "metrics.json"))
+    missing = [name for name in REQUIRED if name not in stated.files]
+    if missing:
+        raise BundleError(f"metrics.json does not name {', '.join(missing)}")
+    # Weights and statistics in float32, and as much again for names and headers.
+    numbers = min(8 * stated.parameters + 2**20, 8 * LARGEST_PARAMETERS)
+    largest = {"model.safetensors": numbers, "model.onnx": numbers}
+    return read_named(bundle, stated.files, largest), stated
+
+
+def _require_like(name: str, given: Tensor, wanted: Tensor) -> None:
+    if (given.shape, given.dtype) != (wanted.shape, wanted.dtype):
+        raise BundleError(
+            f"model.safetensors: {name} is {_kind(given)}, but must be {_kind(wanted)}"
+        )
+    if not torch.isfinite(given).all():
+        raise BundleError(f"model.safetensors: {name} holds a number that is not finite")
+
+
+def _require_lengths(data: Data, architecture: Architecture) -> None:
+    channels, classes = architecture.input[0], architecture.output.classes
+    wanted = {"mean": channels, "std": channels, "classes": classes}
+    for key, length in wanted.items():
+        values = getattr(data, key)
+        if values is not None and len(values) != length:
+            raise BundleError(f"metrics.json: data.{key} must have {length} entries")
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def _require_small(verdict: Verdict) -> None:
+    facts = verdict.analysis
+    for found, largest, what in (
+        (facts.parameters, LARGEST_PARAMETERS, "parameters"),
+        (facts.macs, LARGEST_MACS, "MACs"),
+        (facts.activation_bytes, LARGEST_MAPS, "bytes of feature maps"),
+    ):
+        if found > largest:
+            raise BundleError(f"architecture.json: {found:,} {what}, but at most {largest:,}")
+
+
+@contextmanager
+def _blamed(name: str) -> Iterator[None]:
+    """What fails within is the fault of file `name`."""
+    try:
+        yield
+    except (SafetensorError, ValueError, RecursionError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BundleError(f"{name}: {reason.removeprefix(f'{name}: ')}") from None
