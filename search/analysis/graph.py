@@ -104,7 +104,7 @@ def axis_reaches(nodes: Sequence[Node], axis: int) -> list[Reach | None]:
                 seen = through if seen.empty else seen
             else:
                 seen = unite(seen, through, node.size[axis])
-        result.append(seen)
+        result.append(seen and seen.extended)
     return result
 
 
@@ -210,7 +210,9 @@ def _leaves_one_cell(node: Node) -> bool:
 
 
 def _shrinks(node: Node) -> bool:
-    strided = any(reads is not None and reads.jump > 1 for how in node.reads for reads in how)
+    strided = any(
+        reads is not None and abs(reads.extended.step) > 1 for how in node.reads for reads in how
+    )
     return strided or node.kind.endswith("pool")
 
 

@@ -6,12 +6,22 @@ offsets.  Units repeat with a period (1, unless something up-samples), so one ma
 describes the infinite plane: the field is theoretical and not clipped by the image.  Araujo,
 Norris and Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019,
 gives the closed forms for chains.
+
+A map put together from pieces has seams.  Each piece describes a plane of its own, and a unit
+belongs to the piece that holds the middle of what it reads: what lies beyond the seam counts
+as a border, which stands for more of the same, as every border does.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+# Periods beyond it are cut: a chain of resizings multiplies them, though every unit that
+# exists is soon described.  What is cut moves units by less than 1 / LONGEST positions.
+LONGEST = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,31 +29,42 @@ class Reach:
     """What the units of one axis see, or read, of another axis.
 
     Unit `q * len(phases) + r` sees position `q * shift + first + b` for every set bit `b`
-    of the mask, where `(first, mask) = phases[r]`.  A mask of 0 sees nothing.  With
-    `bounded` there is one phase per unit, and no unit beyond them (`shift` is unused).
+    of the mask, where `(first, mask) = phases[r]`.  A mask of 0 sees nothing.  From the unit
+    of each of `seams` on another plane holds instead, which has none itself.
     """
 
     phases: tuple[tuple[int, int], ...]
     shift: int
-    bounded: bool = False
+    seams: tuple[tuple[int, Reach], ...] = ()
 
     def at(self, unit: int) -> tuple[int, int]:
         """First position and mask of one unit."""
-        turns, phase = divmod(unit, len(self.phases))
-        if self.bounded and turns:
-            return 0, 0
-        first, mask = self.phases[phase]
-        return first + turns * self.shift, mask
+        plane = self.plane(unit) if self.seams else self
+        turns, phase = divmod(unit, len(plane.phases))
+        first, mask = plane.phases[phase]
+        return first + turns * plane.shift, mask
+
+    @property
+    def planes(self) -> tuple[tuple[int, Reach], ...]:
+        """The planes in order, each with its first unit."""
+        if not self.seams:
+            return ((0, self),)
+        return ((0, replace(self, seams=())), *self.seams)
+
+    def plane(self, unit: int) -> Reach:
+        """The plane that `unit` belongs to."""
+        return next(plane for start, plane in reversed(self.planes) if start <= max(unit, 0))
 
     @property
     def empty(self) -> bool:
         """Nothing is seen that counts."""
-        return not any(mask for _, mask in self.phases)
+        return not any(mask for _, plane in self.planes for _, mask in plane.phases)
 
     @property
     def widest(self) -> tuple[int, int]:
         """The phase with the largest span."""
-        return max(self.phases, key=lambda phase: phase[1].bit_length())
+        phases = (phase for _, plane in self.planes for phase in plane.phases)
+        return max(phases, key=lambda phase: phase[1].bit_length())
 
     @property
     def span(self) -> int:
@@ -56,20 +77,28 @@ class Reach:
         return self.widest[1].bit_count()
 
     @property
+    def step(self) -> Fraction:
+        """Positions between neighbouring units, on the average; negative in a mirror."""
+        return Fraction(self.shift, len(self.phases))
+
+    @property
     def jump(self) -> int | float:
-        """Positions between neighbouring units; the mean where it varies."""
-        if self.bounded:
-            firsts = [first for first, mask in self.phases if mask]
-            step = (firsts[-1] - firsts[0]) / (len(firsts) - 1) if len(firsts) > 1 else 1.0
-        else:
-            step = self.shift / len(self.phases)
-        return int(step) if step == int(step) else step
+        """Positions between neighbouring units, to four decimals where it varies."""
+        step = abs(self.step)
+        return int(step) if step.denominator == 1 else round(float(step), 4)
 
     @property
     def center(self) -> float:
         """Middle of what unit 0 sees: a position of the other axis, 0 its first."""
         first, mask = self.phases[0]
         return first + (mask.bit_length() - 1) / 2
+
+    @property
+    def extended(self) -> Reach:
+        """The same where planes that see nothing are borders of those beside them."""
+        if not self.seams:
+            return self
+        return _joined([entry for entry in self.planes if not entry[1].empty] or self.planes[:1])
 
 
 IDENTITY = Reach(((0, 1),), 1)
@@ -82,14 +111,67 @@ def window(kernel: int, stride: int = 1, before: int = 0, dilation: int = 1) -> 
     return Reach(((-before, sum(1 << tap * dilation for tap in range(kernel))),), stride)
 
 
+def within(reach: Reach, start: int, stop: int) -> Reach:
+    """`reach`, which has no seams, for units from `start` to before `stop`; others see nothing."""
+    return _joined([(0, NOTHING), (start, reach), (stop, NOTHING)])
+
+
+def listed(positions: Sequence[int], mask: int = 1) -> Reach:
+    """Unit by unit the first position; a plane for each run of equal steps."""
+    planes, start = [], 0
+    while start < len(positions):
+        stop, step = start + 1, 0
+        if stop < len(positions):
+            step = positions[stop] - positions[start]
+        while stop < len(positions) and positions[stop] - positions[stop - 1] == step:
+            stop += 1
+        planes.append((start, Reach(((positions[start] - start * step, mask),), step)))
+        start = stop
+    return _joined(planes)
+
+
+def _joined(planes: Iterable[tuple[int, Reach]]) -> Reach:
+    """One reach of planes in order; of several from one unit on the last holds."""
+    kept: list[tuple[int, Reach]] = []
+    for start, plane in planes:
+        if kept and kept[-1][0] == start:
+            kept.pop()
+        if not kept or kept[-1][1] != plane:
+            kept.append((start, plane))
+    return replace(kept[0][1], seams=tuple(kept[1:]))
+
+
 def compose(outer: Reach, inner: Reach, size: int) -> Reach:
     """What `size` units see through two steps: they read `outer`, which sees `inner`."""
-    if outer.bounded or inner.bounded:
-        return Reach(tuple(_through(outer.at(i), inner) for i in range(size)), 0, True)
+    if not (outer.seams or inner.seams):
+        return _composed(outer, inner)
+    planes: list[tuple[int, Reach]] = []
+    before: tuple[Reach, Reach] | None = None
+    for unit in range(size):
+        reads = outer.plane(unit)
+        first, mask = reads.at(unit)
+        both = reads, inner.plane(first + (mask.bit_length() - 1) // 2)
+        if both != before:
+            planes.append((unit, _composed(*both)))
+            before = both
+    return _joined(planes)
+
+
+def _composed(outer: Reach, inner: Reach) -> Reach:
     turns = len(inner.phases) // math.gcd(outer.shift, len(inner.phases))
     period = len(outer.phases) * turns
     shift = outer.shift * turns // len(inner.phases) * inner.shift
+    period, shift = _cut(period, shift)
     return Reach(tuple(_through(outer.at(i), inner) for i in range(period)), shift)
+
+
+def _cut(period: int, shift: int) -> tuple[int, int]:
+    """A period of at most `LONGEST` units with nearly the same step."""
+    if period <= LONGEST:
+        return period, shift
+    step = Fraction(shift, period).limit_denominator(LONGEST)
+    turns = LONGEST // step.denominator
+    return step.denominator * turns, step.numerator * turns
 
 
 def _through(reads: tuple[int, int], inner: Reach) -> tuple[int, int]:
@@ -113,9 +195,19 @@ def unite(a: Reach, b: Reach, size: int) -> Reach:
     """What `size` units see that see both `a` and `b`."""
     if a == b:
         return a
-    same_jump = a.shift * len(b.phases) == b.shift * len(a.phases)
-    if a.bounded or b.bounded or not same_jump:
-        return Reach(tuple(_both(a.at(i), b.at(i)) for i in range(size)), 0, True)
-    period = math.lcm(len(a.phases), len(b.phases))
-    phases = tuple(_both(a.at(i), b.at(i)) for i in range(period))
-    return Reach(phases, a.shift * period // len(a.phases))
+    if not (a.seams or b.seams):
+        return _united(a, b, size)
+    starts = sorted({start for start, _ in (*a.planes, *b.planes)})
+    return _joined((start, _united(a.plane(start), b.plane(start), size)) for start in starts)
+
+
+def _united(a: Reach, b: Reach, size: int) -> Reach:
+    if a == b or a.empty or b.empty:
+        return b if a.empty else a
+    if a.step == b.step:
+        period = math.lcm(len(a.phases), len(b.phases))
+        period, shift = _cut(period, a.shift * period // len(a.phases))
+    else:  # They drift apart, so only the units that exist are described, and repeated.
+        regular = min(a, b, key=lambda plane: (len(plane.phases), -abs(plane.step)))
+        period, shift = size, round(size * regular.step)
+    return Reach(tuple(_both(a.at(i), b.at(i)) for i in range(period)), shift)

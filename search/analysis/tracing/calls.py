@@ -148,6 +148,8 @@ HANDLERS: dict[str, Handler] = {}
 SHAPE_ONLY = frozenset(
     f"{kind}_like" for kind in ("empty", "zeros", "ones", "full", "rand", "randn")
 ) | {"new_empty", "new_zeros", "new_ones", "new_full", "new_empty_strided"}
+# These overwrite their first argument, which so does not count.
+OVERWRITING = frozenset({"copy", "fill", "zero"})
 _H = TypeVar("_H", Callable[[Call], Value], Callable[[Call], list[Value]])
 
 

@@ -24,7 +24,7 @@ from search.analysis.tracing.layout import (
 @handles(
     # Without torch's tag `pointwise`, but each output element reads its own index alone.
     "hardswish", "_prelu_kernel", "_to_copy", "detach", "alias", "lift_fresh", "masked_fill",
-    "log_sigmoid_forward", "rrelu_with_noise_functional", "native_dropout", "fill",
+    "log_sigmoid_forward", "rrelu_with_noise_functional", "native_dropout",
     # Statistics over space are global averages, which do not count.
     "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training",
     "native_group_norm",
@@ -52,7 +52,6 @@ def _gate(call: Call) -> Value:
 
 @handles("copy")
 def _copy(call: Call) -> Value:
-    """Overwrites `self`, which so does not count."""
     return join(call, [call.value("src")], call.shape)
 
 

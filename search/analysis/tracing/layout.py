@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from search.analysis.reach import Reach
+from search.analysis.reach import Reach, listed
 
 CHANNEL = -1
 TOKENS = -2  # positions of all axes, in an order that is no product any more
@@ -123,18 +123,17 @@ def _split(digit: Digit, major: int) -> tuple[Digit, Digit]:
 def reads(dim: Dim, axis: int, mixed: Iterable[Digit]) -> Reach:
     """Positions of `axis` at each index of `dim`, united over the values of `mixed`.
 
-    An index between the digits of the axis repeats positions; one above them makes the
-    reach irregular, so that it is written out unit by unit.
+    An index between the digits of the axis repeats positions; one above them makes seams.
     """
     mask = 1
     for digit in mixed:
         if digit.axis == axis:
             mask = sum(mask << value * digit.weight for value in range(digit.size))
     minor = dim[1:] if dim and dim[0].axis == axis else dim
-    phases = tuple((first, mask) for first in _positions(minor, axis))
-    if not dim or dim[0].axis == axis:
-        return Reach(phases, dim[0].weight if dim else 1)
-    return Reach(phases, 0, bounded=True)
+    positions = _positions(minor, axis)
+    if dim and dim[0].axis != axis:
+        return listed(positions, mask)
+    return Reach(tuple((first, mask) for first in positions), dim[0].weight if dim else 1)
 
 
 def _positions(dim: Dim, axis: int) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from search.analysis.reach import IDENTITY, Reach, compose, window
+from search.analysis.reach import IDENTITY, Reach, compose, listed, unite, window, within
 from search.analysis.tracing.calls import Call, Value, handles
 from search.analysis.tracing.elementwise import (
     agree,
@@ -84,8 +84,7 @@ def _flip(call: Call) -> Value:
     value = call.value("self")
     for dim in call["dims"]:
         n = call.shape[dim]
-        how = Reach(tuple((n - 1 - i, 1) for i in range(n)), 0, bounded=True)
-        value = take(call, value, dim, how, n)
+        value = take(call, value, dim, Reach(((n - 1, 1),), -1), n)
     return value
 
 
@@ -95,7 +94,10 @@ def _roll(call: Call) -> Value:
     value = call.value("self")
     for dim, shift in zip(call["dims"], call["shifts"], strict=True):
         n = call.shape[dim]
-        value = take(call, value, dim, window(1, 1, (shift + n // 2) % n - n // 2), n)
+        how = window(1, 1, (shift + n // 2) % n - n // 2)
+        if 2 * shift % n == 0:  # Both ways are equally short: the halves change places.
+            how = listed([(i - shift) % n for i in range(n)])
+        value = take(call, value, dim, how, n)
     return value
 
 
@@ -200,15 +202,39 @@ def _pieces(call: Call, placed: list[tuple[Value, range]], dim: int, axis: int) 
         if axis in axes((*value.dims[:dim], *value.dims[dim + 1 :])):
             raise LayoutError("positions of one axis stand in several dimensions")
         base = reads(value.dims[dim], axis, ())
-        phases = [(0, 0)] * total
-        for position, index in enumerate(indices):
-            phases[index] = base.at(position)
         how = stretched([*own[:axis], total, *own[axis + 1 :]], size)
-        how[axis] = Reach(tuple(phases), 0, bounded=True)
+        how[axis] = compose(_placed(indices, total), base, total)
         inputs.append((value.node, how))
     columns = zip(*(value.dims for value, _ in placed), strict=True)
     dims = [along(axis, total) if i == dim else leading(c) for i, c in enumerate(columns)]
     return call.add(inputs, size, dims)
+
+
+def _placed(indices: range, total: int) -> Reach:
+    """The first of `indices` reads position 0, the next 1; the others of `total` nothing."""
+    turns, phase = divmod(indices.start, indices.step)
+    phases = [(0, 0)] * indices.step
+    phases[phase] = (-turns, 1)
+    return _confined(Reach(tuple(phases), 1), indices, total)
+
+
+def _left(indices: range, total: int) -> Reach:
+    """Every position of `total` but `indices`, in its place."""
+    step, whole = indices.step, range(total)
+    phases = tuple((i, int(i != indices.start % step)) for i in range(step))
+    left = _confined(Reach(phases, step), indices, total)
+    for rest in (whole[: indices.start], whole[indices.stop :]):
+        if len(rest) >= step:
+            left = unite(left, within(IDENTITY, rest.start, rest.stop), total)
+    return left
+
+
+def _confined(reach: Reach, indices: range, total: int) -> Reach:
+    """`reach` where `indices` run; everywhere, where they begin and end with `total`."""
+    step = indices.step
+    start = indices.start if indices.start >= step else 0
+    stop = indices.stop if total - indices.stop >= step else total
+    return within(reach, start, stop)
 
 
 @handles("slice_scatter")
@@ -231,9 +257,7 @@ def _slice_scatter(call: Call) -> Value:
         inputs.append((over, written))
     if not under:
         return _pieces(call, inputs, dim, axis)
-    left = [i for i in range(total) if i not in written]
-    kept = Reach(tuple((i, 1 if i in set(left) else 0) for i in range(total)), 0, bounded=True)
-    under = take(call, under, dim, kept, total)
+    under = take(call, under, dim, _left(written, total), total)
     if not over:
         return under
     return join(call, [under, _pieces(call, inputs, dim, axis)], call.shape)

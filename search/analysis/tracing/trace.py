@@ -36,7 +36,7 @@ from torch.utils.flop_counter import flop_registry
 
 from search.analysis.graph import Graph, Node, ancestors, graph_structure, last_maps
 from search.analysis.tracing import elementwise, parts, rearranging, sums, windows
-from search.analysis.tracing.calls import HANDLERS, SHAPE_ONLY, Builder, Call, Value
+from search.analysis.tracing.calls import HANDLERS, OVERWRITING, SHAPE_ONLY, Builder, Call, Value
 from search.analysis.tracing.layout import LayoutError, along, channels, length
 from search.analysis.tracing.loading import TraceError, UnknownOperationError, in_words
 
@@ -234,8 +234,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         out = func(*meta_args, **meta_kwargs)
         tensors = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
         used = frozenset().union(*(self._weights.get(id(leaf), frozenset()) for leaf in inputs))
-        known = [self._values[id(leaf)] for leaf in inputs if id(leaf) in self._values]
-        if any(known) and func.overloadpacket.__name__ not in SHAPE_ONLY:
+        name = func.overloadpacket.__name__.removesuffix("_")
+        read = inputs[name in OVERWRITING :]
+        known = [self._values[id(leaf)] for leaf in read if id(leaf) in self._values]
+        if any(known) and name not in SHAPE_ONLY:
             self._follow(func, args, kwargs, out, tensors, used)
         elif known:  # a by-product stays one, until something of substance reads it
             for tensor in () if any(known) else tensors:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from search.analysis.graph import Window
-from search.analysis.reach import NOTHING, Reach, compose, window
+from search.analysis.reach import LONGEST, NOTHING, Reach, compose, window
 from search.analysis.tracing.calls import Call, Value, handles
 from search.analysis.tracing.elementwise import regroup
 from search.analysis.tracing.layout import Dim, LayoutError, along, axes, channels, length, moving
@@ -197,13 +197,13 @@ def _scales(call: Call, rank: int) -> list[float | None]:
 
 def _resampled(name: str, size: int, count: int, scale: float | None, corners: bool) -> Reach:
     """What each of `count` points reads of `size`, as torch places them."""
-    step = Fraction(size, count) if not scale else Fraction(1 / scale).limit_denominator(4096)
+    step = Fraction(size, count) if not scale else Fraction(1 / scale).limit_denominator(LONGEST)
     if corners:
         step = Fraction(size - 1, count - 1) if count > 1 else Fraction(0)
     middle = Fraction(0) if corners or "nearest2d" in name else Fraction(1, 2)
     middle = Fraction(0) if "upsample_nearest" in name and "exact" not in name else middle
     phases = []
-    for point in range(min(step.denominator, count)):
+    for point in range(step.denominator):
         position = (point + middle) * step - (0 if "nearest" in name else middle)
         first = math.floor(position)
         taps = 1 if "nearest" in name or position == first else 4 if "cubic" in name else 2
