@@ -15,6 +15,7 @@ from search.config.sections import DEFAULT_LIMITS
 from search.display import terminal
 from search.errors import ConfigError
 from search.networks.architecture import Architecture, ArchitectureError
+from search.storage.trials import architecture_of
 from search.study import Study
 
 TARGETS = "TARGET is an architecture's JSON, STUDY:TRIAL, file.py:factory or package.module:factory"
@@ -54,9 +55,9 @@ def resolve(
         study = Study(left, storage=storage)
         trials = {trial.number: trial for trial in study.load().get_trials(deepcopy=False)}
         trial = trials.get(int(right))
-        if trial is None or "architecture" not in trial.user_attrs:
-            raise ConfigError(f"{target}: study {left} has no such trial with an architecture")
-        return study.config.rules, Architecture.from_json(trial.user_attrs["architecture"])
+        if trial is None:
+            raise ConfigError(f"{target}: study {left} has no such trial")
+        return study.config.rules, architecture_of(trial)
     if left and not Path(target).exists():
         return rules, _traced(target, shapes)
     return rules, read_architecture(Path(target))

@@ -41,7 +41,7 @@ from search.networks.architecture import Architecture
 from search.networks.module import build
 from search.storage.checkpoints import CheckpointError, checkpoint_path, load_checkpoint
 from search.storage.summary import summarize
-from search.storage.trials import candidate_of, choose
+from search.storage.trials import Attributes, candidate_of, choose
 from search.training.devices import describe_device
 from search.training.evaluation import Evaluation, evaluate
 from search.training.training import Training
@@ -141,7 +141,7 @@ def _as_in_trial(
     if network is None:
         training = objective.training(candidate)
         # A trial ends where it meets the target, maybe before its last epoch.
-        epochs = len(trial.user_attrs.get("history", ())) or candidate.recipe.epochs
+        epochs = len(Attributes.of(trial).history or ()) or candidate.recipe.epochs
         _train(training, epochs, f"training trial {trial.number} again", progress)
         network = training.evaluated
     return _Trained(network, objective.normalization, [], retrained=False)
@@ -200,7 +200,7 @@ def _findings(
         dataset=dataset,
         test=test,
         logits=result.logits,
-        history=trial.user_attrs.get("history", []),
+        history=[dict(epoch) for epoch in Attributes.of(trial).history or ()],
         retraining=trained.history,
         summary=summarize(study, config),
         importance=importances(study),
@@ -260,13 +260,14 @@ def _cost(
     candidate: Candidate,
     retraining: list[dict[str, Any]],
 ) -> dict[str, float | None]:
-    trials = study.get_trials(deepcopy=False)
+    carried = Attributes.of(trial)
+    trials = map(Attributes.of, study.get_trials(deepcopy=False))
     images = retraining[-1]["images"] if retraining else 0
     return {
-        "trial_pflop": trial.user_attrs.get("pflop", 0.0),
-        "trial_pflop_to_target": trial.user_attrs.get("pflop_to_target"),
+        "trial_pflop": carried.pflop or 0.0,
+        "trial_pflop_to_target": carried.pflop_to_target,
         "retraining_pflop": candidate.pflop(len(retraining), images),
-        "study_pflop": sum(each.user_attrs.get("pflop", 0.0) for each in trials),
+        "study_pflop": sum(each.pflop or 0.0 for each in trials),
     }
 
 

@@ -17,6 +17,7 @@ from search.config.sections import StudyConfig
 from search.domains import Choice, Domain, IntRange, Scalar
 from search.proposals.proposer import Input, Proposer
 from search.proposals.sequences import Distributions
+from search.storage.trials import Attributes, write
 
 
 class RejectedError(ValueError):
@@ -62,9 +63,8 @@ def suggest(trial: optuna.Trial, config: StudyConfig, *, input: Input, classes: 
     if not proposal.accepted:
         raise RejectedError("; ".join(broken.message for broken in proposal.violations))
     candidate = proposer.candidate(choices)
-    if "candidate" not in trial.user_attrs:
-        trial.set_user_attr("candidate", candidate.hash)
-        trial.set_user_attr("proposals", 1)
+    if Attributes.of(trial).candidate is None:
+        write(trial, Attributes(candidate=candidate.hash, proposals=1))
     return candidate
 
 

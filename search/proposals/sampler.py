@@ -43,6 +43,7 @@ from search.proposals.proposer import Input, Proposer
 from search.proposals.scratch import Scratch, Taken
 from search.proposals.sequences import Distributions, FeasibleGrid, FeasibleQMC
 from search.proposals.tpe import FeasibleTPE
+from search.storage.trials import Attributes, write_proposed
 
 
 class Seeds(NamedTuple):
@@ -102,9 +103,11 @@ class FeasibleSampler(BaseSampler):
                 break
             draws.reject_duplicate(choices)
         scratch.write()
-        self._set_attribute(study, trial, "proposals", draws.tally.proposed)
-        self._set_attribute(study, trial, "accepted", draws.tally.accepted)
-        self._set_attribute(study, trial, "rejected", dict(draws.tally.rejected))
+        tally = draws.tally
+        outcome = Attributes(
+            proposals=tally.proposed, accepted=tally.accepted, rejected=dict(tally.rejected)
+        )
+        write_proposed(study, trial, outcome)
         return choices
 
     def sample_independent(
@@ -132,14 +135,9 @@ class FeasibleSampler(BaseSampler):
     def _claim(self, study: Study, trial: FrozenTrial, candidate: Candidate) -> bool:
         """Writes the claim, then looks who else holds it: two workers that draw the same
         candidate at the same moment see each other, and both draw again."""
-        self._set_attribute(study, trial, "candidate", candidate.hash)
+        write_proposed(study, trial, Attributes(candidate=candidate.hash))
         self._taken.update(study, trial)
         return not self._taken.holds(candidate.hash)
-
-    @staticmethod
-    def _set_attribute(study: Study, trial: FrozenTrial, key: str, value: Any) -> None:
-        study._storage.set_trial_user_attr(trial._trial_id, key, value)
-        trial.user_attrs[key] = value  # optuna.Trial reads this copy, not the storage
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from search.storage.trials import Attributes
+
 
 class Taken:
     """The candidates that a study's other trials hold; failed trials hold none.
@@ -38,7 +40,7 @@ class Taken:
             self._read(trials[number], current)
 
     def _read(self, trial: FrozenTrial, current: FrozenTrial) -> None:
-        held = trial.user_attrs.get("candidate")
+        held = Attributes.of(trial).candidate
         if trial.state.is_finished():
             self._open.discard(trial.number)
             if held and trial.state is not TrialState.FAIL:

@@ -16,9 +16,7 @@ from optuna.trial import FrozenTrial, Trial
 from search.config.private import make_private, private
 from search.errors import MachineError
 from search.storage.studies import _PrivateStore
-
-BATCH_DIVISOR = "batch_divisor"
-"""The user attribute that divides the batch size of a trial that ran out of memory."""
+from search.storage.trials import Attributes
 
 
 class CheckpointError(ValueError):
@@ -33,7 +31,7 @@ _CHECKPOINT_MAGIC = b"C1C4-CHECKPOINT\n"
 def checkpoint_path(runs: Path, trial: Trial | FrozenTrial) -> Path:
     """Where the trial's checkpoint lies: a trial keeps its number when it is queued again."""
     # Half a batch takes other steps: that training cannot go on from the whole one's.
-    half = "-half" if BATCH_DIVISOR in trial.user_attrs else ""
+    half = "-half" if Attributes.of(trial).batch_divisor else ""
     return runs / f"trial-{trial.number:06d}{half}.checkpoint"
 
 

@@ -38,16 +38,14 @@ from search.storage.patience import (
     shown,
     translated,
 )
+from search.storage.trials import ARCHITECTURE, DEATHS, WORKER, Attributes
 from search.storage.writes import Batch
 
 CLOCK_GAP = 30.0
 """Seconds without any worker's sign after which the budget of hours does not run on."""
 
-DEATHS = 3
+LIVES = 3
 """How many workers a trial may take down before it is failed instead of queued again."""
-
-CHOSEN = "architecture"
-"""The user attribute that the objective sets once all parameters are chosen."""
 
 _TRAINED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -265,14 +263,13 @@ class StudyStorage(RDBStorage):
         session.query(models.TrialHeartbeatModel).filter_by(trial_id=trial.trial_id).delete()
         session.add(models.TrialHeartbeatModel(trial_id=trial.trial_id))
         worker = {**identity(), "claim": uuid.uuid4().hex[:8]}
-        self._set_user_attribute(session, int(trial.trial_id), "worker", worker)
+        self._note(session, int(trial.trial_id), Attributes(worker=worker))
 
-    def _set_user_attribute(
-        self, session: sa.orm.Session, trial_id: int, key: str, value: object
-    ) -> None:
-        self._set_trial_attr_without_commit(
-            session, models.TrialUserAttributeModel, trial_id, key, value
-        )
+    def _note(self, session: sa.orm.Session, trial_id: int, attributes: Attributes) -> None:
+        for name, value in attributes.items():
+            self._set_trial_attr_without_commit(
+                session, models.TrialUserAttributeModel, trial_id, name, value
+            )
 
     # What happens to a trial that nobody works on any more
 
@@ -281,7 +278,7 @@ class StudyStorage(RDBStorage):
         """Returns a trial to the queue as it is; False unless it runs under the claim `worker`."""
         with _create_scoped_session(self.scoped_session) as session:
             trial = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
-            owner = models.TrialUserAttributeModel.find_by_trial_and_key(trial, "worker", session)
+            owner = models.TrialUserAttributeModel.find_by_trial_and_key(trial, WORKER, session)
             if trial.state != TrialState.RUNNING or json.loads(_text(owner)) != worker:
                 return False
             self._release(session, trial)
@@ -290,7 +287,11 @@ class StudyStorage(RDBStorage):
     def _release(self, session: sa.orm.Session, trial: models.TrialModel) -> None:
         trial.state = TrialState.WAITING
         session.query(models.TrialHeartbeatModel).filter_by(trial_id=trial.trial_id).delete()
-        if models.TrialUserAttributeModel.find_by_trial_and_key(trial, CHOSEN, session) is None:
+        # The objective notes the architecture once all parameters are chosen.
+        if (
+            models.TrialUserAttributeModel.find_by_trial_and_key(trial, ARCHITECTURE, session)
+            is None
+        ):
             # Half a candidate completed by another proposal would be one nobody checked.
             session.query(models.TrialParamModel).filter_by(trial_id=trial.trial_id).delete()
 
@@ -321,7 +322,7 @@ class StudyStorage(RDBStorage):
                 .outerjoin(
                     attribute,
                     sa.and_(
-                        attribute.trial_id == models.TrialModel.trial_id, attribute.key == "worker"
+                        attribute.trial_id == models.TrialModel.trial_id, attribute.key == WORKER
                     ),
                 )
                 .filter(
@@ -336,18 +337,17 @@ class StudyStorage(RDBStorage):
     def _recover(self, trial_id: int, worker: str) -> bool:
         with _create_scoped_session(self.scoped_session) as session:
             trial = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
-            owner = models.TrialUserAttributeModel.find_by_trial_and_key(trial, "worker", session)
+            owner = models.TrialUserAttributeModel.find_by_trial_and_key(trial, WORKER, session)
             if trial.state != TrialState.RUNNING or _text(owner) != worker:
                 return False  # another worker was faster
-            known = models.TrialUserAttributeModel.find_by_trial_and_key(trial, "deaths", session)
+            known = models.TrialUserAttributeModel.find_by_trial_and_key(trial, DEATHS, session)
             deaths = 1 + (json.loads(_text(known)) or 0)
-            self._set_user_attribute(session, trial_id, "deaths", deaths)
-            if deaths < DEATHS:
+            self._note(session, trial_id, Attributes(deaths=deaths))
+            if deaths < LIVES:
                 self._release(session, trial)
             else:
-                self._set_user_attribute(
-                    session, trial_id, "failure", f"its worker died {deaths} times"
-                )
+                failure = f"its worker died {deaths} times"
+                self._note(session, trial_id, Attributes(failure=failure))
                 trial.state = TrialState.FAIL
                 trial.datetime_complete = datetime.now()
             return True
@@ -355,7 +355,7 @@ class StudyStorage(RDBStorage):
     def owns(self, trial_id: int, worker: Mapping[str, Any] | None) -> bool:
         """Whether the trial still runs under the claim `worker` (its user attribute)."""
         trial = self.get_trial(trial_id)
-        return trial.state == TrialState.RUNNING and trial.user_attrs.get("worker") == worker
+        return trial.state == TrialState.RUNNING and Attributes.of(trial).worker == worker
 
     def errors(self) -> AbstractContextManager[None]:
         """Turns the database's errors, while it lasts, into `MachineError`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cached_property
@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.config.sections import StudyConfig
 from search.storage.studies import study_config
+from search.storage.trials import Attributes
 
 LEADERS = 5  # how many of the best are shown
 
@@ -50,25 +51,25 @@ class Progress:
     @classmethod
     def of(cls, trial: FrozenTrial, now: datetime) -> Progress:
         """The trial with this project's user attributes; what it lacks is None."""
-        attributes = trial.user_attrs
+        carried = Attributes.of(trial)
         epoch = max(trial.intermediate_values, default=0)
-        epochs = attributes.get("recipe", {}).get("epochs")
-        seconds = _seconds(trial, now)
+        epochs = (carried.recipe or {}).get("epochs")
+        seconds = _seconds(trial, carried, now)
         return cls(
             number=trial.number,
             state=trial.state.name.lower(),
             accuracy=_accuracy(trial),
             epoch=epoch,
             epochs=epochs,
-            receptive_field=attributes.get("receptive_field"),
-            parameters=attributes.get("parameters"),
-            macs=attributes.get("macs"),
-            proposals=attributes.get("proposals"),
+            receptive_field=carried.receptive_field,
+            parameters=carried.parameters,
+            macs=carried.macs,
+            proposals=carried.proposals,
             seconds=seconds,
-            eta=_eta(trial, epoch, epochs, seconds),
-            device=attributes.get("device"),
-            worker=_worker(attributes),
-            failure=attributes.get("failure"),
+            eta=_eta(trial, carried, epoch, epochs, seconds),
+            device=carried.device,
+            worker=_worker(carried),
+            failure=carried.failure,
         )
 
 
@@ -158,29 +159,34 @@ def summarize(study: Study, config: StudyConfig | None = None) -> Summary:
     now = datetime.now()
     if config is None:
         config = study_config(study)
-    attributes = [trial.user_attrs for trial in trials]
+    carried = [Attributes.of(trial) for trial in trials]
     return Summary(
         name=study.study_name,
         config=config,
         trials=tuple(Progress.of(trial, now) for trial in trials),
-        proposed=sum(a.get("proposals", 0) for a in attributes),
-        accepted=sum(a.get("accepted", 1) for a in attributes if "proposals" in a),
-        rejected=_rejected(attributes),
+        proposed=sum(each.proposals or 0 for each in carried),
+        accepted=sum(_accepted(each) for each in carried),
+        rejected=_rejected(carried),
         road=_road(trials),
         spent=study.user_attrs.get("clock", {}).get("seconds", 0.0),
         started=min((t.datetime_start for t in trials if t.datetime_start), default=None),
     )
 
 
-def _rejected(attributes: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+def _accepted(carried: Attributes) -> int:
+    # A trial that was queued, or is of an older version, counts as the one that it is.
+    return (carried.proposals is not None) if carried.accepted is None else carried.accepted
+
+
+def _rejected(trials: Iterable[Attributes]) -> dict[str, int]:
     counted: Counter[str] = Counter()
-    for trial in attributes:
-        counted.update(trial.get("rejected", {}))
+    for carried in trials:
+        counted.update(carried.rejected or {})
     return dict(counted.most_common())
 
 
-def _worker(attributes: Mapping[str, Any]) -> str | None:
-    worker = attributes.get("worker")
+def _worker(carried: Attributes) -> str | None:
+    worker = carried.worker
     return f"{worker['host']}:{worker['pid']}" if worker else None
 
 
@@ -190,18 +196,20 @@ def _accuracy(trial: FrozenTrial) -> float | None:
     return last if math.isfinite(last) else None
 
 
-def _seconds(trial: FrozenTrial, now: datetime) -> float | None:
-    if "seconds" in trial.user_attrs:
-        return float(trial.user_attrs["seconds"])
+def _seconds(trial: FrozenTrial, carried: Attributes, now: datetime) -> float | None:
+    if carried.seconds is not None:
+        return float(carried.seconds)
     if trial.datetime_start is None:
         return None
     return ((trial.datetime_complete or now) - trial.datetime_start).total_seconds()
 
 
-def _eta(trial: FrozenTrial, epoch: int, epochs: int | None, seconds: float | None) -> float | None:
+def _eta(
+    trial: FrozenTrial, carried: Attributes, epoch: int, epochs: int | None, seconds: float | None
+) -> float | None:
     if trial.state != TrialState.RUNNING or not epoch or not epochs:
         return None
-    history = trial.user_attrs.get("history", [])
+    history = carried.history or ()
     # A resumed trial's clock counts from the resume; its epochs know what they took.
     each = sum(e["seconds"] for e in history) / len(history) if history else (seconds or 0) / epoch
     return max(0.0, each * (epochs - epoch))

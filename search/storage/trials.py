@@ -1,13 +1,84 @@
-"""What a trial carries, and which one is the best."""
+"""What a trial carries, written and read here alone, and which trial is the best."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search.config.candidate import Candidate, Recipe
 from search.errors import ConfigError
 from search.networks.architecture import Architecture, ArchitectureError
+
+ARCHITECTURE, DEATHS, WORKER = "architecture", "deaths", "worker"
+"""Names of attributes, for who asks the database for them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attributes:
+    """A trial's user attributes; None stands for one that it lacks, as an older trial may.
+
+    `candidate` is the hash that claims the candidate for the trial, `accepted` and `rejected`
+    (by rule) tell what became of its `proposals`.  `seconds` were spent on training.  `worker`
+    says who works on it: `identity()` and a `claim` of its own for every start.  `deaths` counts
+    the workers that it lost, `batch_divisor` divides its batch after it ran out of memory.
+    """
+
+    candidate: str | None = None
+    proposals: int | None = None
+    accepted: int | None = None
+    rejected: Mapping[str, int] | None = None
+    architecture: Mapping[str, Any] | None = None
+    recipe: Mapping[str, Any] | None = None
+    receptive_field: int | None = None
+    parameters: int | None = None
+    macs: int | None = None
+    verdict: str | None = None
+    device: str | None = None
+    history: Sequence[Mapping[str, Any]] | None = None
+    seconds: float | None = None
+    pflop: float | None = None
+    pflop_to_target: float | None = None
+    worker: Mapping[str, Any] | None = None
+    deaths: int | None = None
+    batch_divisor: int | None = None
+    failure: str | None = None
+
+    @classmethod
+    def of(cls, trial: Trial | FrozenTrial) -> Attributes:
+        """What `trial` carries; attributes of another making are passed over."""
+        kept = trial.user_attrs
+        return cls(**{name: kept[name] for name in NAMES if name in kept})
+
+    def items(self) -> Iterator[tuple[str, Any]]:
+        """Name and value of each that is there."""
+        return ((name, value) for name in NAMES if (value := getattr(self, name)) is not None)
+
+
+NAMES = tuple(field.name for field in fields(Attributes))
+
+
+def write(trial: Trial, attributes: Attributes) -> None:
+    """Gives a running trial those of `attributes` that are not None."""
+    for name, value in attributes.items():
+        trial.set_user_attr(name, value)
+
+
+def write_proposed(study: optuna.Study, trial: FrozenTrial, attributes: Attributes) -> None:
+    """Likewise, from within a sampler, which holds the trial that `Trial` will read."""
+    for name, value in attributes.items():
+        study._storage.set_trial_user_attr(trial._trial_id, name, value)
+        trial.user_attrs[name] = value
+
+
+def without_bulk(trial: FrozenTrial) -> FrozenTrial:
+    """`trial` itself, less the attributes that fill screens in one line."""
+    for name in ("architecture", "recipe", "history"):
+        trial.user_attrs.pop(name, None)
+    return trial
 
 
 def choose(study: optuna.Study, number: int | None = None) -> FrozenTrial:
@@ -20,7 +91,7 @@ def choose(study: optuna.Study, number: int | None = None) -> FrozenTrial:
     completed = [
         trial
         for trial in trials
-        if trial.state == TrialState.COMPLETE and trial.user_attrs.get("verdict") == "accepted"
+        if trial.state == TrialState.COMPLETE and Attributes.of(trial).verdict == "accepted"
     ]
     if number is None:
         if not completed:
@@ -36,15 +107,26 @@ def choose(study: optuna.Study, number: int | None = None) -> FrozenTrial:
     raise ConfigError(f"study {study.study_name}: trial {number} {found}; export a completed one")
 
 
-def candidate_of(trial: FrozenTrial) -> Candidate:
-    """The candidate that a trial trained, from its user attributes.
+def architecture_of(trial: FrozenTrial) -> Architecture:
+    """The network of a trial, whatever became of it.
 
     Raises:
-        ConfigError: they hold none of this program.
+        ConfigError: the trial carries none of this program.
     """
-    attributes = trial.user_attrs
     try:
-        architecture = Architecture.from_json(attributes["architecture"])
-        return Candidate(architecture, Recipe(**attributes["recipe"]))
-    except (KeyError, TypeError, ArchitectureError) as error:
+        return Architecture.from_json(Attributes.of(trial).architecture)
+    except ArchitectureError as error:
+        raise ConfigError(f"trial {trial.number} holds no candidate: {error}") from None
+
+
+def candidate_of(trial: FrozenTrial) -> Candidate:
+    """The candidate that a trial trained.
+
+    Raises:
+        ConfigError: the trial carries none of this program.
+    """
+    architecture = architecture_of(trial)
+    try:
+        return Candidate(architecture, Recipe(**Attributes.of(trial).recipe or {}))
+    except TypeError as error:
         raise ConfigError(f"trial {trial.number} holds no candidate: {error}") from None

@@ -8,7 +8,6 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import optuna
 import torch
@@ -24,13 +23,13 @@ from search.domains import Choice, FloatRange, IntRange, Setting
 from search.networks.module import build
 from search.proposals.parameters import suggest
 from search.storage.checkpoints import (
-    BATCH_DIVISOR,
     CheckpointError,
     checkpoint_path,
     load_checkpoint,
     save_checkpoint,
 )
 from search.storage.studies import study_storage
+from search.storage.trials import Attributes, write
 from search.training.devices import describe_device, use_bfloat16
 from search.training.evaluation import Evaluation
 from search.training.initialization import pass_on, whiten
@@ -106,7 +105,7 @@ class Objective:
         storage, classes = study_storage(trial.study), len(dataset.classes)
         with storage.together():
             candidate = suggest(trial, self._config, input=dataset.input, classes=classes)
-            candidate = _fitted(candidate, trial.user_attrs.get(BATCH_DIVISOR, 1))
+            candidate = _fitted(candidate, Attributes.of(trial).batch_divisor or 1)
             self._describe(trial, candidate)
         training = self.training(candidate)
         path = checkpoint_path(self.runs, trial)
@@ -118,8 +117,8 @@ class Objective:
             pflop = candidate.pflop(training.epoch, images)
             with storage.together():
                 self._log(trial, training)
-                trial.set_user_attr("seconds", sum(record.seconds for record in training.history))
-                trial.set_user_attr("pflop", pflop)
+                seconds = sum(record.seconds for record in training.history)
+                write(trial, Attributes(seconds=seconds, pflop=pflop))
         final = training.history[-1]
         # The optimizer's state served to resume; the weights serve to export.
         save_checkpoint(path, {"network": training.evaluated.state_dict()})
@@ -127,7 +126,7 @@ class Objective:
         assert training.evaluation is not None
         with storage.together():
             if self._met(final.accuracy):
-                trial.set_user_attr("pflop_to_target", pflop)
+                write(trial, Attributes(pflop_to_target=pflop))
             self._show(Finished(trial, candidate, training, training.evaluation))
         return self._values(trial, final.accuracy)
 
@@ -177,17 +176,16 @@ class Objective:
         """Notes what the checker found."""
         facts = analyze(candidate.architecture)
         sides = [side for side in facts.receptive_field if side is not None]
-        attributes: dict[str, Any] = {
-            "architecture": candidate.architecture.to_json(),
-            "recipe": dataclasses.asdict(candidate.recipe),
-            "receptive_field": min(sides) if sides else None,
-            "parameters": facts.parameters,
-            "macs": facts.macs,
-            "verdict": "accepted",
-            "device": describe_device(self._device),
-        }
-        for key, value in attributes.items():
-            trial.set_user_attr(key, value)
+        carried = Attributes(
+            architecture=candidate.architecture.to_json(),
+            recipe=dataclasses.asdict(candidate.recipe),
+            receptive_field=min(sides) if sides else None,
+            parameters=facts.parameters,
+            macs=facts.macs,
+            verdict="accepted",
+            device=describe_device(self._device),
+        )
+        write(trial, carried)
 
     def _resume(self, trial: optuna.Trial, training: Training, path: Path) -> None:
         try:
@@ -225,7 +223,7 @@ class Objective:
                 raise optuna.TrialPruned(f"accuracy {record.accuracy:.4f} in epoch {record.epoch}")
 
     def _log(self, trial: optuna.Trial, training: Training) -> None:
-        trial.set_user_attr("history", [vars(record) for record in training.history])
+        write(trial, Attributes(history=[vars(record) for record in training.history]))
 
     def _report(self, trial: optuna.Trial, accuracy: float, epoch: int) -> None:
         if len(self._config.study.objectives) > 1:
@@ -240,9 +238,9 @@ class Objective:
         return target is not None and accuracy >= target
 
     def _values(self, trial: optuna.Trial, accuracy: float) -> float | tuple[float, ...]:
-        attributes = trial.user_attrs
+        carried = Attributes.of(trial)
         values = tuple(
-            accuracy if name == "accuracy" else float(attributes[name])
+            accuracy if name == "accuracy" else float(getattr(carried, name))
             for name in self._config.study.objectives
         )
         return values if len(values) > 1 else accuracy

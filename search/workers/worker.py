@@ -26,9 +26,9 @@ from optuna.trial import Trial, TrialState
 from search.config.sections import StudyConfig
 from search.errors import ConfigError, MachineError
 from search.proposals.proposer import InfeasibleError
-from search.storage.checkpoints import BATCH_DIVISOR
 from search.storage.database import BudgetSpentError, StudyStorage
 from search.storage.studies import study_storage
+from search.storage.trials import Attributes, write
 from search.workers.objective import Interrupted
 from search.workers.supervisor import PULSE, SUPERVISOR, Ending, handled
 
@@ -54,7 +54,7 @@ class _Unfinished(BaseException):
     def __init__(self, trial: Trial, cause: Exception) -> None:
         super().__init__(str(cause))
         self.trial_id = trial._trial_id
-        self.claim = trial.user_attrs.get("worker")
+        self.claim = Attributes.of(trial).worker
         self.cause = cause
 
 
@@ -167,9 +167,7 @@ class Watch:
             if trial is None or deadline is None or time.monotonic() < deadline + LENIENCE:
                 continue
             log.warning("trial %d hangs: failed, and this worker starts again", trial.number)
-            self._storage.set_trial_user_attr(
-                trial._trial_id, "failure", f"hung beyond its {self._section.minutes:g} minutes"
-            )
+            write(trial, Attributes(failure=f"hung beyond its {self._section.minutes:g} minutes"))
             self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
             sys.stderr.flush()
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
@@ -196,7 +194,7 @@ class _Guarded:
         try:
             with self._storage.errors():
                 values = _finite(self._train(trial))
-                if not self._storage.owns(trial._trial_id, trial.user_attrs.get("worker")):
+                if not self._storage.owns(trial._trial_id, Attributes.of(trial).worker):
                     raise Interrupted("another worker has taken this trial over")
                 return values
         except optuna.TrialPruned:
@@ -216,7 +214,7 @@ class _Guarded:
         self.failure = error
         reason = describe(error)
         log.warning("trial %d failed: %s", trial.number, reason)
-        trial.set_user_attr("failure", reason)
+        write(trial, Attributes(failure=reason))
         return error
 
     def _train(self, trial: Trial) -> Values:
@@ -231,10 +229,10 @@ class _Guarded:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if BATCH_DIVISOR in trial.user_attrs:
+        if Attributes.of(trial).batch_divisor:
             raise MemoryError(f"even with half the batch: {reason}")
         log.warning("trial %d: %s; tried again with half the batch", trial.number, reason)
-        trial.set_user_attr(BATCH_DIVISOR, 2)
+        write(trial, Attributes(batch_divisor=2))
         return self._train(trial)
 
 

@@ -25,6 +25,7 @@ from search.errors import ConfigError, MachineError
 from search.storage.database import StudyStorage
 from search.storage.studies import study_storage
 from search.storage.summary import summarize
+from search.storage.trials import without_bulk
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{16,}")  # may stand in an address and in a cookie
 
@@ -41,11 +42,7 @@ class _Browsed(StudyStorage):
         vars(self).update(vars(storage))  # over the same connections
 
     def get_all_trials(self, *args: Any, **options: Any) -> list[FrozenTrial]:
-        trials = super().get_all_trials(*args, **options)
-        for trial in trials:
-            for key in ("architecture", "recipe", "history"):
-                trial.user_attrs.pop(key, None)
-        return trials
+        return [without_bulk(trial) for trial in super().get_all_trials(*args, **options)]
 
 
 class _Server6(_Server):

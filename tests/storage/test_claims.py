@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import optuna
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState
+
+import search.storage.database
+import search.storage.opening
+import search.storage.places
+from search.storage.database import LIVES, BudgetSpentError, StudyStorage
+from search.storage.studies import create_or_resume, load_study, study_storage
+from tests.processes import ask, code, created, start, study_file
+
+
+def _create_and_run(url: str, trials: int) -> None:
+    study = create_or_resume(study_file(trials=trials), url)
+    study.sampler = optuna.samplers.RandomSampler()
+    try:
+        study.optimize(_instantly, n_trials=1_000)
+    except BudgetSpentError:
+        sys.exit(0)
+
+
+def _instantly(trial: optuna.Trial) -> float:
+    value = trial.suggest_float("x", 0, 1)
+    runs = trial.user_attrs.get("runs", 0) + 1
+    trial.set_user_attr("runs", runs)
+    if trial.number % 7 == 3:
+        raise optuna.TrialPruned
+    return value
+
+
+def test_eight_processes_create_one_study_and_keep_its_budget(url: str) -> None:
+    processes = [start(_create_and_run, url, 30) for _ in range(8)]
+    assert [code(process) for process in processes] == [0] * 8
+    trials = load_study("toy", url).trials
+    assert [trial.number for trial in trials] == list(range(30))
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE, TrialState.PRUNED}
+    assert {trial.user_attrs["runs"] for trial in trials} == {1}
+
+
+def test_eight_processes_run_forty_queued_trials_once_each(url: str) -> None:
+    study = created(url, trials=40)
+    for number in range(40):
+        study.enqueue_trial({"x": number / 40})
+    processes = [start(_create_and_run, url, 40) for _ in range(8)]
+    assert [code(process) for process in processes] == [0] * 8
+    trials = study.trials
+    assert sorted(trial.params["x"] for trial in trials) == [number / 40 for number in range(40)]
+    assert {trial.user_attrs["runs"] for trial in trials} == {1}
+
+
+def test_failed_trials_are_not_counted(url: str) -> None:
+    study = created(url, trials=2)
+    study.tell(ask(study), state=TrialState.FAIL)
+    study.tell(ask(study), 0.5)
+    ask(study)
+    with pytest.raises(BudgetSpentError, match="2 of 2"):
+        ask(study)
+
+
+def test_more_queued_trials_than_the_budget_are_not_run(url: str) -> None:
+    study = created(url, trials=2)
+    for _ in range(3):
+        study.enqueue_trial({"x": 0.5})
+    first, second = ask(study), ask(study)
+    with pytest.raises(BudgetSpentError):
+        ask(study)
+    study.tell(first, 0.5)
+    study.tell(second, state=TrialState.FAIL)
+    assert ask(study).number == 2
+
+
+def test_a_queued_trial_keeps_number_parameters_and_reports(url: str) -> None:
+    study = created(url, trials=1)
+    trial = ask(study)
+    x = trial.suggest_float("x", 0, 1)
+    trial.set_user_attr("architecture", {"blocks": []})
+    trial.report(0.25, 1)
+    storage = study_storage(study)
+    assert storage.requeue(trial._trial_id, trial.user_attrs["worker"])
+    assert study.trials[0].state == TrialState.WAITING
+    again = ask(study)
+    assert again.number == 0
+    assert again.suggest_float("x", 0, 1) == x
+    assert study.trials[0].intermediate_values == {1: 0.25}
+    assert not storage.owns(trial._trial_id, trial.user_attrs["worker"])
+    assert storage.owns(trial._trial_id, again.user_attrs["worker"])
+    assert not storage.requeue(trial._trial_id, trial.user_attrs["worker"])
+
+
+def test_half_a_candidate_is_forgotten(url: str) -> None:
+    study = created(url)
+    trial = ask(study)
+    trial.suggest_float("x", 0, 1)
+    study_storage(study).requeue(trial._trial_id, trial.user_attrs["worker"])
+    assert study.trials[0].params == {}
+
+
+def _claimed_elsewhere(study: optuna.Study, silence: float) -> int:
+    """A running trial of another machine, whose heart beat `silence` seconds ago."""
+    storage, trial = study_storage(study), ask(study)
+    storage.set_trial_user_attr(
+        trial._trial_id, "worker", {**trial.user_attrs["worker"], "pids": "another machine"}
+    )
+    now = {
+        "sqlite": "datetime('now', '-{} seconds')",
+        "postgresql": "now() - interval '{} s'",
+        "mysql": "now() - interval {} second",
+    }
+    with storage.engine.begin() as connection:
+        connection.exec_driver_sql(
+            f"UPDATE trial_heartbeats SET heartbeat = "
+            f"{now[storage.engine.name].format(int(silence))} WHERE trial_id = {trial._trial_id}"
+        )
+    return trial._trial_id
+
+
+def test_silence_beyond_the_grace_period_is_death(url: str) -> None:
+    study = create_or_resume(study_file(trials=5), url, heartbeat=1, grace=10)
+    _claimed_elsewhere(study, silence=5)
+    _claimed_elsewhere(study, silence=20)
+    assert study_storage(study).recover(study._study_id) == 1
+    assert [trial.state.name for trial in study.trials] == ["RUNNING", "WAITING"]
+
+
+def test_the_heart_beats_from_the_claim_on(url: str) -> None:
+    study = create_or_resume(study_file(trials=5), url, heartbeat=1, grace=10)
+    study.enqueue_trial({"x": 0.5})
+    for _ in range(2):
+        ask(study)
+        with study_storage(study).engine.connect() as connection:
+            beats = connection.exec_driver_sql("SELECT count(*) FROM trial_heartbeats").scalar()
+        assert beats == len(study.get_trials(states=[TrialState.RUNNING]))
+
+
+def test_a_living_worker_on_this_machine_keeps_its_trial(url: str) -> None:
+    study = created(url)
+    ask(study)
+    assert study_storage(study).recover(study._study_id) == 0
+
+
+def _die_holding_a_trial(url: str) -> None:
+    ask(load_study("toy", url))
+
+
+def test_a_trial_that_kills_its_workers_fails_at_last(url: str) -> None:
+    study = created(url)
+    for death in range(1, LIVES + 1):
+        assert code(start(_die_holding_a_trial, url)) == 0
+        assert study_storage(study).recover(study._study_id) == 1
+        state = TrialState.FAIL if death == LIVES else TrialState.WAITING
+        assert [trial.state for trial in study.trials] == [state]
+    assert study.trials[0].user_attrs["failure"] == f"its worker died {LIVES} times"
+
+
+def _recover(url: str) -> None:
+    study = load_study("toy", url)
+    sys.exit(study_storage(study).recover(study._study_id))
+
+
+def test_an_abandoned_trial_is_queued_once(url: str) -> None:
+    study = created(url)
+    assert code(start(_die_holding_a_trial, url)) == 0
+    assert sum(code(process) for process in [start(_recover, url) for _ in range(6)]) == 1
+    assert [trial.state for trial in study.trials] == [TrialState.WAITING]
+    assert study.trials[0].user_attrs["deaths"] == 1
+
+
+def test_eight_workers_start_one_clock(url: str) -> None:
+    study = created(url)
+    storages = [study_storage(load_study(study.study_name, url)) for _ in range(8)]
+    together = Barrier(len(storages))
+
+    def start_clock(storage: StudyStorage) -> float:
+        together.wait()
+        return storage.advance_clock(study._study_id)
+
+    with ThreadPoolExecutor(len(storages)) as pool:
+        assert min(pool.map(start_clock, storages)) == 0
+    assert study.user_attrs["clock"]["seconds"] < 60
+
+
+def test_counts_and_best_value(url: str) -> None:
+    study = created(url, trials=10)
+    storage = study_storage(study)
+    assert storage.best_value(study._study_id) is None
+    for state, value in [("COMPLETE", 0.3), ("COMPLETE", 0.7), ("PRUNED", 0.9), ("FAIL", None)]:
+        study.add_trial(
+            optuna.create_trial(
+                state=TrialState[state],
+                value=value,
+                params={"x": 0.5},
+                distributions={"x": FloatDistribution(0, 1)},
+            )
+        )
+    counts = storage.count(study._study_id)
+    assert counts == {TrialState.COMPLETE: 2, TrialState.PRUNED: 1, TrialState.FAIL: 1}
+    assert storage.best_value(study._study_id) == 0.7
+
+
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(gaps=st.lists(st.floats(0, 100), max_size=8))
+def test_the_clock_runs_only_while_somebody_works(
+    sqlite: str,
+    gaps: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    study = create_or_resume(study_file(name=f"s{time.time_ns()}"), sqlite)
+    storage, now = study_storage(study), [1000.0]
+    monkeypatch.setattr(search.storage.database.time, "time", lambda: now[0])
+    passed = storage.advance_clock(study._study_id)
+    assert passed == 0
+    for gap in gaps:
+        now[0] += gap
+        passed = storage.advance_clock(study._study_id)
+    assert passed == pytest.approx(sum(gap for gap in gaps if gap < 30), abs=1e-6)
+
+
+def test_opening_twice_keeps_the_locks_of_the_first(sqlite: str) -> None:
+    # A process that closes a database's file drops all its locks on it (POSIX): the next one
+    # to leave would take the write-ahead log away from under those that stay.
+    study = created(sqlite, trials=5)
+    assert study.trials == []
+    created(sqlite, trials=5)
+    assert code(start(_create_and_run, sqlite, 5)) == 0
+    assert len(study.trials) == 5

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+import search.storage.database
+import search.storage.opening
+import search.storage.places
+from search.errors import ConfigError, MachineError
+from search.storage.opening import file_system, open_storage
+from search.storage.studies import create_or_resume, load_study, study_storage
+from tests.processes import created, study_file
+
+
+@pytest.mark.parametrize(
+    ("given_url", "reason"),
+    [
+        ("nonsense", "not a URL"),
+        ("sqlite:///{tmp}/missing/x.db", "missing does not exist"),
+        ("sqlite:///{tmp}/text", "not a SQLite database"),
+        ("sqlite:///{tmp}", "is a directory"),
+        ("sqlite://", "must name a file"),
+        ("redis://host/1", "must be sqlite, postgresql or mysql"),
+    ],
+)
+def test_a_bad_place_is_named_and_nothing_is_made(
+    tmp_path: Path, given_url: str, reason: str
+) -> None:
+    (tmp_path / "text").write_text("no database at all\n")
+    with pytest.raises(ConfigError, match=reason):
+        create_or_resume(study_file(), given_url.format(tmp=tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["text"]
+
+
+def test_a_corrupt_database_is_named_and_left_untouched(tmp_path: Path, sqlite: str) -> None:
+    study_storage(created(sqlite)).engine.dispose()
+    path = tmp_path / "study.db"
+    content = bytearray(path.read_bytes())
+    content[4096:8192] = b"\xff" * 4096
+    path.write_bytes(content)
+    with pytest.raises(MachineError, match=r"study\.db is corrupt"):
+        load_study("toy", sqlite)
+    assert path.read_bytes() == content
+
+
+def test_a_database_of_something_else_is_no_study(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "other.db")) as database:
+        database.execute("CREATE TABLE other (id INTEGER)")
+    with pytest.raises(ConfigError, match="no study toy"):
+        load_study("toy", f"sqlite:///{tmp_path}/other.db")
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "cifs", "lustre", "fuse.sshfs"])
+def test_sqlite_refuses_network_file_systems(
+    kind: str,
+    sqlite: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mounts = {"/": "ext4", str(tmp_path): kind}
+    monkeypatch.setattr(search.storage.opening, "_mounts", lambda: mounts)
+    with pytest.raises(MachineError, match=rf"{kind}.*PostgreSQL"):
+        open_storage(sqlite)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_innermost_mount_holds_a_path() -> None:
+    mounts = {"/": "ext4", "/net": "nfs", "/net/local": "xfs"}
+    assert file_system(Path("/net/local/a.db"), mounts) == "xfs"
+    assert file_system(Path("/net/other/a.db"), mounts) == "nfs"
+    assert file_system(Path("/network/a.db"), mounts) == "ext4"
+
+
+def test_this_machines_mounts_are_read() -> None:
+    assert search.storage.opening._mounts()
+
+
+def test_sqlite_is_safe_for_several_workers(sqlite: str) -> None:
+    with open_storage(sqlite).engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 60_000
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # full

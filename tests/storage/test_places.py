@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import re
+import string
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+import search.storage.database
+import search.storage.opening
+import search.storage.places
+from search.config.secrecy import concealed, require_no_password
+from search.errors import ConfigError, MachineError
+from search.storage.opening import open_storage
+from search.storage.places import redacted, run_directory, storage_url
+from tests.processes import study_file
+
+
+def test_flag_before_environment_before_file_before_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("STUDY_STORAGE", "sqlite:///environment.db")
+    assert storage_url("sqlite:///flag.db", "sqlite:///file.db", "x") == "sqlite:///flag.db"
+    assert storage_url(None, "sqlite:///file.db", "x") == "sqlite:///environment.db"
+    monkeypatch.delenv("STUDY_STORAGE")
+    assert storage_url(None, "sqlite:///file.db", "x") == "sqlite:///file.db"
+    assert storage_url(None, None, "x") == "sqlite:///studies/x.db"
+
+
+@pytest.mark.parametrize("rest", ["me:s3cret@host/db", "me@host/db?password=s3cret"])
+def test_a_password_on_the_command_line_is_refused_and_not_repeated(rest: str) -> None:
+    with pytest.raises(ConfigError, match="STUDY_STORAGE") as caught:
+        storage_url(f"postgresql://{rest}", None, "x")
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "given_url",
+    [
+        "postgresql://me:s3cret@127.0.0.1:1/db",
+        "postgresql://me:s3cret{@127.0.0.1:1/db",
+        "postgresql://me@127.0.0.1:1/db?password=s3cret",
+        "mysql://me:s3cret@127.0.0.1:1/db",
+        "oracle://me:s3cret@host/db",
+        "s3cret",
+        "postgresql://me:s3cret@host:port/db",
+        "postgresql://me:{s3cret}@127.0.0.1:1/db",
+        "postgresql://me:p@s3cret@127.0.0.1:1/db",
+        "postgresql://me:p@a/s3cret@127.0.0.1:1/db",
+        "postgresql://me:p@a?b=s3cret@127.0.0.1:1/db",
+        "postgresql://me:p@a?s3cret@127.0.0.1:1/db",
+        "postgresql://me:p@a:s3cret@127.0.0.1:1/db",
+        "postgresql://me/x:s3cret@127.0.0.1:1/db",
+        "postgresql:///me:s3cret@127.0.0.1:1/db",
+        "postgresql://me:%73%33cret@[::1]:1/db",
+        "postgresql://me:s3cret%0A%25%7B@[::1]:1/db",
+        "postgresql://me@127.0.0.1:1/db?options=-c%20s3cret",
+        "postgresql://me@127.0.0.1:1/db?bogus=s3cret",
+        "postgresql://me@127.0.0.1:1/db?password=a&s3cret",
+        "postgresql://me@127.0.0.1:1/db?pass%77ord=s3cret",
+        "postgresql://127.0.0.1:1/db?service=s3cret",
+        "postgresql://127.0.0.1:1/db?sslkey=s3cret&sslkey=s3cret2",
+        "mysql://me:s3cret@127.0.0.1:1/db?passwd=s3cret",
+        "mysql://me@127.0.0.1:1/db?connect_timeout=1&init_command=s3cret",
+        "sqlite://me:s3cret@host/db",
+        "sqlite:////no/such/folder/a.db?key=s3cret",
+    ],
+)
+def test_no_error_repeats_a_password(given_url: str) -> None:
+    with pytest.raises((ConfigError, MachineError)) as caught:
+        open_storage(given_url)
+    assert "s3cret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.__cause__ is None  # a traceback would print that
+
+
+@pytest.mark.parametrize("sign", string.punctuation)
+def test_a_password_of_any_punctuation_arrives_and_is_not_shown(sign: str) -> None:
+    words = f"s3c{sign}r3t"
+    for written in {quote(words, safe=""), words} if sign != "@" else {quote(words, safe="")}:
+        given = f"postgresql://me:{written}@127.0.0.1:1/db?application_name=x"
+        assert search.storage.places.parse_url(given).password == words
+        assert redacted(given) == ("postgresql+psycopg://me:***@127.0.0.1:1/db?application_name=x")
+        assert concealed(given) == "postgresql://me:***@127.0.0.1:1/db?application_name=x"
+        with pytest.raises(ConfigError, match="STUDY_STORAGE") as refused:
+            require_no_password(f"study={{storage='{given}'}}")
+        with pytest.raises(MachineError, match="refused") as caught:
+            open_storage(given)
+        assert not re.search("s3c|r3t", f"{caught.value} {refused.value}")
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "postgresql://me@host:5432/db",
+        "postgresql://me@[::1]:5432/db?sslmode=require&connect_timeout=3",
+        "postgresql:///db?host=/run/postgresql",
+        "sqlite:////home/me:you@home/a.db",
+        "data.root=/home/me:you@home",
+        "postgresql://postgres:@/db?passfile=/home/me/.pgpass",
+    ],
+)
+def test_what_holds_no_password_may_stand_on_the_command_line(word: str) -> None:
+    require_no_password(word)
+
+
+def test_what_is_harmless_is_shown_and_the_rest_is_not() -> None:
+    given = "postgresql://me@[::1]:5432/db?host=/run&bogus=1&SSLMODE=require&options=-c x"
+    shown = "postgresql+psycopg://me@[::1]:5432/db?"
+    assert concealed(given) == (
+        "postgresql://me@[::1]:5432/db?host=/run&bogus=***&SSLMODE=require&options=***"
+    )
+    assert redacted(given).startswith(shown)
+    assert concealed("sqlite:////home/me:you@home/a.db") == "sqlite:////home/me:you@home/a.db"
+
+
+def test_redacted_and_representation(url: str) -> None:
+    assert redacted("postgresql://me:s3cret@host/db") == "postgresql+psycopg://me:***@host/db"
+    assert repr(open_storage(url)) == f"StudyStorage({redacted(url)})"
+
+
+def test_the_storage_of_a_study_file_is_in_nothing_that_is_kept() -> None:
+    config = study_file(storage="postgresql://me:s3cret@host/db")
+    assert config.study.storage == "postgresql://me:s3cret@host/db"
+    assert "s3cret" not in f"{config!r} {config.to_toml()} {config.model_dump_json()}"
+    assert config.search_hash == study_file().search_hash
+
+
+def test_runs_lie_beside_the_database() -> None:
+    assert run_directory("sqlite:////data/x.db", "toy") == Path("/data/runs/toy")
+    assert run_directory("postgresql://host/db", "toy") == Path("studies/runs/toy")

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from search.config.sections import StudyConfig
+from search.errors import ConfigError
+from search.storage.opening import open_storage
+from search.storage.studies import create_or_resume, load_study, study_config, study_storage
+from tests.processes import created, study_file
+
+
+def test_a_study_keeps_its_configuration(url: str) -> None:
+    config = study_file(objectives=["accuracy", "macs"], pruner="none", target=0.9, trials=7)
+    create_or_resume(config, url)
+    study = load_study("toy", url)
+    assert study_config(study) == config
+    assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+    assert study.metric_names == ["accuracy", "macs"]
+    assert study_storage(study).trials == 7
+
+
+def test_a_resume_may_change_budget_and_target(url: str) -> None:
+    created(url)
+    changed = study_file(trials=9, target=0.5, hours=1.0, minutes=2.0, failures=1, proposals=5)
+    create_or_resume(changed, url)
+    assert study_config(load_study("toy", url)) == changed
+
+
+@pytest.mark.parametrize(
+    ("changed", "key"),
+    [
+        ({"study": {"name": "toy", "seed": 1}}, "study.seed"),
+        (
+            {"study": {"name": "toy", "objectives": ["accuracy", "macs"], "pruner": "none"}},
+            "study.objectives",
+        ),
+        ({"study": {"name": "toy"}, "limits": {"parameters": 100_000}}, "limits.parameters"),
+        ({"study": {"name": "toy"}, "training": {"epochs": 3}}, "training.epochs"),
+        ({"study": {"name": "toy"}, "space": {"activation": ["relu"]}}, "space.activation"),
+    ],
+)
+def test_a_resume_names_the_key_that_differs(
+    sqlite: str,
+    changed: dict[str, Any],
+    key: str,
+) -> None:
+    before = study_config(created(sqlite))
+    with pytest.raises(ConfigError, match=rf"^{key}: study toy has .*another name"):
+        create_or_resume(StudyConfig.model_validate(changed), sqlite)
+    assert study_config(load_study("toy", sqlite)) == before
+
+
+def test_a_study_that_is_not_there(sqlite: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"study\.db does not exist"):
+        load_study("toy", sqlite)
+    assert not list(tmp_path.iterdir())
+    created(sqlite)
+    with pytest.raises(ConfigError, match=r"no study other at .*; there are: toy"):
+        load_study("other", sqlite)
+
+
+def test_a_foreign_study_is_refused(sqlite: str) -> None:
+    optuna.create_study(study_name="foreign", storage=open_storage(sqlite))
+    with pytest.raises(ConfigError, match="not made by this program"):
+        load_study("foreign", sqlite)
