@@ -2,7 +2,7 @@
 
 `check` gives the verdict on a network with its table; `violations` is the fast way for
 samplers: the verdict alone, from facts that candidates share.  The arithmetic is in
-`search.analysis`.  A new limit is one class here.
+`search.analysis`, what any rule does in `search.limits`.  A new limit is one class here.
 
 Nothing here imports torch.
 """
@@ -10,139 +10,93 @@ Nothing here imports torch.
 from __future__ import annotations
 
 import difflib
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any
 
 from search.analysis.facts import Facts
 from search.analysis.graph import FLOAT32_BYTES, Graph
 from search.analysis.table import Analysis, analyze
+from search.limits import LIMITS, AtLeast, AtMost, Below, Limit, Violation
 from search.networks.architecture import Architecture
 
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """A broken rule: what was found, what is allowed, and that in words.
-
-    `excess` > 0 says how far from legal, relative to the limit.
-    """
-
-    rule: str
-    found: int | None
-    limit: int
-    message: str
-    excess: float = field(default=1.0, compare=False)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "rule": self.rule,
-            "found": self.found,
-            "limit": self.limit,
-            "message": self.message,
-        }
-
-
-LIMITS: dict[str, type[Limit]] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class Limit(ABC):
-    """One rule.  A subclass names it in `key`, and joins `LIMITS` by being defined."""
-
-    value: int
-    key: ClassVar[str]
-    lowest: ClassVar[int] = 1
-
-    def __init_subclass__(cls) -> None:
-        if "key" in vars(cls):
-            LIMITS[cls.key] = cls
-
-    @abstractmethod
-    def violation(self, network: Facts | Analysis) -> Violation | None:
-        """What `network` breaks of the rule, None where it keeps it."""
-
-    def _broken(self, found: int | None, message: str, distance: float) -> Violation:
-        excess = distance / max(self.value, 1)
-        return Violation(self.key, found, self.value, message, excess)
-
-
-class _Below(Limit):
-    """Something counted must stay below the limit; the limit itself is rejected."""
-
-    noun: ClassVar[str]
-
-    def violation(self, network: Facts | Analysis) -> Violation | None:
-        found = self.count(network)
-        if found < self.value:
-            return None
-        message = f"{self.noun} must stay below {self.value:,}, but got {found:,}"
-        return self._broken(found, message, found - self.value + 1)
-
-    @abstractmethod
-    def count(self, network: Facts | Analysis) -> int:
-        """What is compared."""
+__all__ = [
+    "LIMITS",
+    "AtLeast",
+    "AtMost",
+    "Below",
+    "Limit",
+    "Limits",
+    "Verdict",
+    "Violation",
+    "check",
+    "violations",
+]
 
 
 class ReceptiveField(Limit):
     """The smaller axis of the receptive field must exceed the limit."""
 
     key = "receptive_field"
+    comparison = ">"
     lowest = 0
+    of_widths = False
 
-    def violation(self, network: Facts | Analysis) -> Violation | None:
-        fields = network.receptive_field
-        if None in fields:
-            message = (
-                f"the receptive field must exceed {self.value}, but has no value: "
-                "a unit of the last map sees the whole image other than by global pooling"
-                + "".join(f" ({note})" for note in network.notes[:1])
-            )
-            return self._broken(None, message, self.value + 1)
-        found = min(value for value in fields if value is not None)
-        if found > self.value:
-            return None
-        message = f"the receptive field must exceed {self.value}, but is {found}"
-        return self._broken(found, message, self.value + 1 - found)
+    def found(self, network: Facts | Analysis) -> int | None:
+        fields = [field for field in network.receptive_field if field is not None]
+        return min(fields) if len(fields) == len(network.receptive_field) else None
+
+    def distance(self, found: int) -> int:
+        return self.value + 1 - found
+
+    def message(self, found: int | None, network: Facts | Analysis) -> str:
+        if found is not None:
+            return f"the receptive field must exceed {self.value}, but is {found}"
+        return (
+            f"the receptive field must exceed {self.value}, but has no value: "
+            "a unit of the last map sees the whole image other than by global pooling"
+            + "".join(f" ({note})" for note in network.notes[:1])
+        )
 
 
-class Parameters(_Below):
+class Parameters(Below):
     """Trainable parameters."""
 
     key = "parameters"
     noun = "parameters"
 
-    def count(self, network: Facts | Analysis) -> int:
+    def found(self, network: Facts | Analysis) -> int:
         return network.parameters
 
 
-class ParameterBytes(_Below):
+class ParameterBytes(Below):
     """Bytes of the trainable parameters in float32."""
 
     key = "parameter_bytes"
     noun = "bytes of parameters (float32)"
 
-    def count(self, network: Facts | Analysis) -> int:
+    def found(self, network: Facts | Analysis) -> int:
         return FLOAT32_BYTES * network.parameters
 
 
-class Macs(_Below):
+class Macs(Below):
     """Multiply-adds for one input."""
 
     key = "macs"
+    words = "MACs"
     noun = "multiply-adds"
 
-    def count(self, network: Facts | Analysis) -> int:
+    def found(self, network: Facts | Analysis) -> int:
         return network.macs
 
 
-class ActivationBytes(_Below):
+class ActivationBytes(Below):
     """Peak bytes of feature maps for one image in float32: see `peak_bytes`."""
 
     key = "activation_bytes"
     noun = "peak bytes of feature maps (float32, one image)"
 
-    def count(self, network: Facts | Analysis) -> int:
+    def found(self, network: Facts | Analysis) -> int:
         return network.activation_bytes
 
 
@@ -151,86 +105,82 @@ class Downsampling(Limit):
     other layer shrinks the map, and pooling in O leaves one cell."""
 
     key = "downsampling"
+    comparison = "exactly"
     lowest = 0
+    of_widths = False
+
+    def found(self, network: Facts | Analysis) -> int:
+        return network.structure.transitions + len(network.structure.strays)
+
+    def distance(self, found: int) -> int:
+        return abs(found - self.value)
 
     def violation(self, network: Facts | Analysis) -> Violation | None:
+        message = self.message(None, network)
+        if not message:
+            return None
         found = network.structure
-        faults = []
-        if found.transitions != self.value:
-            where = f" (none ends {', '.join(found.missing)})" if found.missing else ""
+        distance = abs(found.transitions - self.value) + len(found.strays)
+        excess = max(distance, 1) / max(self.value, 1)
+        return Violation(self.key, self.found(network), self.value, message, excess)
+
+    def message(self, found: int | None, network: Facts | Analysis) -> str:
+        has, faults = network.structure, []
+        if has.transitions != self.value:
+            where = f" (none ends {', '.join(has.missing)})" if has.missing else ""
             faults.append(
                 f"exactly {self.value} 3x3 stride-2 convolutions must downsample, one at the "
-                f"end of each of C1, C2 and C3, but there are {found.transitions}{where}"
+                f"end of each of C1, C2 and C3, but there are {has.transitions}{where}"
             )
-        if found.strays:
-            faults.append(f"nothing else may downsample, but there is {', '.join(found.strays)}")
-        if found.output_cells != 1:
-            faults.append(f"pooling must leave one cell, but leaves {found.output_cells}")
-        if not faults:
-            return None
-        distance = abs(found.transitions - self.value) + len(found.strays)
-        count = found.transitions + len(found.strays)
-        return self._broken(count, "; ".join(faults), max(distance, 1))
+        if has.strays:
+            faults.append(f"nothing else may downsample, but there is {', '.join(has.strays)}")
+        if has.output_cells != 1:
+            faults.append(f"pooling must leave one cell, but leaves {has.output_cells}")
+        return "; ".join(faults)
 
 
-class _AtLeast(Limit):
-    """A kind of layer must occur so many times or more."""
-
-    noun: ClassVar[str]
-
-    def violation(self, network: Facts | Analysis) -> Violation | None:
-        found = self.count(network)
-        if found >= self.value:
-            return None
-        message = f"at least {self.value} {self.noun} needed, but got {found}"
-        return self._broken(found, message, self.value - found)
-
-    @abstractmethod
-    def count(self, network: Facts | Analysis) -> int:
-        """What is compared."""
-
-
-class DepthwiseSeparable(_AtLeast):
+class DepthwiseSeparable(AtLeast):
     """A depthwise k x k convolution followed by a pointwise 1x1 one."""
 
     key = "depthwise_separable"
     noun = "depthwise separable convolution (depthwise k x k, then pointwise 1x1)"
+    of_widths = False
 
-    def count(self, network: Facts | Analysis) -> int:
+    def found(self, network: Facts | Analysis) -> int:
         return network.structure.separable
 
 
-class Dilated(_AtLeast):
+class Dilated(AtLeast):
     """A convolution with kernel > 1 and dilation > 1."""
 
     key = "dilated"
     noun = "dilated convolution (kernel > 1, dilation > 1)"
+    of_widths = False
 
-    def count(self, network: Facts | Analysis) -> int:
+    def found(self, network: Facts | Analysis) -> int:
         return network.structure.dilated
 
 
-class FeatureMap(_AtLeast):
+class FeatureMap(AtLeast):
     """The smaller side of the last feature map."""
 
     key = "feature_map"
     noun = "units on the smaller side of the last feature map"
+    of_widths = False
 
-    def count(self, network: Facts | Analysis) -> int:
+    def found(self, network: Facts | Analysis) -> int:
         return min(network.feature_map)
 
 
-class Depth(Limit):
+class Depth(AtMost):
     """Convolutions in C1 to C4; gates and the classifier do not count."""
 
     key = "depth"
+    noun = "convolutions"
+    of_widths = False
 
-    def violation(self, network: Facts | Analysis) -> Violation | None:
-        found = network.structure.depth
-        if found <= self.value:
-            return None
-        message = f"at most {self.value} convolutions allowed, but got {found}"
-        return self._broken(found, message, found - self.value)
+    def found(self, network: Facts | Analysis) -> int:
+        return network.structure.depth
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,6 @@ from search.config.sections import (
     StudySection,
     TrainingSection,
 )
-from search.display import wording
 from search.domains import Choice
 from space import BlockSpace, Fill, SearchSpace, TransitionSpace
 
@@ -273,7 +272,7 @@ def _limits() -> Iterator[str]:
         (
             (
                 f"`{key}`",
-                wording.limit(key, 0).removesuffix("0") + "N",
+                f"{limit.words} {limit.comparison} N",
                 f"{DEFAULT_LIMITS[key]:,}" if key in DEFAULT_LIMITS else "",
                 " ".join((limit.__doc__ or "").split()).split(": see")[0],
             )

@@ -59,7 +59,7 @@ INSTEAD = {
 }
 # Blocks of Python that are not run with the others, and why.
 NO_CELL = {
-    "(Limit)": "changes the list of limits of the process: a test of its own",
+    "(AtLeast)": "changes the list of limits of the process: a test of its own",
     "ray.init": "needs Ray",
 }
 # What the reader of a page has done before.

@@ -20,6 +20,7 @@ ROOMS = (
     "search.analysis",
     "search.analysis.tracing",
     "space",
+    "search.limits",
     "constraints",
     "search.config",
     "search.data",
@@ -35,7 +36,14 @@ ROOMS = (
     "search.commands",
     "run_study",
 )
-PURE = ("space", "constraints", "search.analysis", "search.config", "search.data.augmentation")
+PURE = (
+    "space",
+    "constraints",
+    "search.limits",
+    "search.analysis",
+    "search.config",
+    "search.data.augmentation",
+)
 
 
 def _name(path: Path) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from constraints import Limits
 from search.bundles import agreement, isolated, numbers, page
 from search.bundles.agreement import DisagreementError, Tally
 from search.bundles.contents import BundleError, UnknownError
@@ -49,12 +50,13 @@ class Proof:
         }
 
     def _rules(self) -> str:
-        verdict, found = self.parts.verdict, wording.found(self.parts.verdict.analysis)
+        verdict, rules = self.parts.verdict, self.parts.config.rules
         for violation in verdict.violations:
             raise BundleError(f"{wording.rule(violation.rule)}: {violation.message}")
-        rules = self.parts.config.rules.rules
-        told = "; ".join(f"{wording.limit(r.key, r.value)}: {found[r.key]}" for r in rules)
-        weaker = _weaker(self.parts.config.limits)
+        told = "; ".join(
+            f"{rule}: {wording.count(rule.found(verdict.analysis))}" for rule in rules.rules
+        )
+        weaker = _weaker(rules)
         return f"{told}. WEAKER THAN USUAL: {', '.join(weaker)}" if weaker else told
 
     def _weights(self) -> str:
@@ -202,15 +204,12 @@ class Proof:
         return {key: (value, 0) for key, value in values.items()}
 
 
-def _weaker(limits: Mapping[str, int]) -> list[str]:
+def _weaker(limits: Limits) -> list[str]:
     """The rules of the requirement that `limits` asks less of, or nothing at all."""
+    asked = {rule.key: rule for rule in limits.rules}
     return [
-        f"{wording.rule(key)} {limits.get(key, 'not asked')}, usually {usual}"
-        for key, usual in DEFAULT_LIMITS.items()
-        if key not in limits or _asks_less(key, limits[key], usual)
+        f"{usual.words} {asked[usual.key].value if usual.key in asked else 'not asked'}, "
+        f"usually {usual.value}"
+        for usual in Limits.from_mapping(DEFAULT_LIMITS).rules
+        if usual.key not in asked or asked[usual.key].asks_less(usual)
     ]
-
-
-def _asks_less(key: str, value: int, usual: int) -> bool:
-    otherwise = {"parameters": value > usual, "downsampling": value != usual}
-    return otherwise.get(key, value < usual)

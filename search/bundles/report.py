@@ -222,11 +222,10 @@ def _text(value: str) -> str:
 
 def _verdicts(findings: Findings) -> Rows:
     broken = {violation.rule: violation.message for violation in findings.verdict.violations}
-    found = wording.found(findings.verdict.analysis)
     return [
         (
-            wording.limit(rule.key, rule.value),
-            found[rule.key],
+            str(rule),
+            wording.count(rule.found(findings.verdict.analysis)),
             f"broken: {broken[rule.key]}" if rule.key in broken else "holds",
         )
         for rule in findings.config.rules.rules

@@ -49,7 +49,7 @@ def _(shown: Verdict) -> str:
 
 @html.register
 def _(shown: Limits) -> str:
-    return _table(("rule",), ([wording.limit(rule.key, rule.value)] for rule in shown.rules))
+    return _table(("rule",), ([str(rule)] for rule in shown.rules))
 
 
 @html.register

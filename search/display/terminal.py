@@ -103,14 +103,13 @@ def _layers(verdict: Verdict) -> Table:
 
 def _verdict(verdict: Verdict, limits: Limits) -> Group:
     broken = {violation.rule: violation for violation in verdict.violations}
-    found = wording.found(verdict.analysis)
     lines = []
     for rule in limits.rules:
-        words = wording.limit(rule.key, rule.value)
         if rule.key in broken:
-            lines.append(Text(f"✗ {wording.rule(rule.key)}: {broken[rule.key].message}", "red"))
+            lines.append(Text(f"✗ {rule.words}: {broken[rule.key].message}", "red"))
         else:
-            lines.append(Text.assemble(("✓ ", "green"), f"{words}: {found[rule.key]}"))
+            found = wording.count(rule.found(verdict.analysis))
+            lines.append(Text.assemble(("✓ ", "green"), f"{rule}: {found}"))
     kept = Text("accepted: every rule holds", "bold green")
     lost = Text(f"rejected: {wording.plural(len(broken), 'rule')} broken", "bold red")
     return Group(*lines, "", kept if verdict.accepted else lost)

@@ -5,50 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from search.analysis.table import Analysis, LayerRow
-
-_RULES = {"macs": "MACs", "depthwise_separable": "depthwise separable"}
-
-# The comparison that a rule makes, before its number.
-_COMPARISONS = {
-    "receptive_field": "> {:,}",
-    "parameters": "< {:,}",
-    "macs": "< {:,}",
-    "activation_bytes": "< {:,}",
-    "parameter_bytes": "< {:,}",
-    "downsampling": "exactly {:,}",
-    "depth": "at most {:,}",
-}
+from constraints import LIMITS
+from search.analysis.table import LayerRow
 
 
 def rule(name: str) -> str:
-    """`receptive_field` -> `receptive field`."""
-    return _RULES.get(name, name.replace("_", " "))
-
-
-def limit(name: str, value: float) -> str:
-    """`parameters`, 200000 -> `parameters < 200,000`."""
-    return f"{rule(name)} {_COMPARISONS.get(name, 'at least {:,}').format(value)}"
-
-
-def found(analysis: Analysis) -> dict[str, str]:
-    """What a network has of each rule's quantity, by the rule's name."""
-    structure = analysis.structure
-    fields = [value for value in analysis.receptive_field if value is not None]
-    whole = len(fields) < len(analysis.receptive_field)
-    numbers = {
-        "receptive_field": None if whole else min(fields),
-        "parameters": analysis.parameters,
-        "macs": analysis.macs,
-        "activation_bytes": analysis.activation_bytes,
-        "parameter_bytes": 4 * analysis.parameters,
-        "downsampling": structure.transitions,
-        "depthwise_separable": structure.separable,
-        "dilated": structure.dilated,
-        "feature_map": min(analysis.feature_map),
-        "depth": structure.depth,
-    }
-    return {name: count(number) for name, number in numbers.items()}
+    """`receptive_field` -> `receptive field`; proposals are also rejected for what is no limit."""
+    return LIMITS[name].words if name in LIMITS else name.replace("_", " ")
 
 
 # The columns of the original report's receptive-field table, after the operation's name.

@@ -21,11 +21,6 @@ from search.proposals.filling import Choices, Filler
 
 Input = tuple[int, int, int]
 
-# Rules that scaling the widths cannot mend: they are asked before the widths are filled.
-_WIDTH_FREE = frozenset(
-    {"receptive_field", "downsampling", "depthwise_separable", "dilated", "feature_map", "depth"}
-)
-
 
 class InfeasibleError(RuntimeError):
     """No candidate was accepted within the budget of proposals: exit code 1."""
@@ -128,9 +123,8 @@ class Proposer:
         self._input = input
         self._classes = classes
         self._limits = config.rules
-        self._width_free = Limits(
-            tuple(rule for rule in config.rules.rules if rule.key in _WIDTH_FREE)
-        )
+        # Rules that scaling the widths cannot mend are asked before the widths are filled.
+        self._width_free = Limits(tuple(rule for rule in config.rules.rules if not rule.of_widths))
         self._filler = Filler(config) if config.space.fill else None
 
     def complete(self, partial: Mapping[str, Any], rng: random.Random) -> Choices:

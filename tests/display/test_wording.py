@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from constraints import Limits
 from search.analysis.table import analyze
+from search.config.sections import DEFAULT_LIMITS
 from search.display import wording
 from search.networks.architecture import Architecture
 from search.networks.glance import glance
@@ -37,17 +39,16 @@ def test_numbers() -> None:
     ]
 
 
-def test_rules_say_the_comparison_they_make() -> None:
-    assert wording.limit("receptive_field", 44) == "receptive field > 44"
-    assert wording.limit("parameters", 200_000) == "parameters < 200,000"
-    assert wording.limit("downsampling", 3) == "downsampling exactly 3"
-    assert wording.limit("depthwise_separable", 1) == "depthwise separable at least 1"
+def test_a_rule_is_named_in_words_be_it_a_limit_or_none() -> None:
     assert wording.rule("macs") == "MACs"
+    assert wording.rule("receptive_field") == "receptive field"
+    assert wording.rule("no_network") == "no network"
 
 
 def test_the_baseline_reads_as_its_author_published_it() -> None:
     facts = analyze(Architecture.from_json(json.loads(BASELINE.read_text())))
-    found = wording.found(facts)
+    rules = Limits.from_mapping(DEFAULT_LIMITS).rules
+    found = {rule.key: wording.count(rule.found(facts)) for rule in rules}
     assert (found["receptive_field"], found["parameters"]) == ("61", "186,570")
     assert found["downsampling"] == "2", "the rule that it breaks"
     rows = {row.name: row for row in facts.layers if row.block != "O"}

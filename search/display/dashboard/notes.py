@@ -102,17 +102,16 @@ def _funnel(summary: Summary) -> str:
 
 
 def _limits(limits: Limits) -> str:
-    return "\n".join(f"- {wording.limit(rule.key, rule.value)}" for rule in limits.rules)
+    return "\n".join(f"- {rule}" for rule in limits.rules)
 
 
 def _verdict(verdict: Verdict, limits: Limits) -> str:
     broken = {violation.rule: violation.message for violation in verdict.violations}
-    found = wording.found(verdict.analysis)
     rows = (
         (
             "✗" if rule.key in broken else "✓",
-            wording.limit(rule.key, rule.value),
-            broken.get(rule.key, found[rule.key]),
+            str(rule),
+            broken.get(rule.key) or wording.count(rule.found(verdict.analysis)),
         )
         for rule in limits.rules
     )
