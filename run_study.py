@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 import os
 import sys
@@ -25,16 +26,18 @@ if "OMP_WAIT_POLICY" not in os.environ:
 app = typer.Typer(
     help="Searches small convolutional networks under hard limits.",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     add_completion=False,
     rich_markup_mode="markdown",
 )
 
-StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.toml", help="The study file.")]
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A study file or a study's name.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="A.B=V", help="Overrules one key of the study file."),
+    typer.Option(
+        "--set", metavar="A.B=V", help="Overrules one key of the study file; A.B= unsets it."
+    ),
 ]
 Storage = Annotated[
     str | None,
@@ -49,7 +52,7 @@ Json = Annotated[bool, typer.Option("--json", help="Prints one JSON document.")]
 
 @app.command(epilog="Example: `run_study.py launch studies/quickstart.toml`")
 def launch(
-    study: StudyFile,
+    study: StudyName,
     overrides: Overrides = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Trained trials in all.")] = None,
     hours: Annotated[
@@ -67,11 +70,11 @@ def launch(
     device: Device = "auto",
 ) -> int:
     """Creates or resumes a study and runs it until target or budget."""
-    from search import commands
+    from search.commands import studies
 
     budget = [f"study.trials={trials}"] if trials else []
     budget += [f"study.hours={hours}"] if hours else []
-    return commands.launch(
+    return studies.launch(
         study,
         [*(overrides or []), *budget],
         storage,
@@ -82,35 +85,69 @@ def launch(
     )
 
 
+@app.command(epilog="Example: `run_study.py init --preset quickstart`")
+def init(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="Else studies/PRESET.toml.")
+    ] = None,
+    preset: Annotated[str, typer.Option(metavar="P", help="Which rules and space.")] = "quickstart",
+) -> int:
+    """Writes a first study file."""
+    from search.commands import machine
+
+    return machine.init(preset, file)
+
+
+@app.command("list", epilog="Example: `run_study.py list`")
+def list_studies(storage: Storage = None, json: Json = False) -> int:
+    """Shows which studies there are."""
+    from search.commands import studies
+
+    return studies.list_studies(storage, as_json=json)
+
+
+@app.command(epilog="Example: `run_study.py delete quickstart`")
+def delete(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="The study's name.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Does not ask.")] = False,
+    storage: Storage = None,
+) -> int:
+    """Deletes a study, its checkpoints and logs, after asking."""
+    from search.commands import studies
+
+    return studies.delete(study, storage, sure=yes)
+
+
 @app.command(epilog="Example: `run_study.py worker cifar10 --storage postgresql://me@host/studies`")
 def worker(
     study: StudyName, overrides: Overrides = None, storage: Storage = None, device: Device = "auto"
 ) -> int:
     """Joins a study from any machine."""
-    from search import commands
+    from search.commands import studies
 
-    return commands.worker(study, overrides or [], storage, device=device)
+    return studies.worker(study, overrides or [], storage, device=device)
 
 
 @app.command(epilog="Example: `run_study.py status quickstart`")
 def status(study: StudyName, storage: Storage = None, json: Json = False) -> int:
     """Shows trials, the best, rejections by rule, workers and what is left."""
-    from search import commands
+    from search.commands import studies
 
-    return commands.status(study, storage, as_json=json)
+    return studies.status(study, storage, as_json=json)
 
 
 @app.command(epilog="Example: `run_study.py sample studies/cifar10.toml -n 1000`")
 def sample(
-    study: StudyFile,
+    study: StudyName,
     n: Annotated[int, typer.Option("-n", min=1, max=10_000_000, help="Proposals.")] = 1000,
     overrides: Overrides = None,
+    storage: Storage = None,
     json: Json = False,
 ) -> int:
     """Proposes without training: candidates, acceptance rate, rejections by rule."""
-    from search import commands
+    from search.commands import networks
 
-    return commands.sample(study, n, overrides or [], as_json=json)
+    return networks.sample(study, n, overrides or [], storage, as_json=json)
 
 
 @app.command(epilog="Example: `run_study.py check studies/baseline.json`")
@@ -131,18 +168,28 @@ def check(
         ),
     ] = None,
     limits: Annotated[
-        Path | None, typer.Option(metavar="STUDY.toml", help="The study file whose limits count.")
+        str | None, typer.Option(metavar="STUDY", help="The study whose limits count.")
     ] = None,
+    overrides: Overrides = None,
     storage: Storage = None,
     json: Json = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Prints the table as Markdown.")
+    ] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Prints the table as CSV.")] = False,
 ) -> int:
     """Prints receptive-field table, counts and verdict of a network.
 
     `file.py:factory` and `module:factory` are run, with all the rights of who checks them.
     """
-    from search import commands
+    from search.commands import networks
 
-    return commands.check(target, input, limits, storage, as_json=json)
+    forms = [
+        name for name, asked in (("json", json), ("markdown", markdown), ("csv", csv)) if asked
+    ]
+    return networks.check(
+        target, input, limits, overrides or [], storage, form=forms[0] if forms else "text"
+    )
 
 
 @app.command(epilog="Example: `run_study.py dashboard quickstart`")
@@ -164,9 +211,9 @@ def dashboard(
     storage: Storage = None,
 ) -> int:
     """Shows a study in optuna-dashboard.  A token in `STUDY_TOKEN` is asked for in any case."""
-    from search import commands
+    from search.commands import studies
 
-    return commands.dashboard(study, storage, host=host, port=port, token=token, write=write)
+    return studies.dashboard(study, storage, host=host, port=port, token=token, write=write)
 
 
 @app.command(epilog="Example: `run_study.py export quickstart --out exports/quickstart`")
@@ -180,9 +227,9 @@ def export(
     device: Device = "auto",
 ) -> int:
     """Writes the winner's bundle: code, weights, ONNX, report and proof."""
-    from search import commands
+    from search.commands import bundles
 
-    return commands.export(
+    return bundles.export(
         study, storage, overrides or [], trial=trial, out=out, retrain=retrain, device=device
     )
 
@@ -196,29 +243,39 @@ def verify(
     json: Json = False,
 ) -> int:
     """Proves a bundle again: rules, code = weights = ONNX, accuracy."""
-    from search import commands
+    from search.commands import bundles
 
-    return commands.verify(bundle, data, as_json=json)
+    return bundles.verify(bundle, data, as_json=json)
 
 
 @app.command(epilog="Example: `run_study.py doctor studies/cifar10.toml`")
 def doctor(
     study: Annotated[
-        Path, typer.Argument(metavar="STUDY.toml", help="The study file to prepare for.")
-    ] = Path("studies/quickstart.toml"),
+        str, typer.Argument(metavar="STUDY", help="The study to prepare for.")
+    ] = "studies/quickstart.toml",
     overrides: Overrides = None,
     storage: Storage = None,
     device: Device = "auto",
     json: Json = False,
 ) -> int:
     """Tells what is there, what is missing, and the command that mends it."""
-    from search import commands
+    from search.commands import machine
 
-    return commands.doctor(study, overrides or [], storage, device=device, as_json=json)
+    return machine.doctor(study, overrides or [], storage, device=device, as_json=json)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"c1c4-search {importlib.metadata.version('c1c4-search')}")
+        raise typer.Exit
 
 
 @app.callback()
 def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Shows the version."),
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Shows tracebacks.")] = False,
 ) -> None:
     logging.basicConfig(

@@ -16,10 +16,33 @@ from search.display import terminal
 from search.errors import ConfigError
 from search.networks.architecture import Architecture, ArchitectureError
 from search.storage.trials import architecture_of
+from search.storage.places import STUDIES
 from search.study import Study
 
 TARGETS = "TARGET is an architecture's JSON, STUDY:TRIAL, file.py:factory or package.module:factory"
 LARGEST = 65_536  # the longest axis of an --input
+
+
+def study_of(source: str, overrides: Sequence[str] = (), storage: str | None = None) -> Study:
+    """The study that a file describes, or that a database holds under a name.
+
+    A name that no database holds yet may be that of a file in studies/.
+
+    Raises:
+        ConfigError: there is neither.
+    """
+    path = Path(source)
+    if path.suffix == ".json":
+        raise ConfigError(f"{source}: an architecture is no study file; `check` takes it")
+    if path.suffix == ".toml" or len(path.parts) > 1 or path.is_file():
+        return Study(path, overrides=overrides, storage=storage)
+    try:
+        return Study(source, overrides=overrides, storage=storage)
+    except ConfigError:
+        file = STUDIES / f"{source}.toml"
+        if not file.is_file():
+            raise
+        return Study(file, overrides=overrides, storage=storage)
 
 
 def input_shapes(text: str | None) -> list[tuple[int, ...]]:

@@ -16,6 +16,7 @@ ROOMS = (
     "search.errors",
     "search.domains",
     "search.templates",
+    "search.presets",
     "search.networks",
     "search.analysis",
     "search.analysis.tracing",

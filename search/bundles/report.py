@@ -20,7 +20,7 @@ from search.analysis.table import LayerRow
 from search.bundles.findings import Findings
 from search.config.sections import AugmentationSection
 from search.data.augmentation import pipeline
-from search.display import wording
+from search.display import tables, wording
 from search.display.figures import curves
 from search.display.figures.diagram import figure_architecture, figure_receptive_field
 from search.display.figures.images import (
@@ -37,7 +37,7 @@ from search.display.figures.search import (
     figure_tradeoff,
 )
 from search.display.figures.style import History, Pixels, png
-from search.storage.summary import Progress, Summary
+from search.storage.summary import Summary
 from search.templates import template
 
 LEADERS = 5
@@ -207,7 +207,7 @@ def _markdown(findings: Findings, drawn: set[str]) -> str:
         recipe=asdict(recipe),
         log=_log(findings),
         classes=_class_rows(findings),
-        leaders=[_leader(trial) for trial in findings.summary.best[:LEADERS]],
+        leaders=[tables.leader(trial) for trial in findings.summary.best[:LEADERS]],
         mistakes=_mistakes_shown(len(findings.mistakes)),
         trained=_trained(findings.summary),
         seconds=sum(trial.seconds or 0.0 for trial in findings.summary.trials),
@@ -255,9 +255,7 @@ def _convolutions(verdict: Verdict) -> list[LayerRow]:
 
 
 def _field(row: LayerRow) -> Sequence[str]:
-    data = row.to_json()
-    keys = ("kernel", "padding", "stride", "dilation", "j_in", "n_in", "n_out")
-    return (row.name, *(_spatial(data[key]) for key in (*keys, "r_in", "r_out", "j_out")))
+    return (row.name, *wording.geometry(row))
 
 
 def _spatial(value: Any) -> str:
@@ -307,15 +305,6 @@ def _mistakes_shown(count: int) -> str:
     if count > MISTAKES:
         return f"the {MISTAKES} most confident mistakes"
     return "all of them" if count else "none"
-
-
-def _leader(trial: Progress) -> Sequence[str]:
-    return (
-        str(trial.number),
-        wording.percent(trial.accuracy),
-        *wording.sizes(*trial.sizes),
-        wording.duration(trial.seconds),
-    )
 
 
 # ------------------------------------------------------------------------------- HTML

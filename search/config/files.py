@@ -17,6 +17,9 @@ from search.config.sections import StudyConfig, StudySection
 from search.errors import ConfigError
 from search.networks.architecture import BLOCK_NAMES
 
+DEFAULTS = StudyConfig(study=StudySection(name="defaults"))
+"""What a study file means that names nothing: the assignment."""
+
 
 def load(path: Path, overrides: Iterable[str] = ()) -> StudyConfig:
     """The study file at `path` with `a.b=value` overrides applied.
@@ -105,7 +108,10 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         table = table.setdefault(part, {})
         if not isinstance(table, dict):
             raise ConfigError(f"--set {concealed(override)}: {part} is no table")
-    table[last] = value
+    if text.strip():
+        table[last] = value
+    else:  # as if the file did not name it
+        table.pop(last, None)
 
 
 def _explain(error: ErrorDetails, raw: Mapping[str, Any]) -> str:

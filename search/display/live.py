@@ -80,13 +80,14 @@ class LiveView:
         else:
             self._draw()
 
-    def finish(self, reason: str, next_command: str) -> None:
+    def finish(self, reason: str, *commands: str) -> None:
         """Leaves the final table on stdout; why it ended and what comes next on stderr."""
         self._live.stop()
         self.summary = summarize(self.study, self.config)
         show(status_view(self.summary))
         note(f"\n{reason}")
-        note(f"next: {next_command}")
+        for command in commands:
+            note(f"next: {command}")
 
     def _draw(self) -> None:
         height = self._console.height

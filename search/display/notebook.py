@@ -9,7 +9,7 @@ from html import escape
 from constraints import Limits, Verdict
 from search.analysis.table import Analysis, analyze
 from search.config.sections import StudyConfig
-from search.display import wording
+from search.display import tables, wording
 from search.domains import Choice, Domain
 from search.networks.architecture import Architecture
 from search.networks.glance import glance
@@ -85,23 +85,12 @@ def _facts(analysis: Analysis) -> str:
 
 
 def _layers(analysis: Analysis) -> str:
-    layers = analysis.layers
-    blocks = ["", *(layer.block for layer in layers)]
-    most = max((layer.parameters for layer in layers), default=0)
+    most = max((layer.parameters for layer in analysis.layers), default=0)
     rows: Iterable[Sequence[str | _Bar]] = (
-        (
-            "" if layer.block == before else layer.block,
-            layer.name,
-            layer.kind,
-            *wording.geometry(layer),
-            wording.count(layer.parameters),
-            wording.count(layer.macs),
-            _Bar(layer.parameters / max(most, 1)),
-        )
-        for layer, before in zip(layers, blocks, strict=False)
+        (*row, _Bar(layer.parameters / max(most, 1)))
+        for row, layer in zip(tables.layers(analysis.layers), analysis.layers, strict=True)
     )
-    titles = ("", "op", "kind", *wording.GEOMETRY, "params", "MACs", "share of parameters")
-    return _table(titles, rows, left=3)
+    return _table((*tables.LAYERS, "share of parameters"), rows, left=3)
 
 
 def _choices(parameters: Iterable[tuple[str, Domain]]) -> Iterable[Sequence[str | _Bar]]:
@@ -129,16 +118,7 @@ def _heading(summary: Summary) -> str:
 
 
 def _leaders(trials: Sequence[Progress]) -> str:
-    rows = (
-        (
-            f"#{trial.number}",
-            wording.percent(trial.accuracy),
-            *wording.sizes(*trial.sizes),
-            wording.duration(trial.seconds),
-        )
-        for trial in trials[:LEADERS]
-    )
-    return _table(("trial", "accuracy", *wording.SIZES, "time"), rows) if trials else ""
+    return _table(tables.LEADERS, map(tables.leader, trials[:LEADERS])) if trials else ""
 
 
 def _funnel(proposed: int, accepted: int, rejected: dict[str, int]) -> str:

@@ -23,7 +23,7 @@ from rich.text import Text
 from constraints import Limits, Verdict
 from search.analysis.facts import Facts
 from search.config.candidate import Candidate
-from search.display import wording
+from search.display import tables, wording
 from search.networks.architecture import Architecture
 from search.networks.glance import glance
 from search.storage.summary import LEADERS, Progress, Summary, summarize
@@ -58,6 +58,13 @@ def note(line: str) -> None:
     console(sys.stderr).print(line, soft_wrap=True)
 
 
+def confirmed(question: str) -> bool:
+    """Whether the person at the terminal says yes; nobody there says no."""
+    if not sys.stdin.isatty():
+        return False
+    return console(sys.stderr).input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+
+
 def render_check(
     verdict: Verdict, limits: Limits, *, name: str = "", advice: Sequence[str] = ()
 ) -> RenderableType:
@@ -86,18 +93,11 @@ def _layers(verdict: Verdict) -> Table:
     table.add_column("MACs", wording.count(verdict.analysis.macs), justify="right", no_wrap=True)
     table.add_column("share", justify="right", no_wrap=True)
     table.add_column("", max_width=16, min_width=3)
-    block = ""
-    for layer in verdict.analysis.layers:
-        table.add_row(
-            "" if layer.block == block else layer.block,
-            layer.name,
-            *wording.geometry(layer),
-            wording.count(layer.parameters),
-            wording.count(layer.macs),
-            wording.percent(layer.parameters / max(total, 1), 0),
-            Bar(max(largest, 1), 0, layer.parameters, color="cyan"),
-        )
-        block = layer.block
+    layers = verdict.analysis.layers
+    for layer, (block, name, _, *cells) in zip(layers, tables.layers(layers), strict=True):
+        share = wording.percent(layer.parameters / max(total, 1), 0)
+        bar = Bar(max(largest, 1), 0, layer.parameters, color="cyan")
+        table.add_row(block, name, *cells, share, bar)
     return table
 
 
@@ -206,6 +206,22 @@ def render_status(study: Study) -> RenderableType:
     return Group(*parts)
 
 
+def render_studies(summaries: Sequence[Summary]) -> Table:
+    """One line a study."""
+    table = _table("Study", "trials", "running", "best", "target")
+    for summary in summaries:
+        best = summary.road[-1] if summary.road else None
+        met = " ✓" if summary.met else ""
+        table.add_row(
+            summary.name,
+            wording.count(summary.finished),
+            wording.count(len(summary.running)),
+            wording.percent(best),
+            f"{wording.percent(summary.config.study.target)}{met}",
+        )
+    return table
+
+
 def status_json(study: Study) -> dict[str, Any]:
     """What `status --json` prints."""
     return summarize(study).to_json()
@@ -269,14 +285,9 @@ def _running(trials: Sequence[Progress], most: int) -> Table:
 
 
 def _leaders(trials: Sequence[Progress]) -> Table:
-    table = _table("Best", "accuracy", *wording.SIZES, "time")
+    table = _table("Best", *tables.LEADERS[1:])
     for trial in trials:
-        table.add_row(
-            f"#{trial.number}",
-            wording.percent(trial.accuracy),
-            *wording.sizes(*trial.sizes),
-            wording.duration(trial.seconds),
-        )
+        table.add_row(*tables.leader(trial))
     return table
 
 

@@ -38,6 +38,12 @@ def storage_url(flag: str | None, file: str | None, name: str) -> str:
     return os.environ.get("STUDY_STORAGE") or file or f"sqlite:///{STUDIES}/{name}.db"
 
 
+def places(flag: str | None) -> list[str]:
+    """The databases in which studies may lie: the one that is named, else those of studies/."""
+    named = flag or os.environ.get("STUDY_STORAGE")
+    return [named] if named else [f"sqlite:///{path}" for path in sorted(STUDIES.glob("*.db"))]
+
+
 def redacted(url: str) -> str:
     """`url` as it may be shown: without a password, or what may be one."""
     return shown(parse_url(url))

@@ -15,9 +15,16 @@ from search.config.private import private
 from search.config.sections import RESUMABLE, StudyConfig
 from search.errors import ConfigError
 from search.storage.database import StudyStorage
-from search.storage.opening import GRACE, HEARTBEAT, connect, opened, require_place
+from search.storage.opening import (
+    GRACE,
+    HEARTBEAT,
+    connect,
+    open_storage,
+    opened,
+    require_place,
+)
 from search.storage.patience import is_sqlite, shown
-from search.storage.places import parse_url, sqlite_path
+from search.storage.places import parse_url, run_directory, sqlite_path
 
 # --- studies ---------------------------------------------------------------------------
 
@@ -98,6 +105,28 @@ def load_study(
             raise ConfigError(f"no study {name} at {shown(target)}; there are: {there}") from None
         storage.trials = study_config(study).study.trials
     return study
+
+
+def study_names(url: str) -> list[str]:
+    """The studies of this program at `url`.
+
+    Raises:
+        MachineError: see `open_storage`.
+    """
+    storage = open_storage(url)
+    summaries = optuna.get_all_study_summaries(storage, include_best_trial=False)
+    return sorted(found.study_name for found in summaries if "config" in found.user_attrs)
+
+
+def delete_study(name: str, url: str) -> None:
+    """Deletes the study `name`, its directory, and a database of SQLite's that is empty then."""
+    target = parse_url(url)
+    optuna.delete_study(study_name=name, storage=open_storage(url))
+    shutil.rmtree(run_directory(url, name), ignore_errors=True)
+    if is_sqlite(target) and not optuna.get_all_study_names(open_storage(url)):
+        path = sqlite_path(target)
+        for file in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm", ".lock"))):
+            file.unlink(missing_ok=True)
 
 
 def study_config(study: optuna.Study) -> StudyConfig:

@@ -279,7 +279,7 @@ def attend(command: list[str], url: str, directory: str, log: str) -> tuple[int,
     """
     # A cluster that was started behind a shell's & ignores SIGINT, and with it cancellation.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    root = str(Path(__file__).parent.parent)
+    root = str(Path(__file__).parents[2])
     environment = {**os.environ, "STUDY_STORAGE": url, SUPERVISOR: str(os.getpid())}
     environment["PYTHONPATH"] = os.pathsep.join([root, *_listed("PYTHONPATH")])
     if Path(directory).is_dir():

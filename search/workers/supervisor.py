@@ -29,8 +29,12 @@ Handler = Callable[[int, FrameType | None], None]
 
 @contextmanager
 def handled(handler: Handler) -> Iterator[None]:
-    """`SIGNALS` go to `handler`, and afterwards where they went before."""
-    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    """`SIGNALS` go to `handler`, and afterwards where they went before.
+
+    One that whoever started this process ignores, as `nohup` does SIGHUP, stays ignored.
+    """
+    heeded = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in heeded}
     try:
         yield
     finally:

@@ -11,7 +11,7 @@ import pytest
 
 import search.workers.supervisor
 from search.errors import ConfigError, MachineError
-from search.workers.supervisor import Ending, launch
+from search.workers.supervisor import Ending, handled, launch
 
 
 def script(text: str) -> list[str]:
@@ -88,6 +88,20 @@ def test_a_signal_reaches_every_worker_once(tmp_path: Path, number: signal.Signa
     assert ending == Ending(f"stopped by {number.name}", 128 + number)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["up\ngot it\n"] * 2
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_what_the_parent_ignores_stays_ignored(number: signal.Signals) -> None:
+    """As behind `nohup`, or a shell's `&`."""
+    caught: list[int] = []
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with handled(lambda got, _: caught.append(got)):
+            os.kill(os.getpid(), number)
+            assert signal.getsignal(number) == signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+    assert not caught
 
 
 def test_no_worker_outlives_a_failing_launch(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from constraints import Limits, Verdict, check
 from search.analysis.table import LayerRow
-from search.display import wording
+from search.display import tables, wording
 from search.networks.architecture import Architecture
 from search.networks.glance import glance
 from search.storage.summary import Progress, Summary
@@ -69,16 +69,9 @@ def _leaderboard(best: Sequence[Progress], study_id: int) -> str:
         return "No trial completed yet."
     address = f"/dashboard/studies/{study_id}/trials?numbers="
     rows = (
-        (
-            f"[#{trial.number}]({address}{trial.number})",
-            wording.percent(trial.accuracy),
-            *wording.sizes(*trial.sizes),
-            f"{trial.epoch or '–'}",
-            wording.duration(trial.seconds),
-        )
-        for trial in best
+        (f"[#{trial.number}]({address}{trial.number})", *tables.leader(trial)[1:]) for trial in best
     )
-    return _table(("trial", "accuracy", *wording.SIZES, "epochs", "time"), rows)
+    return _table(tables.LEADERS, rows)
 
 
 def _funnel(summary: Summary) -> str:
@@ -119,18 +112,7 @@ def _verdict(verdict: Verdict, limits: Limits) -> str:
 
 
 def _layers(layers: Sequence[LayerRow]) -> str:
-    blocks = ["", *(layer.block for layer in layers)]
-    rows = (
-        (
-            "" if layer.block == before else layer.block,
-            layer.name,
-            *wording.geometry(layer),
-            wording.count(layer.parameters),
-            wording.count(layer.macs),
-        )
-        for layer, before in zip(layers, blocks, strict=False)
-    )
-    return _table(("", "op", *wording.GEOMETRY, "params", "MACs"), rows, left=(0, 1))
+    return _table(tables.LAYERS, tables.layers(layers), left=(0, 1, 2))
 
 
 def _table(titles: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = (0,)) -> str:

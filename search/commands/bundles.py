@@ -1,0 +1,40 @@
+"""`export` and `verify`: a study's winner, and its proof."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from search.commands.answers import show_findings
+from search.commands.typed import typed
+from search.display import terminal
+from search.study import Study
+
+
+def export(
+    name: str,
+    storage: str | None,
+    overrides: Sequence[str],
+    *,
+    trial: int | None,
+    out: Path | None,
+    retrain: bool,
+    device: str,
+) -> int:
+    """Writes the bundle of a study's winner."""
+    study = Study(name, overrides=overrides, storage=storage)
+    bundle = study.export(out, trial=trial, retrain=retrain, device=device, progress=terminal.note)
+    root = study.config.data.root
+    elsewhere = ["--data", str(root)] if root.is_absolute() else []
+    terminal.note(f"next: {typed('verify', bundle, *elsewhere)}")
+    print(bundle / "README.md")  # whole, however long
+    return 0
+
+
+def verify(bundle: Path, root: Path | None, *, as_json: bool) -> int:
+    """Proves a bundle again."""
+    from search.bundles.verify import verify as prove
+
+    findings = prove(bundle, root)
+    show_findings(findings, as_json=as_json)
+    return 1 if any(finding.ok is False for finding in findings) else 0

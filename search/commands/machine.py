@@ -1,0 +1,39 @@
+"""`init` and `doctor`: a first study file, and what this machine has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from search.commands.answers import show_findings
+from search.commands.typed import typed
+from search.display import terminal
+from search.errors import ConfigError
+from search.presets import preset
+from search.targets import study_of
+
+
+def init(name: str, file: Path | None) -> int:
+    """Writes the study file of a preset, never over another file."""
+    path = file or Path("studies") / f"{name}.toml"
+    text = preset(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("x", encoding="utf-8") as stream:
+            stream.write(text)
+    except FileExistsError:
+        raise ConfigError(f"{path}: is there already; name another: init FILE") from None
+    terminal.note(f"next: {typed('launch', path)}")
+    print(path)
+    return 0
+
+
+def doctor(
+    source: str, overrides: Sequence[str], storage: str | None, *, device: str, as_json: bool
+) -> int:
+    """Tells what is there and what is missing."""
+    from search.doctor import examine
+
+    findings = examine(study_of(source, overrides, storage).config, storage, device)
+    show_findings(findings, as_json=as_json)
+    return 0 if all(finding.ok for finding in findings) else 3

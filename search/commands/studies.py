@@ -1,0 +1,169 @@
+"""Studies in their databases: launch, worker, status, list, delete, dashboard."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+from search.commands.answers import print_json
+from search.commands.typed import typed
+from search.display import terminal, wording
+from search.display.live import LiveView
+from search.errors import ConfigError
+from search.proposals.proposer import Acceptance
+from search.storage.checkpoints import artifact_store
+from search.storage.places import places, redacted
+from search.storage.studies import delete_study, study_names
+from search.storage.summary import Summary
+from search.study import Study
+from search.targets import study_of
+from search.workers.supervisor import Ending
+
+RARE = 0.001  # of proposals accepted: below it, launch warns
+
+
+def launch(
+    source: str,
+    overrides: Sequence[str],
+    storage: str | None,
+    *,
+    workers: int,
+    per_gpu: int | None,
+    device: str,
+    ray: str | None,
+) -> int:
+    """Creates or resumes the study of `source` and runs it in worker processes."""
+    study = study_of(source, overrides, storage)
+    study.prepare()  # what is wrong or not there is told before torch is imported
+    with study.cluster(ray):
+        terminal.note(_place(device, ray))
+        _tell(study.estimate())
+        again = typed("launch", source, storage=storage, overrides=overrides)
+        ending = _run(
+            study, again, storage, workers=workers, device=device, per_gpu=per_gpu, ray=ray
+        )
+    return ending.code
+
+
+def _place(device: str, ray: str | None) -> str:
+    """Where the workers will run."""
+    if ray is not None:
+        from search.workers import cluster
+
+        return cluster.describe()
+    from search.training.devices import choose_device, describe_device
+
+    return f"device: {describe_device(choose_device(device))}"
+
+
+def _run(study: Study, again: str, storage: str | None, **where: Any) -> Ending:
+    """Launches the study under the live view."""
+    from search.display.dashboard.refresh import Refresher
+
+    running = study.create()
+    terminal.note(f"study: {study.name} in {redacted(study.url)}")
+    refresher = Refresher(running)
+    with LiveView(running, study.config) as view:
+
+        def tick() -> None:
+            view.update()
+            refresher.tick(view.summary)
+
+        ending = study.launch(**where, tick=tick)
+    view.finish(ending.reason, *next_commands(view.summary, ending.code, again, storage))
+    refresher.tick(view.summary, at_once=True)
+    return ending
+
+
+def _tell(acceptance: Acceptance) -> None:
+    if acceptance.share < RARE:
+        terminal.note(f"warning: hardly a proposal is accepted; {acceptance.summary()}")
+    else:
+        terminal.note(
+            f"of {acceptance.proposed:,} random proposals the checker accepts "
+            f"{wording.percent(acceptance.share)}"
+        )
+
+
+def next_commands(summary: Summary, code: int, again: str, storage: str | None) -> list[str]:
+    """What can be typed after a launch that ended with `code`; `again` is that launch."""
+    export = [typed("export", summary.name, storage=storage)] if summary.best else []
+    if code == 0:
+        return export
+    if code == 1:
+        return [*export, f"{again} --trials {2 * summary.config.study.trials}"]
+    return [again]
+
+
+def worker(name: str, overrides: Sequence[str], storage: str | None, *, device: str) -> int:
+    """Runs trials of an existing study in this process."""
+    ending = Study(name, overrides=overrides, storage=storage).work(device=device)
+    terminal.note(ending.reason)
+    return ending.code
+
+
+def status(name: str, storage: str | None, *, as_json: bool) -> int:
+    """Shows what a study has come to."""
+    study = Study(name, storage=storage).load()
+    if as_json:
+        print_json(terminal.status_json(study))
+    else:
+        terminal.show(terminal.render_status(study))
+    return 0
+
+
+def list_studies(storage: str | None, *, as_json: bool) -> int:
+    """Shows which studies there are: at `storage`, or else in the databases of studies/."""
+    found = [
+        Study(name, storage=url).summary for url in places(storage) for name in study_names(url)
+    ]
+    if as_json:
+        print_json([summary.to_json() for summary in found])
+    elif found:
+        terminal.show(terminal.render_studies(found))
+    else:
+        terminal.note("no study yet; next: " + typed("init"))
+    return 0
+
+
+def delete(name: str, storage: str | None, *, sure: bool) -> int:
+    """Deletes a study with its trials, checkpoints and logs, after asking."""
+    study = Study(name, storage=storage)
+    summary = study.summary
+    if summary.running:
+        raise ConfigError(
+            f"study {name}: {wording.plural(len(summary.running), 'trial')} running; "
+            "stop its workers first"
+        )
+    trials = wording.plural(len(summary.trials), "trial")
+    if not sure and not terminal.confirmed(f"Delete study {name}, {trials}, {study.runs}?"):
+        terminal.note("nothing deleted")
+        return 1
+    delete_study(name, study.url)
+    return 0
+
+
+def dashboard(
+    name: str, storage: str | None, *, host: str, port: int, token: bool, write: bool
+) -> int:
+    """Serves a study to browsers until Ctrl-C."""
+    from search.display.dashboard.server import serve
+
+    study = Study(name, storage=storage)
+    serve(
+        study.load(),
+        artifact_store(study.runs),
+        host=host,
+        port=port,
+        write=write,
+        token=_token(token),
+        announce=terminal.note,
+    )
+    return 0
+
+
+def _token(asked: bool) -> str | None:
+    """What a browser must present; no word of the command, which other users could read."""
+    return os.environ.get("STUDY_TOKEN") or (secrets.token_urlsafe() if asked else None)

@@ -1,0 +1,55 @@
+"""Tables that several views draw: their titles and rows, made once."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+
+from search.analysis.table import LayerRow
+from search.display import wording
+from search.storage.summary import Progress
+
+Row = tuple[str, ...]
+
+LAYERS: Row = ("", "op", "kind", *wording.GEOMETRY, "params", "MACs")
+LEADERS: Row = ("trial", "accuracy", *wording.SIZES, "time")
+
+
+def layers(rows: Sequence[LayerRow]) -> Iterator[Row]:
+    """The receptive-field table, under the titles `LAYERS`; a block is named in its first row."""
+    blocks = ["", *(layer.block for layer in rows)]
+    for layer, before in zip(rows, blocks, strict=False):
+        yield (
+            "" if layer.block == before else layer.block,
+            layer.name,
+            layer.kind,
+            *wording.geometry(layer),
+            wording.count(layer.parameters),
+            wording.count(layer.macs),
+        )
+
+
+def leader(trial: Progress) -> Row:
+    """One of the best trials, under the titles `LEADERS`."""
+    return (
+        f"#{trial.number}",
+        wording.percent(trial.accuracy),
+        *wording.sizes(*trial.sizes),
+        wording.duration(trial.seconds),
+    )
+
+
+def markdown(titles: Row, rows: Iterable[Row], left: int = 1) -> str:
+    """A Markdown table of which the first `left` columns are words and the others numbers."""
+    rule = tuple(":--" if index < left else "--:" for index in range(len(titles)))
+    return "\n".join(f"| {' | '.join(row)} |" for row in (titles, rule, *rows))
+
+
+def comma_separated(titles: Row, rows: Iterable[Row]) -> str:
+    """The table as CSV, numbers without separators of thousands."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(titles)
+    writer.writerows([cell.replace(",", "") for cell in row] for row in rows)
+    return text.getvalue().rstrip("\n")

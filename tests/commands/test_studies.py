@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from run_study import run
+from search.commands.studies import _token, next_commands
+from search.display.dashboard.server import TOKEN
+from search.storage.studies import load_study, study_names
+from search.storage.summary import summarize
+from tests.synthetic_study import build, config
+
+
+def test_the_token_comes_from_the_environment_or_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STUDY_TOKEN", raising=False)
+    assert _token(asked=False) is None
+    made = {str(_token(asked=True)) for _ in range(9)}
+    assert len(made) == 9
+    assert all(TOKEN.fullmatch(token) for token in made)
+    monkeypatch.setenv("STUDY_TOKEN", "0123456789abcdef")
+    assert _token(asked=False) == _token(asked=True) == "0123456789abcdef"
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("STUDY_STORAGE", raising=False)
+    (tmp_path / "studies").mkdir()
+    return tmp_path
+
+
+def test_what_comes_next_depends_on_how_it_ended(place: Path) -> None:
+    study = build(config(), "sqlite:///studies/demo.db", trials=3, running=0)
+    summary, again = summarize(study), "c1c4-search launch s.toml"
+    exported = next_commands(summary, 0, again, "sqlite:///studies/demo.db")
+    assert [line.split(" ", 1)[1] for line in exported] == [
+        "-m run_study export demo --storage sqlite:///studies/demo.db"
+    ] or "export demo --storage sqlite:///studies/demo.db" in exported[0]
+    missed = next_commands(summary, 1, again, None)
+    assert missed[-1] == f"{again} --trials {2 * summary.config.study.trials}"
+    assert next_commands(summary, 130, again, None) == [again]
+
+
+def test_studies_are_listed_and_deleted(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["list"]) == 0
+    assert "init" in capsys.readouterr().err
+    build(config(), "sqlite:///studies/demo.db", trials=3, running=0)
+    assert run(["list"]) == 0
+    assert "demo" in capsys.readouterr().out
+    assert run(["delete", "demo"]) == 1, "nobody there to say yes"
+    assert study_names("sqlite:///studies/demo.db") == ["demo"]
+    assert run(["delete", "demo", "--yes"]) == 0
+    assert not list((place / "studies").rglob("*demo*"))
+    assert run(["delete", "demo", "--yes"]) == 2
+
+
+def test_a_running_study_is_not_deleted(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build(config(), "sqlite:///studies/demo.db", trials=3, running=1)
+    assert run(["delete", "demo", "--yes"]) == 2
+    assert "1 trial running" in capsys.readouterr().err
+    assert load_study("demo", "sqlite:///studies/demo.db")
+
+
+def test_a_study_is_named_where_a_file_is_taken(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["init"]) == 0
+    assert capsys.readouterr().out.strip() == "studies/quickstart.toml"
+    assert run(["init"]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert run(["sample", "quickstart", "-n", "20"]) == 0
+    assert run(["init", "--preset", "nothing"]) == 2
+    (place / "a.json").write_text("{}")
+    assert run(["launch", "a.json"]) == 2
+    assert "`check` takes it" in capsys.readouterr().err
+
+
+def test_the_version_and_a_short_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("c1c4-search 0.")
+    assert run(["-h"]) == 0
+    assert "launch" in capsys.readouterr().out
