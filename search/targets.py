@@ -39,10 +39,10 @@ def study_of(source: str, overrides: Sequence[str] = (), storage: str | None = N
     try:
         return Study(source, overrides=overrides, storage=storage)
     except ConfigError:
-        file = STUDIES / f"{source}.toml"
-        if not file.is_file():
+        files = [file for file in (path, STUDIES / f"{source}.toml") if file.exists()]
+        if not files:
             raise
-        return Study(file, overrides=overrides, storage=storage)
+        return Study(files[0], overrides=overrides, storage=storage)
 
 
 def input_shapes(text: str | None) -> list[tuple[int, ...]]:

@@ -112,7 +112,10 @@ def _verdict(verdict: Verdict, limits: Limits) -> str:
 
 
 def _layers(layers: Sequence[LayerRow]) -> str:
-    return _table(tables.LAYERS, tables.layers(layers), left=(0, 1, 2))
+    titles, *rows = (
+        (block, name, *cells) for block, name, _, *cells in (tables.LAYERS, *tables.layers(layers))
+    )
+    return _table(titles, rows, left=(0, 1))
 
 
 def _table(titles: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = (0,)) -> str:
