@@ -15,8 +15,8 @@ from search.config.sections import DEFAULT_LIMITS
 from search.display import terminal
 from search.errors import ConfigError
 from search.networks.architecture import Architecture, ArchitectureError
-from search.storage.trials import architecture_of
 from search.storage.places import STUDIES
+from search.storage.trials import architecture_of
 from search.study import Study
 
 TARGETS = "TARGET is an architecture's JSON, STUDY:TRIAL, file.py:factory or package.module:factory"
