@@ -301,20 +301,27 @@ def run(arguments: list[str]) -> int:
         return int(app(arguments, standalone_mode=False) or 0)
     except typer.Exit as end:
         return int(end.exit_code)
-    except typer.Abort:
-        return 130
+    except typer.Abort as end:
+        if not isinstance(end.__cause__, EOFError):
+            return 130
+        return _tell(end.__cause__)  # of a file, which typer takes for the end of the terminal
     except KeyboardInterrupt:
         return 130
     except Exception as error:
         if "--debug" in arguments:
             raise
-        code, message = _ending(error)
-        if message:  # without a command, the help is all there is to say
-            print(f"run_study: {message}", file=sys.stderr)
-        return code
+        return _tell(error)
 
 
-def _ending(error: Exception) -> tuple[int, str]:
+def _tell(error: BaseException) -> int:
+    """Says what is wrong; answers with the exit code."""
+    code, message = _ending(error)
+    if message:  # without a command, the help is all there is to say
+        print(f"run_study: {message}", file=sys.stderr)
+    return code
+
+
+def _ending(error: BaseException) -> tuple[int, str]:
     """Exit code and line for an error."""
     if isinstance(error, InfeasibleError):
         return 1, str(error)

@@ -53,10 +53,13 @@ SECTIONS: dict[str, tuple[type[BaseModel], dict[str, str]]] = {
     "data": (
         DataSection,
         {
-            "kind": "CIFAR-10, a folder of images, or scikit-learn's digits.",
-            "root": "Where the images lie, or where CIFAR-10 is downloaded to.",
+            "kind": "cifar10, torchvision, imagefolder, npz, or scikit-learn's digits.",
+            "name": "Which of torchvision's data sets: CIFAR100, FashionMNIST, SVHN, …",
+            "root": "Where the images lie, or are downloaded to; the file, for npz.",
+            "channels": "1 for gray, 3 for color; else 3, but what npz and torchvision have.",
+            "test": "Share of the training images that is the test set where there is none.",
             "validation": "Share of the training images that is held out, by class.",
-            "image_size": "Side that all images are resized to; CIFAR-10 stays 32.",
+            "image_size": "Side that all images are resized to.",
             "seed": "Of the hold-out.",
         },
     ),

@@ -12,7 +12,9 @@ import psutil
 import torch
 
 from search.config.sections import StudyConfig
-from search.data.datasets import describe
+from search.data.augmentation import require_room
+from search.data.datasets import load, without_test
+from search.data.sources import source
 from search.errors import ConfigError, MachineError
 from search.storage.opening import open_storage
 from search.storage.places import redacted, storage_url
@@ -87,19 +89,20 @@ def _memory() -> Finding:
 
 def _data(config: StudyConfig) -> Finding:
     section = config.data
-    where = f"{section.kind} in {section.root}" if section.kind != "digits" else "digits"
-    copies = ("cifar-10-batches-py", "cifar-10-python.tar.gz")
-    if section.kind == "cifar10" and not any((section.root / name).exists() for name in copies):
-        return Finding(
-            "data",
-            False,
-            f"{where}: not there yet; launch downloads it (170 MB)",
-            "--set data.root=DIR, or --set data.kind=imagefolder --set data.root=DIR",
-        )
+    mend = "--set data.root=DIR, or --set data.kind=imagefolder --set data.root=DIR"
     try:
-        shape, classes = describe(section)
+        data = source(section, keep=False)
+        if data.absent():
+            return Finding("data", False, data.absent(), mend)
+        shape, classes = data.describe()
+        require_room(config.augmentation, shape)
+        if not data.downloads:
+            load(section, keep=False)  # looks at each image, as launch does
+        if without_test(section):
+            return Finding("data", False, without_test(section), "--set data.test=0.1")
     except (ConfigError, MachineError) as error:
         return Finding("data", False, str(error), "--set data.root=DIR")
+    where = f"{section.kind} in {section.root}" if section.kind != "digits" else "digits"
     return Finding("data", True, f"{where}: {classes} classes of {shape} images")
 
 

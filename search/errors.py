@@ -9,3 +9,8 @@ class ConfigError(ValueError):
 
 class MachineError(RuntimeError):
     """Data, device, storage or disk is not as it must be: exit code 3."""
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line; its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ import constraints
 from constraints import Limits, Verdict
 from search.config import files, sections
 from search.data import datasets
+from search.data.augmentation import require_room
 from search.display import notebook
 from search.errors import ConfigError, MachineError
 from search.networks.architecture import Architecture
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 # Proposals that estimate the acceptance rate: a fraction of a second.
 ESTIMATED = 2_000
 EXPORTS = Path("exports")
+
+log = logging.getLogger(__name__)
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -151,10 +155,13 @@ class Study:
         """
         if self._prepared:
             return
-        datasets.describe(self.config.data)
+        shape, _ = datasets.describe(self.config.data)
+        require_room(self.config.augmentation, shape)
         require_resumable(self.config, self.url)
         self.estimate()
         datasets.load(self.config.data)  # once, before several workers would
+        if datasets.without_test(self.config.data):
+            log.warning("%s", datasets.without_test(self.config.data))
         self._prepared = True
 
     def create(self) -> optuna.Study:

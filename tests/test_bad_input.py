@@ -75,8 +75,9 @@ def layer(key: str, value: object) -> Case:
     return Case(("check", name), (name, key, str(value)), name, json.dumps(content))
 
 
-def images(folder: str, *words: str) -> Case:
+def images(folder: str, *words: str, hole: int = 6) -> Case:
     settings = (
+        f"augmentation.hole={hole}",
         "data.kind=imagefolder",
         f"data.root={folder}",
         "data.validation=0.2",
@@ -238,6 +239,13 @@ CASES = {
     "mixed sizes": images("mixed", "wide.png: 20x12 pixels", "data.image_size"),
     "class without images": images("empty", "eel: a class without images"),
     "truncated image": images("truncated", "3.png: not a readable image"),
+    "hole": images(
+        "small", "augmentation.hole = 16", "12x12 pixels", "augmentation.hole=6", hole=16
+    ),
+    "unknown data": changed("data.kind=cifar11", says=("data.kind", "'cifar11'", "mean cifar10?")),
+    "unknown name": changed(
+        "data.kind=torchvision", "data.name=MNISTT", says=("data.name", "FashionMNIST", "'MNISTT'")
+    ),
 }
 
 
@@ -283,7 +291,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             )
     (place / "factory.py").write_text(FACTORY)
     (place / "text.db").write_text("this is no database, but long enough to be looked into")
-    for folder in ("mixed", "empty", "truncated"):
+    for folder in ("mixed", "empty", "truncated", "small"):
         _images(place / folder)
     Image.new("RGB", (20, 12)).save(place / "mixed" / "train" / "cat" / "wide.png")
     (place / "empty" / "train" / "eel").mkdir()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from run_study import run
+from search import commands
 from tests.conftest import STUDIES
 
 ROOT = STUDIES.parent
@@ -51,6 +52,17 @@ def test_missing_data_is_exit_3_and_makes_no_study(
     assert run([*arguments, "--set", "data.root=images"]) == 3
     assert "data.root=DIR" in capsys.readouterr().err
     assert _files(place) == before
+
+
+def test_the_end_of_a_file_is_no_end_of_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def cut_off(*_: object, **__: object) -> int:
+        raise EOFError("no data left in file")
+
+    monkeypatch.setattr(commands, "sample", cut_off)
+    assert run(["sample", QUICK]) == 3
+    assert "run_study: EOFError: no data left in file" in capsys.readouterr().err
 
 
 def test_the_baseline_breaks_one_rule(capsys: pytest.CaptureFixture[str]) -> None:

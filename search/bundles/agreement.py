@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from search.bundles.isolated import Predict
-from search.data.datasets import Images, Labels
+from search.data.images import Images, Labels
 from search.data.normalization import Normalization
 
 TOLERANCE = 1e-4  # of logits

@@ -33,10 +33,11 @@ from search.bundles.metrics import write as write_metrics
 from search.bundles.report import write_report
 from search.config.candidate import Candidate
 from search.config.sections import StudyConfig
-from search.data.datasets import Dataset, Images, load, load_test
+from search.data.datasets import Dataset, load, load_test, without_test
+from search.data.images import Images
 from search.data.normalization import Normalization
 from search.display import wording
-from search.errors import ConfigError
+from search.errors import ConfigError, MachineError
 from search.networks.architecture import Architecture
 from search.networks.module import build
 from search.storage.checkpoints import CheckpointError, checkpoint_path, load_checkpoint
@@ -80,8 +81,10 @@ def export(
 
     Raises:
         ConfigError: nothing to export, or `out` cannot be made.
-        MachineError: the data is not there.
+        MachineError: the data is not there, or no test images.
     """
+    if without_test(config.data):
+        raise MachineError(without_test(config.data))
     chosen = choose(study, trial)
     candidate = candidate_of(chosen)
     with made_at_once(out) as bundle:

@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import nn
 
 from search.config.sections import StudyConfig
-from search.data.datasets import Images
+from search.data.images import Images
 from search.errors import ConfigError, MachineError
 from search.networks.architecture import Architecture
 from search.networks.source import generate, state_key

@@ -17,7 +17,8 @@ from optuna.trial import TrialState
 from constraints import Verdict
 from search.config.candidate import Candidate
 from search.config.sections import StudyConfig
-from search.data.datasets import Dataset, Images
+from search.data.datasets import Dataset
+from search.data.images import Images
 from search.display.figures.style import History
 from search.storage.summary import Summary
 from search.training.evaluation import confusion_matrix

@@ -19,7 +19,7 @@ from search.bundles.numbers import Found
 from search.bundles.onnx_graph import require_plain_graph
 from search.bundles.parts import Parts
 from search.config.sections import DEFAULT_LIMITS
-from search.data.datasets import Images
+from search.data.images import Images
 from search.display import wording
 
 FAILURES = (BundleError, DisagreementError, RunError)

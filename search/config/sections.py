@@ -90,10 +90,19 @@ class StudySection(_Section):
 
 
 class DataSection(_Section):
-    """`[data]`: which images.  `validation` is the share of the training set held out."""
+    """`[data]`: which images.  `validation` is the share of the training set held out.
 
-    kind: Literal["cifar10", "imagefolder", "digits"] = "cifar10"
+    `kind` is cifar10, digits, imagefolder, npz, or torchvision with the `name` of one of its data
+    sets.  `channels` is 1 for gray images, 3 for color; unset, it is 3, but what the data has for
+    npz and torchvision.  `test` is the share of the training images that serves as the test set
+    of a folder or file without one.
+    """
+
+    kind: str = "cifar10"
+    name: str | None = None
     root: Path = Path("data")
+    channels: Literal[1, 3] | None = None
+    test: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] | None = None
     validation: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.1
     image_size: Annotated[int, Field(ge=8, le=1024, strict=True)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 0

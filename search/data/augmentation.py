@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from search.config.private import make_private, private
 from search.config.sections import AugmentationSection
-from search.errors import MachineError
+from search.errors import ConfigError, MachineError
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would call out to the network on import
 
@@ -83,6 +83,16 @@ def pipeline(
         ],
         seed=seed,
     )
+
+
+def require_room(section: AugmentationSection, shape: tuple[int, int, int]) -> None:
+    """Raises a `ConfigError` where images (channels, height, width) have no room for the hole."""
+    _, height, width = shape
+    if section.hole > min(height, width):
+        raise ConfigError(
+            f"augmentation.hole = {section.hole}: larger than the images, which have "
+            f"{width}x{height} pixels; --set augmentation.hole={max(1, min(height, width) // 2)}"
+        )
 
 
 @dataclass(frozen=True)

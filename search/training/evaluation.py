@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
-from search.data.datasets import Images
+from search.data.images import Images
 from search.data.normalization import Normalization
 
 EVALUATION_BATCH = 1_000

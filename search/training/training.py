@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from search.config.candidate import Recipe
-from search.data.datasets import Images, Labels
+from search.data.images import Images, Labels
 from search.data.normalization import Normalization
 from search.training.cuda_graph import Captured
 from search.training.evaluation import Evaluation, evaluate

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
 
-from search.data.datasets import Images
+from search.data.images import Images
 from search.display.figures import curves, style
 from search.display.figures.diagram import figure_architecture, figure_receptive_field
 from search.display.figures.images import figure_misclassified

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from optuna.artifacts.exceptions import ArtifactNotFound
 from PIL import Image
 
-from search.data.datasets import Images
+from search.data.images import Images
 from search.display.dashboard.pictures import SHOWN_MISTAKES, Gallery, Picture, trial_pictures
 from search.storage.checkpoints import artifact_store
 from tests.conftest import candidates

@@ -1,0 +1,106 @@
+"""Images that are arrays already: an `.npz` file, or what another library has read."""
+
+from __future__ import annotations
+
+import zipfile
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from search.data import pictures
+from search.data.images import Images, Pixels
+from search.data.sources import Shape, Source
+from search.errors import ConfigError, MachineError, first_line
+
+# Images and labels for training, then for the test, as Keras and as MedMNIST name them.
+_NAMES = (
+    (("x_train", "y_train"), ("x_test", "y_test")),
+    (("train_images", "train_labels"), ("test_images", "test_labels")),
+)
+
+
+class Arrays(Source):
+    """One `.npz` file, `data.root`: `x_train`, `y_train`, `x_test`, `y_test`, and at will
+    `classes`, the names; images uint8 (N, H, W), (N, H, W, C) or (N, C, H, W)."""
+
+    kind = "npz"
+
+    def describe(self) -> tuple[Shape, int]:
+        images, classes = self.read(train=True)
+        _, height, width, channels = images.pixels.shape
+        return (channels, height, width), len(classes)
+
+    def read(self, train: bool) -> tuple[Images, tuple[str, ...]]:
+        arrays = self._arrays()
+        names = self._names(arrays)
+        pixels, labels = (arrays[name] for name in names[0 if train else 1])
+        labels, known = labels.squeeze(), arrays[names[0][1]]
+        if labels.dtype.kind not in "iu" or labels.shape != pixels.shape[:1]:
+            raise ConfigError(
+                f"{self.section.root}: labels must be one integer for each image, but are "
+                f"{labels.dtype} {labels.shape} for images {pixels.shape}"
+            )
+        classes = tuple(map(str, arrays.get("classes", range(int(known.max()) + 1))))
+        if labels.min() < 0 or labels.max() >= len(classes):
+            raise ConfigError(
+                f"{self.section.root}: labels must lie in 0..{len(classes) - 1}, but are "
+                f"{labels.min()}..{labels.max()}"
+            )
+        try:
+            channels = self.section.channels or channels_last(pixels).shape[-1]
+            pixels = fitted(pixels, self.section.image_size, channels)
+        except ValueError as error:
+            raise ConfigError(f"{self.section.root}: {error}") from None
+        return Images(pixels, labels.astype(np.int64)), classes
+
+    def without_test(self) -> str:
+        arrays = self._arrays()
+        missing = [name for name in self._names(arrays)[1] if name not in arrays]
+        return f"{self.section.root}: no {' and no '.join(missing)}" if missing else ""
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        path = self.section.root
+        if not path.is_file():
+            raise MachineError(f"{path}: no such file; name one with --set data.root=FILE.npz")
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return dict(file)
+        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise ConfigError(f"{path}: not a readable .npz ({first_line(error)})") from None
+
+    def _names(self, arrays: dict[str, NDArray[Any]]) -> tuple[tuple[str, str], tuple[str, str]]:
+        for names in _NAMES:
+            if all(name in arrays for name in names[0]):
+                return names
+        raise ConfigError(
+            f"{self.section.root}: must hold x_train and y_train, but holds {', '.join(arrays)}"
+        )
+
+
+def channels_last(images: NDArray[Any]) -> NDArray[Any]:
+    """Images (N, H, W), (N, H, W, C) or (N, C, H, W) as (N, H, W, C), C being 1 or 3."""
+    if images.ndim == 3:
+        return images[..., None]
+    if images.ndim == 4 and images.shape[-1] in (1, 3):
+        return images
+    if images.ndim == 4 and images.shape[1] in (1, 3):
+        return images.transpose(0, 2, 3, 1)
+    raise ValueError(f"images must be (N, H, W) or have 1 or 3 channels, but are {images.shape}")
+
+
+def fitted(images: NDArray[Any], size: int | None, channels: int) -> Pixels:
+    """`images` as uint8 (N, H, W, `channels`), resized where `size` is given.
+
+    Raises:
+        ValueError: they are not of 8 bits, or not shaped as `channels_last` takes them.
+    """
+    pixels = channels_last(images)
+    if pixels.dtype != np.uint8:
+        raise ValueError(f"images must be uint8, from 0 to 255, but are {pixels.dtype}")
+    if pixels.shape[-1] == channels and not size:
+        return np.ascontiguousarray(pixels)
+    gray = pixels.shape[-1] == 1
+    one_by_one = (Image.fromarray(image[..., 0] if gray else image) for image in pixels)
+    return np.stack([pictures.pixels(image, size, channels) for image in one_by_one])

@@ -1,0 +1,26 @@
+"""Labelled images as uint8 arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images with labels: `pixels` uint8 (N, H, W, C), `labels` int64 (N,)."""
+
+    pixels: Pixels
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: NDArray[np.int64]) -> Images:
+        """The images at `indices`, in their order."""
+        return Images(self.pixels[indices], self.labels[indices])

@@ -1,0 +1,77 @@
+"""A kind of data set: one class.  Defined, it joins the list, and `data.kind` names it."""
+
+from __future__ import annotations
+
+import difflib
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from search.config.sections import DataSection
+from search.data.images import Images
+from search.errors import ConfigError
+
+Shape = tuple[int, int, int]
+
+_KINDS: dict[str, type[Source]] = {}
+
+
+class Source(ABC):
+    """The images that a `[data]` section names.
+
+    `keep` is whether anything may be written beside them: what is downloaded or decoded.
+    """
+
+    kind: ClassVar[str]
+    downloads: ClassVar[bool] = False
+
+    def __init__(self, section: DataSection, *, keep: bool = True) -> None:
+        self.section = section
+        self.keep = keep
+
+    def __init_subclass__(cls) -> None:
+        _KINDS[cls.kind] = cls
+
+    @abstractmethod
+    def describe(self) -> tuple[Shape, int]:
+        """Shape (channels, height, width) and number of classes, without all the images.
+
+        Raises:
+            ConfigError: images that no study can use.
+            MachineError: they are not there.
+        """
+
+    @abstractmethod
+    def read(self, train: bool) -> tuple[Images, tuple[str, ...]]:
+        """The training images, or those for the test, and the names of the classes.
+
+        Raises:
+            ConfigError, MachineError: as `describe` does.
+        """
+
+    def without_test(self) -> str:
+        """Why there are no test images, in a few words; nothing where there are some."""
+        return ""
+
+    def absent(self) -> str:
+        """What `read` would download, in a few words; nothing where all is there."""
+        return ""
+
+    @property
+    def channels(self) -> int:
+        """Of the images as they are read: what the section asks for, else 3."""
+        return self.section.channels or 3
+
+
+def source(section: DataSection, *, keep: bool = True) -> Source:
+    """The data set that `section` names.
+
+    Raises:
+        ConfigError: there is none of that kind.
+    """
+    if section.kind not in _KINDS:
+        near = difflib.get_close_matches(section.kind, _KINDS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(
+            f"data.kind: must be one of {', '.join(sorted(_KINDS))} (got {section.kind!r}){hint}"
+        )
+    return _KINDS[section.kind](section, keep=keep)

@@ -1,0 +1,120 @@
+"""Data sets that torchvision downloads, checks and reads."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+from urllib.error import URLError
+
+import numpy as np
+
+from search.data.arrays import fitted
+from search.data.images import Images
+from search.data.sources import Shape, Source
+from search.errors import ConfigError, MachineError, first_line
+
+
+@dataclass(frozen=True)
+class _Set:
+    """What differs: where the files lie below the root (any of `entries`), the arguments of
+    torchvision's class for training and test images, and the label of the first class."""
+
+    shape: Shape
+    classes: int
+    entries: tuple[str, ...]
+    train: dict[str, Any]
+    test: dict[str, Any]
+    first: int = 0
+
+
+_HALVES = ({"train": True}, {"train": False})
+_SPLITS = ({"split": "train"}, {"split": "test"})
+_GRAY = (1, 28, 28)
+
+
+def _emnist(split: str, classes: int, first: int = 0) -> _Set:
+    train, test = ({**half, "split": split} for half in _HALVES)
+    return _Set(_GRAY, classes, ("EMNIST",), train, test, first)
+
+
+SETS = {
+    "CIFAR10": _Set((3, 32, 32), 10, ("cifar-10-batches-py", "cifar-10-python.tar.gz"), *_HALVES),
+    "CIFAR100": _Set((3, 32, 32), 100, ("cifar-100-python", "cifar-100-python.tar.gz"), *_HALVES),
+    "MNIST": _Set(_GRAY, 10, ("MNIST",), *_HALVES),
+    "FashionMNIST": _Set(_GRAY, 10, ("FashionMNIST",), *_HALVES),
+    "KMNIST": _Set(_GRAY, 10, ("KMNIST",), *_HALVES),
+    "EMNIST-balanced": _emnist("balanced", 47),
+    "EMNIST-byclass": _emnist("byclass", 62),
+    "EMNIST-bymerge": _emnist("bymerge", 47),
+    "EMNIST-digits": _emnist("digits", 10),
+    "EMNIST-letters": _emnist("letters", 26, first=1),
+    "SVHN": _Set((3, 32, 32), 10, ("train_32x32.mat", "test_32x32.mat"), *_SPLITS),
+    "STL10": _Set((3, 96, 96), 10, ("stl10_binary", "stl10_binary.tar.gz"), *_SPLITS),
+    "USPS": _Set((1, 16, 16), 10, ("usps.bz2", "usps.t.bz2"), *_HALVES),
+}
+
+
+class Torchvision(Source):
+    """The data set `data.name`; gray images keep their one channel."""
+
+    kind = "torchvision"
+    downloads = True
+
+    @property
+    def name(self) -> str:
+        """torchvision's name of it."""
+        if self.section.name not in SETS:
+            raise ConfigError(
+                f"data.name: must be one of {', '.join(SETS)} (got {self.section.name!r})"
+            )
+        return self.section.name
+
+    @property
+    def channels(self) -> int:
+        return self.section.channels or SETS[self.name].shape[0]
+
+    def describe(self) -> tuple[Shape, int]:
+        _, height, width = SETS[self.name].shape
+        size = self.section.image_size
+        return (self.channels, size or height, size or width), SETS[self.name].classes
+
+    def read(self, train: bool) -> tuple[Images, tuple[str, ...]]:
+        what = SETS[self.name]
+        data = self._open(what.train if train else what.test)
+        labels = np.asarray(data.targets if hasattr(data, "targets") else data.labels)
+        pixels = fitted(np.asarray(data.data), self.section.image_size, self.channels)
+        names = getattr(data, "classes", range(what.classes + what.first))[what.first :]
+        return Images(pixels, labels.astype(np.int64) - what.first), tuple(map(str, names))
+
+    def _open(self, arguments: dict[str, Any]) -> Any:
+        from torchvision import datasets
+
+        root = self.section.root
+        there = root.exists()
+        try:
+            make = getattr(datasets, self.name.partition("-")[0])
+            return make(str(root), download=self.keep, **arguments)
+        except (URLError, RuntimeError, OSError) as error:
+            if not there:
+                with suppress(OSError):  # not empty: what was loaded so far is kept
+                    root.rmdir()
+            raise MachineError(
+                f"{self.name} is neither in {root} nor could it be downloaded "
+                f"({first_line(error)}). Give a copy: --set data.root=DIR with "
+                f"{' or '.join(f'DIR/{entry}' for entry in SETS[self.name].entries)}, or "
+                "--set data.kind=imagefolder with DIR/train/<class>/* and DIR/test/<class>/*"
+            ) from None
+
+    def absent(self) -> str:
+        entries = SETS[self.name].entries
+        if any((self.section.root / entry).exists() for entry in entries):
+            return ""
+        return f"{self.name} is not in {self.section.root} yet; launch downloads it"
+
+
+class Cifar10(Torchvision):
+    """CIFAR-10: 60,000 color images of 32x32 pixels."""
+
+    kind = "cifar10"
+    name = "CIFAR10"
