@@ -162,7 +162,7 @@ def graph_structure(nodes: Sequence[Node], output: int) -> Structure:
     """What the rules about structure ask, as far as a graph can tell.
 
     It knows no blocks: every 3x3 stride-2 convolution counts as a transition, everything
-    else that shrinks the map and all pooling that leaves more than a cell as a stray.
+    else that shrinks the map, but pooling that leaves one cell, as a stray.
     """
     maps = [nodes[index] for index in sorted(ancestors(nodes, output)) if _reads_map(nodes, index)]
     convolutions = [node for node in maps if node.kind in CONVOLUTIONS and node.window]
@@ -178,7 +178,7 @@ def graph_structure(nodes: Sequence[Node], output: int) -> Structure:
         missing=(),
         output_cells=math.prod(nodes[output].size),
         separable=sum(
-            node.kind == "pointwise" and _before(nodes, node).kind == "depthwise"
+            node.kind == "pointwise" and "depthwise" in _kinds_before(nodes, node)
             for node in convolutions
         ),
         dilated=sum(
@@ -210,18 +210,27 @@ def _leaves_one_cell(node: Node) -> bool:
 
 
 def _shrinks(node: Node) -> bool:
-    strided = any(
+    return any(
         reads is not None and abs(reads.extended.step) > 1 for how in node.reads for reads in how
     )
-    return strided or node.kind.endswith("pool")
 
 
-def _before(nodes: Sequence[Node], node: Node) -> Node:
-    """The layer before, through gates and joins."""
-    node = nodes[node.inputs[0]]
-    while node.inputs and not node.kind:
-        node = nodes[node.inputs[0]]
-    return node
+def _kinds_before(nodes: Sequence[Node], node: Node) -> set[str]:
+    """Kinds of the layers before, through gates and joins, in whichever order these are."""
+    pending, kinds = set(carriers(nodes, node)), set[str]()
+    while pending:
+        before = nodes[pending.pop()]
+        if before.kind:
+            kinds.add(before.kind)
+        else:
+            pending.update(carriers(nodes, before))
+    return kinds
+
+
+def carriers(nodes: Sequence[Node], node: Node) -> tuple[int, ...]:
+    """The inputs that are maps of the largest size: not the factors of a gate."""
+    largest = max((math.prod(nodes[source].size) for source in node.inputs), default=0)
+    return tuple(s for s in node.inputs if math.prod(nodes[s].size) == largest)
 
 
 def peak_bytes(graph: Graph) -> int:

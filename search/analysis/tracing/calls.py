@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -38,13 +38,16 @@ class Value:
 class Builder:
     """The graph so far.
 
-    `grids` maps nodes of adaptive pooling to what they pool, `parts` concatenated channels
-    to what they were: the value as it came out, the dimension, each part and its channels.
+    `grids` maps nodes of adaptive pooling to what they pool, `counted` those of pooling that
+    leaves one cell to the local operations that they would be otherwise, `parts` concatenated
+    channels to what they were: the value as it came out, the dimension, each part and its
+    channels.
     """
 
     nodes: list[Node]
     notes: list[str] = field(default_factory=list)
     grids: dict[int, int] = field(default_factory=dict)
+    counted: dict[int, Node] = field(default_factory=dict)
     parts: dict[int, tuple[Value, int, list[tuple[Value | None, int]]]] = field(
         default_factory=dict
     )
@@ -57,6 +60,18 @@ class Builder:
     def whole(self, value: Value) -> bool:
         """Every axis is seen as a whole, so that it no longer matters what stands where."""
         return value.node in self._whole
+
+    def make_global(self, index: int) -> None:
+        """Pooling that leaves one unit of an axis of several is global on this axis."""
+        node = self.nodes[index]
+        before = self.nodes[node.inputs[0]].size
+        how = tuple(
+            NOTHING if left == 1 < had else reads
+            for reads, left, had in zip(node.reads[0], node.size, before, strict=True)
+        )
+        if how != node.reads[0]:
+            self.counted[index] = node
+            self.nodes[index] = replace(node, reads=(how,))
 
     def append(self, node: Node) -> int:
         """Adds a node and gives its index."""
@@ -80,6 +95,7 @@ class Call:
     out: Any
     macs: int
     find: Callable[[Tensor], Value | None]
+    learned: Callable[[Tensor], bool]
 
     def __getitem__(self, name: str) -> Any:
         return self.arguments[name]

@@ -55,10 +55,10 @@ def _copy(call: Call) -> Value:
     return join(call, [call.value("src")], call.shape)
 
 
-def join(call: Call, values: list[Value], shape: Sequence[int]) -> Value:
+def join(call: Call, values: list[Value], shape: Sequence[int], kind: str = "") -> Value:
     """Values read together, index by index, after broadcasting to `shape`."""
     values = [broadcast(value, shape) for value in values]
-    if all(value == values[0] for value in values):
+    if not kind and all(value == values[0] for value in values):
         return values[0]
     if not agree(values):
         values = [_plain(call, value) for value in values]
@@ -72,6 +72,7 @@ def join(call: Call, values: list[Value], shape: Sequence[int]) -> Value:
         [(value.node, stretched(own, size)) for value, own in zip(values, sizes, strict=True)],
         size,
         dims,
+        kind,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from search.analysis.reach import IDENTITY, Reach, compose, listed, unite, window, within
+from search.analysis.reach import IDENTITY, NOTHING, Reach, compose, listed, unite, window, within
 from search.analysis.tracing.calls import Call, Value, handles
 from search.analysis.tracing.elementwise import (
     agree,
@@ -145,6 +145,9 @@ def _concatenate(call: Call) -> Value:
         return _concatenate_channels(call, [(value, size[dim]) for value, size in pieces], dim)
     if len(found) > 1 or TOKENS in found:
         tokens: Dim = (Digit(TOKENS, 1, call.shape[dim]),)
+        pyramid = _pyramid(call, [value for value, _ in pieces if value])
+        if pyramid:
+            return Value(pyramid.node, (*pyramid.dims[:dim], tokens, *pyramid.dims[dim + 1 :]))
         parts = [resized(value, dim, ()) for value, _ in pieces if value]
         shape[dim] = 1
         return resized(join(call, parts, shape), dim, tokens)
@@ -155,6 +158,22 @@ def _concatenate(call: Call) -> Value:
         if value
     ]
     return _pieces(call, placed, dim, found.pop())
+
+
+def _pyramid(call: Call, values: list[Value]) -> Value | None:
+    """Grids of adaptive pooling in one sequence, of several sizes: a grid too."""
+    grids = call.builder.grids
+    sources = {grids[value.node] for value in values if value.node in grids}
+    if len({call.size(value) for value in values}) == 1 or len(sources) != 1:
+        return None
+    if any(value.moves and value.node not in grids for value in values):
+        return None
+    rank = call.builder.rank
+    nothing = [NOTHING] * rank
+    dims = [channels(n) for n in call.shape]
+    pyramid = call.add([(value.node, nothing) for value in values], [1] * rank, dims)
+    grids[pyramid.node] = sources.pop()
+    return pyramid
 
 
 def _concatenate_channels(call: Call, pieces: list[tuple[Value | None, int]], dim: int) -> Value:
@@ -240,9 +259,24 @@ def _confined(reach: Reach, indices: range, total: int) -> Reach:
 @handles("slice_scatter")
 def _slice_scatter(call: Call) -> Value:
     """`self` with a slice of it replaced by `src`."""
-    dim, total = call["dim"] % len(call.shape), call.shape[call["dim"]]
+    total = call.shape[call["dim"]]
     written = range(*slice(call["start"], call["end"], call["step"]).indices(total))
-    under, over = call.optional("self"), call.optional("src")
+    return _overwritten(call, call.optional("src"), written)
+
+
+@handles("select_scatter")
+def _select_scatter(call: Call) -> Value:
+    """`self` with one index of a dimension replaced by `src`, which lacks this dimension."""
+    dim, over = call["dim"] % len(call.shape), call.optional("src")
+    if over:
+        over = Value(over.node, (*over.dims[:dim], (), *over.dims[dim:]))
+    index = call["index"] % call.shape[dim]
+    return _overwritten(call, over, range(index, index + 1))
+
+
+def _overwritten(call: Call, over: Value | None, written: range) -> Value:
+    dim, total = call["dim"] % len(call.shape), call.shape[call["dim"]]
+    under = call.optional("self")
     if over and len(written) == total:
         return over
     parts = [value for value in (under, over) if value]

@@ -76,7 +76,7 @@ def _repeat(call: Call) -> Value:
     return Value(value.node, tuple(dims))
 
 
-@handles("pixel_shuffle", "pixel_unshuffle", "native_channel_shuffle")
+@handles("pixel_shuffle", "pixel_unshuffle", "native_channel_shuffle", "channel_shuffle")
 def _shuffle(call: Call) -> Value:
     value = call.value("self")
     *batch, c, h, w = value.dims

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from search.analysis.reach import IDENTITY, NOTHING, Reach
 from search.analysis.tracing.calls import Call, Reads, Value, handles
 from search.analysis.tracing.elementwise import elementwise, join, mixed, regroup, stretched
@@ -95,18 +97,13 @@ def _matmul(call: Call) -> Value:
 
 def _product(call: Call, first: Value | None, second: Value | None) -> Value:
     factors = [value for value in (first, second) if value]
+    if len(factors) == 2 and all(map(_in_place, factors)):
+        return join(call, [_as_product(call, value) for value in factors], call.shape, "matmul")
     attention = len(factors) == 2 and all(value.moves for value in factors)
     if attention or any(map(call.builder.whole, factors)):
         if attention:
             call.note("a product of two feature maps (attention) reads the whole image")
-        rank = call.builder.rank
-        nowhere: Reads = [None] * rank
-        return call.add(
-            [(value.node, nowhere) for value in factors],
-            [1] * rank,
-            [channels(n) for n in call.shape],
-            "matmul",
-        )
+        return _everywhere(call, first, second)
     leads = first is not None and (second is None or not second.moves)
     value, other = (first, second) if leads else (second, first)
     if value is None:
@@ -126,6 +123,33 @@ def _product(call: Call, first: Value | None, second: Value | None) -> Value:
     return call.add(inputs, size, dims, "linear")
 
 
+def _in_place(value: Value) -> bool:
+    """Positions stand in batch dimensions alone: each has a product of its own."""
+    return value.moves and not axes(map(moving, value.dims[-2:]))
+
+
+def _as_product(call: Call, value: Value) -> Value:
+    """`value` with the dimensions of rows and columns of the product, which hold channels."""
+    return Value(value.node, (*value.dims[:-2], *map(channels, call.shape[-2:])))
+
+
+def _everywhere(call: Call, first: Value | None, second: Value | None) -> Value:
+    """A product whose units see the whole image; the map that they lie on is not lost."""
+    rank = call.builder.rank
+    dims: list[Dim] = [channels(n) for n in call.shape]
+    size = [1] * rank
+    for value, place in ((first, -2), (second, -1)):
+        if value is None or len(dims) < 2 or len(value.dims) < 2:
+            continue
+        found = axes([moving(value.dims[place])])
+        if found and TOKENS not in found and all(size[axis] == 1 for axis in found):
+            dims[place] = value.dims[place]
+            size = [n if a in found else 1 for a, n in enumerate(call.size(value))]
+    nowhere: Reads = [None] * rank
+    inputs = [(value.node, nowhere) for value in (first, second) if value]
+    return call.add(inputs, size, dims, "matmul")
+
+
 def _product_dims(call: Call, left: list[Dim], leads: bool) -> list[Dim]:
     """The summed dimension gives way to the other factor's."""
     *outer, m, n = [(), (), *left][-max(2, len(left)) :]
@@ -134,3 +158,15 @@ def _product_dims(call: Call, left: list[Dim], leads: bool) -> list[Dim]:
         return [m if moving(m) else channels(size) for size in call.shape]
     pair = [m, channels(call.shape[-1])] if leads else [channels(call.shape[-2]), n]
     return [*outer, *pair][-rank:]
+
+
+def recurrent(call: Call) -> list[Value]:
+    """An operation of a recurrent layer."""
+    call.note("a recurrent layer reads the whole image")
+    rank = call.builder.rank
+    nowhere: Reads = [None] * rank
+    read = dict.fromkeys(value.node for value in call.values())
+    kind = "recurrent" if call.macs else ""
+    whole = call.add([(node, nowhere) for node in read], [1] * rank, (), kind)
+    outputs = [call.out] if isinstance(call.out, Tensor) else call.out
+    return [Value(whole.node, tuple(channels(size) for size in output.shape)) for output in outputs]

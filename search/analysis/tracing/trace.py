@@ -20,7 +20,7 @@ do not count.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -29,16 +29,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.nn.parameter import is_lazy
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
-from search.analysis.graph import Graph, Node, ancestors, graph_structure, last_maps
+from search.analysis.graph import Graph, Node, ancestors, carriers, graph_structure, last_maps
 from search.analysis.tracing import elementwise, parts, rearranging, sums, windows
 from search.analysis.tracing.calls import HANDLERS, OVERWRITING, SHAPE_ONLY, Builder, Call, Value
 from search.analysis.tracing.layout import LayoutError, along, channels, length
 from search.analysis.tracing.loading import TraceError, UnknownOperationError, in_words
+from search.analysis.tracing.remarks import about_pooling, about_weights
+from search.analysis.tracing.running import Intent, Runner, evaluating, image_for
 
 # Importing them fills HANDLERS.
 READINGS = (elementwise, rearranging, parts, windows, sums)
@@ -58,75 +59,22 @@ def trace(module: nn.Module, input: tuple[int, ...] = (3, 32, 32)) -> Graph:
         raise TraceError(f"input must be C,W or C,H,W or C,D,H,W, but got {list(input)}")
     if any(is_lazy(parameter) for parameter in module.parameters()):
         raise TraceError("the module has lazy parameters: state their sizes, or run it once first")
-    try:
-        return _record(module, input, functional=True)
-    except _CustomFunctionError:
-        return _record(module, input, functional=False)
-
-
-class _CustomFunctionError(Exception):
-    """The module uses `torch.autograd.Function`, which torch cannot functionalize."""
-
-
-def _record(module: nn.Module, input: tuple[int, ...], *, functional: bool) -> Graph:
-    image = torch.empty((1, *input), device="meta")
+    image = image_for(module, input)
     recorder = _Recorder(module, image)
-    runner = _Runner(module)
-    run = torch.func.functionalize(runner) if functional else runner
-    with _evaluating(module), _named(module, recorder), warnings.catch_warnings():
+    run = torch.func.functionalize(Runner(module))
+    with evaluating(module), _named(module, recorder), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with torch.no_grad(), _Intent(), recorder:
+            with torch.no_grad(), Intent(recorder.recurring), recorder:
                 outputs = run(image)
         except TraceError:
             raise
         except (Exception, SystemExit) as error:  # the module's code, or torch's on meta tensors
-            if functional and "autograd.Function" in str(error):
-                raise _CustomFunctionError from None
             raise TraceError(
                 f"{recorder.where()} does not run on an input of shape {list(input)} (--input "
                 f"gives another) without data: {in_words(error)}"
             ) from error
     return recorder.graph(outputs)
-
-
-class _Runner:
-    """The module as a function of the image to a flat tuple of tensors."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self._module = module
-
-    def __call__(self, image: Tensor) -> tuple[Tensor, ...]:
-        return tuple(_tensors(self._module(image)))
-
-
-def _tensors(result: object) -> Iterator[Tensor]:
-    """All tensors in what a module returned."""
-    if isinstance(result, Tensor):
-        yield result
-    elif isinstance(result, Mapping):
-        for part in result.values():
-            yield from _tensors(part)
-    elif isinstance(result, list | tuple):
-        for part in result:
-            yield from _tensors(part)
-    elif hasattr(result, "__dict__"):
-        yield from _tensors(vars(result))
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode, without the fused attention that hides its operations."""
-    training = [part for part in module.modules() if part.training]
-    fused = torch.backends.mha.get_fastpath_enabled()
-    module.eval()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
-        for part in training:
-            part.training = True
 
 
 @contextmanager
@@ -151,48 +99,6 @@ def _named(module: nn.Module, recorder: _Recorder) -> Iterator[None]:
             handle.remove()
 
 
-class _Side(int):
-    """A size that was read off a tensor, so that it follows the image's."""
-
-
-class _Intent(TorchFunctionMode):
-    """Keeps what is lost on the way down to torch's operations.
-
-    Pooling over a window as large as the map, where that size was read off the map, is
-    global pooling.  And a circular border is read as a copied one: what stands in a border
-    counts as nothing, but torch makes a circular one of copies from the far side, with
-    which units there would see the whole image.
-    """
-
-    def __torch_function__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = dict(kwargs or {})
-        name = getattr(func, "__name__", "")
-        if name == "pad" and "circular" in (*args[2:], *kwargs.values()):
-            args, kwargs = args[:2], {**kwargs, "mode": "replicate"}
-        elif name.startswith(("avg_pool", "max_pool")) and _follows_image(*args[:2], **kwargs):
-            reduce = torch.mean if name.startswith("avg") else torch.amax
-            rank = int(name[len("avg_pool")])
-            return reduce(args[0], tuple(range(-rank, 0)), keepdim=True)
-        out = func(*args, **kwargs)
-        if isinstance(out, torch.Size):
-            return torch.Size(_Side(size) for size in out)
-        return _Side(out) if name == "size" else out
-
-
-def _follows_image(tensor: Tensor, kernel_size: object, **_: object) -> bool:
-    """Every entry of the window is a size read off a tensor, and as large as this one."""
-    entries = list(kernel_size) if isinstance(kernel_size, list | tuple) else [kernel_size]
-    sizes = list(tensor.shape[2:])
-    whole = entries * len(sizes) if len(entries) == 1 else entries
-    return whole == sizes and all(isinstance(entry, _Side) for entry in entries)
-
-
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own is untyped
     """Follows the values that depend on the image through every operation."""
 
@@ -200,6 +106,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         super().__init__()  # type: ignore[no-untyped-call]
         self.path: list[str] = []
         size = tuple(image.shape[2:])
+        self._module = module
         self._builder = Builder([Node("input", "", (), (), image.shape[1], size)])
         dims = ((), channels(image.shape[1]), *(along(a, n) for a, n in enumerate(size)))
         self._keep: list[Tensor] = []  # an id stays one tensor's as long as it lives
@@ -212,6 +119,18 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
             id(p): frozenset({id(p)}) for p in module.parameters()
         }
         self._owned: dict[int, int] = {}
+        self._foreign: dict[int, Tensor] = {}  # parameters that no module registers
+        self._ran: set[int] = set()
+        self._recurring = False
+
+    @contextmanager
+    def recurring(self) -> Iterator[None]:
+        """What runs meanwhile is of a recurrent layer: each step sees all those before."""
+        self._recurring = True
+        try:
+            yield
+        finally:
+            self._recurring = False
 
     def where(self) -> str:
         """The innermost part that runs, in words."""
@@ -227,13 +146,18 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
     ) -> Any:
         kwargs = kwargs or {}
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if _is_composite(func):
+            with self:
+                return func.decompose(*args, **kwargs)
         if any(leaf.is_meta for leaf in inputs):
             meta_args, meta_kwargs = tree_map(_to_meta, (args, kwargs))
         else:
             meta_args, meta_kwargs = args, kwargs
         out = func(*meta_args, **meta_kwargs)
         tensors = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+        self._meet(inputs)
         used = frozenset().union(*(self._weights.get(id(leaf), frozenset()) for leaf in inputs))
+        self._ran |= used
         name = func.overloadpacket.__name__.removesuffix("_")
         read = inputs[name in OVERWRITING :]
         known = [self._values[id(leaf)] for leaf in read if id(leaf) in self._values]
@@ -247,6 +171,12 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
                 self._keep.append(tensor)
                 self._weights[id(tensor)] = used
         return out
+
+    def _meet(self, inputs: Sequence[Tensor]) -> None:
+        for leaf in inputs:
+            if isinstance(leaf, nn.Parameter) and id(leaf) not in self._weights:
+                self._foreign[id(leaf)] = leaf
+                self._weights[id(leaf)] = frozenset({id(leaf)})
 
     def _follow(
         self,
@@ -266,14 +196,16 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         arguments = defaults | dict(zip(names, args, strict=False)) | kwargs
         counted = flop_registry.get(packet)
         macs = counted(*args, **kwargs, out_val=out) // 2 if counted else 0
-        call = Call(self._builder, self._label(name), name, arguments, out, macs, self._find)
+        call = Call(
+            self._builder, self._label(name), name, arguments, out, macs, self._find, self._learned
+        )
         handler = HANDLERS.get(name)
         if handler is None and torch.Tag.pointwise in func.tags:
             handler = elementwise.elementwise
+        if self._recurring:
+            handler = sums.recurrent
         if handler is None:
             raise UnknownOperationError(self._refusal(name, "it is not known what it reads"))
-        if func._schema.is_mutable and self._shared(args[0]):
-            raise UnknownOperationError(self._refusal(name, "it writes through a view"))
         try:
             found = handler(call)
         except LayoutError as error:
@@ -285,14 +217,6 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
                 raise UnknownOperationError(self._refusal(name, "its shape is not understood"))
             self._remember(tensor, value)
         self._credit(values[0].node, used)
-
-    def _shared(self, target: Tensor) -> bool:
-        """Other values lie in the same memory.  (Functionalized, nothing is written at all.)"""
-        memory = target.untyped_storage()._cdata
-        return any(
-            tensor is not target and tensor.untyped_storage()._cdata == memory
-            for tensor in self._keep
-        )
 
     def _label(self, name: str) -> str:
         return (self.path[-1] if self.path else "") or name
@@ -314,11 +238,16 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
             raise LayoutError("it reads a by-product (indices, statistics) of another operation")
         return value
 
+    def _learned(self, tensor: Tensor) -> bool:
+        """It is a parameter, or made of some."""
+        return id(tensor) in self._weights
+
     def _credit(self, node: int, used: frozenset[int]) -> None:
         """Parameters belong to the row that first uses them, or to the last row before."""
         fresh = [weight for weight in used if weight in self._unused]
-        while node and not self._builder.nodes[node].kind:
-            node = self._builder.nodes[node].inputs[0]
+        nodes = self._builder.nodes
+        while node and not nodes[node].kind:
+            node = carriers(nodes, nodes[node])[0]
         for weight in fresh if node else ():
             self._owned[node] = self._owned.get(node, 0) + self._unused.pop(weight)
 
@@ -333,14 +262,22 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
             for index, node in enumerate(self._builder.nodes)
         )
         output = max(sorted(ends), key=lambda end: len(ancestors(nodes, end)))
-        return Graph(
-            nodes,
-            last_maps(nodes, output),
-            self._total,
-            graph_structure(nodes, output),
-            notes=tuple(dict.fromkeys(self._builder.notes)),
+        graph = Graph(nodes, last_maps(nodes, output), self._total, graph_structure(nodes, output))
+        notes = (
+            *self._builder.notes,
+            *about_pooling(graph, output, self._builder.counted),
+            *about_weights(self._module, self._ran, self._foreign),
         )
+        return replace(graph, notes=tuple(dict.fromkeys(notes)))
+
+
+def _is_composite(func: Any) -> bool:
+    """It is made of other operations, but arrives whole, as all do in inference mode."""
+    known = func.overloadpacket.__name__ in HANDLERS or torch.Tag.pointwise in func.tags
+    return not known and func._can_decompose()
 
 
 def _to_meta(leaf: Any) -> Any:
+    if isinstance(leaf, torch.device):
+        return torch.device("meta")
     return leaf.to("meta") if isinstance(leaf, Tensor) and not leaf.is_meta else leaf

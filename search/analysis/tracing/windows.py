@@ -69,6 +69,9 @@ def _convolution(call: Call) -> Value:
     else:
         how = [window(*entry) for entry in zip(kernel, stride, padding, dilation, strict=True)]
         kind = _kind(kernel, call["groups"], weight.shape[1])
+    if not call.learned(weight):
+        kind = "filter"
+        call.note(f"the {weight.numel():,} weights of this filter are no parameters")
     both = tuple((p, p) for p in padding)
     shown = Window(kernel, stride, both, dilation, call["groups"])
     return _windowed(call, call.value("input"), rank, how, kind, shown)
@@ -101,7 +104,9 @@ def _pool(call: Call) -> Value:
     dilation = _every(call.arguments.get("dilation", 1), rank)
     how = [window(*entry) for entry in zip(kernel, stride, padding, dilation, strict=True)]
     shown = Window(kernel, stride, tuple((p, p) for p in padding), dilation)
-    return _windowed(call, call.value("self"), rank, how, f"{call.name[:3]}pool", shown)
+    pooled = _windowed(call, call.value("self"), rank, how, f"{call.name[:3]}pool", shown)
+    call.builder.make_global(pooled.node)
+    return pooled
 
 
 @handles(

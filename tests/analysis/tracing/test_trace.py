@@ -496,9 +496,51 @@ def test_global_pooling_and_gates_do_not_count() -> None:
     assert found.layers[-1].r_out == (None, None)
 
 
-def test_pooling_of_fixed_size_counts_as_the_local_operation_it_is() -> None:
-    module = nn.Sequential(C(3, 4, 3, 2), nn.AvgPool2d(3), nn.Flatten(), nn.Linear(4, 10))
-    assert analyzed(module, (3, 8, 8)).receptive_field == (7, 7)
+def test_pooling_that_leaves_more_than_a_cell_counts_as_the_local_operation_it_is() -> None:
+    module = nn.Sequential(C(3, 4, 3, 2), nn.AvgPool2d(3), nn.Flatten(), nn.Linear(16, 10))
+    assert analyzed(module, (3, 14, 14)).layers[1].r_out == (7, 7)
+    assert analyzed(module[:2], (3, 14, 14)).receptive_field == (7, 7)
+
+
+@pytest.mark.parametrize(
+    ("pool", "counted"),
+    [
+        (nn.AvgPool2d(8), 59),  # 31 + 7 * 4
+        (nn.MaxPool2d(8), 59),
+        (nn.MaxPool2d(5, 4), 47),
+        (nn.LPPool2d(2, 8), 59),
+        (Net(lambda n, x: F.max_pool2d(x, x.shape[-1], return_indices=True)[0]), 59),
+    ],
+)
+def test_pooling_that_leaves_one_cell_is_global_and_says_what_else(
+    pool: nn.Module, counted: int
+) -> None:
+    body = [C(3, 8, 3, 2, 1), C(8, 8, 3, 2, 1), *(C(8, 8, 3, padding=1) for _ in range(3))]
+    found = analyzed(nn.Sequential(*body, pool, nn.Flatten(), nn.Linear(8, 10)), (3, 32, 32))
+    assert (found.receptive_field, found.jump, found.feature_map) == ((31, 31), (4, 4), (8, 8))
+    assert f"would be {counted}" in " ".join(found.notes)
+    assert found.structure.strays == ()
+
+
+def test_pooling_as_large_as_the_map_is_local_where_padding_keeps_the_map() -> None:
+    def pooled(net: Any, x: Tensor) -> Tensor:
+        y = net.first(x)
+        side = y.shape[-1]
+        result: Tensor = net.last(F.avg_pool2d(y, side, stride=1, padding=side // 2))
+        return result
+
+    module = Net(pooled, first=C(3, 4, 3, padding=1), last=C(4, 4, 3, padding=1))
+    found = analyzed(module, (3, 31, 31))
+    assert found.receptive_field == (3 + 30 + 2,) * 2
+    assert found.macs == oracle.macs(module, (3, 31, 31))
+
+
+def test_a_size_is_a_plain_int() -> None:
+    def pooled(net: Any, x: Tensor) -> Tensor:
+        return F.avg_pool2d(net.first(x), x.shape[2] // 16 if type(x.shape[2]) is int else 1)
+
+    found = analyzed(Net(pooled, first=C(3, 4, 3, 2, 1)), (3, 64, 64))
+    assert found.receptive_field == (3 + 3 * 2,) * 2
 
 
 @pytest.mark.parametrize(
@@ -610,17 +652,33 @@ class Double(torch.autograd.Function):
         return gradient * 2
 
 
-def test_custom_functions_run_and_writes_through_views_beside_them_are_refused() -> None:
+class Sign(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.sign()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        raise AssertionError("there is no backward to prepare")
+
+
+def test_custom_functions_run_beside_writes_through_views() -> None:
     plain = Net(lambda n, x: n.b(Double.apply(n.a(x).relu_())), a=C(3, 4, 3), b=C(4, 4, 3))
     assert analyzed(plain, (3, 8, 8)).receptive_field == (5, 5)
 
     def writing(net: Any, x: Tensor) -> Tensor:
-        y = Double.apply(net.first(x))
+        y = Sign.apply(Double.apply(net.first(x)))
+        left, right = y.chunk(2, 1)
+        right.relu_()
         y[:, :, 1:] += 1
-        return y
+        result: Tensor = net.last(torch.cat([left, right], 1))
+        return result
 
-    with pytest.raises(UnknownOperationError, match="writes through a view"):
-        trace(Net(writing, first=C(3, 4, 3)), (3, 8, 8))
+    module = Net(writing, first=C(3, 4, 3), last=C(4, 4, 3))
+    assert analyzed(module, (3, 8, 8)).receptive_field == (5, 5)
+    y = torch.ones(1, requires_grad=True)
+    Double.apply(y).backward()  # as ever, afterwards
+    assert y.grad == 2
 
 
 def test_lazy_parameters_are_refused() -> None:
