@@ -120,12 +120,18 @@ def delete(
 
 @app.command(epilog="Example: `run_study.py worker cifar10 --storage postgresql://me@host/studies`")
 def worker(
-    study: StudyName, overrides: Overrides = None, storage: Storage = None, device: Device = "auto"
+    study: StudyName,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the study's images lie here.")
+    ] = None,
+    overrides: Overrides = None,
+    storage: Storage = None,
+    device: Device = "auto",
 ) -> int:
     """Joins a study from any machine."""
     from search.commands import studies
 
-    return studies.worker(study, overrides or [], storage, device=device)
+    return studies.worker(study, overrides or [], storage, root=data, device=device)
 
 
 @app.command(epilog="Example: `run_study.py status quickstart`")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import optuna
 import psutil
@@ -25,7 +25,13 @@ from search.networks.architecture import Architecture
 from search.proposals.proposer import Acceptance, InfeasibleError, estimate, propose
 from search.storage.checkpoints import artifact_store
 from search.storage.places import is_shared, run_directory, storage_url
-from search.storage.studies import create_or_resume, load_study, require_resumable, study_config
+from search.storage.studies import (
+    create_or_resume,
+    load_study,
+    require_resumable,
+    require_same_data,
+    study_config,
+)
 from search.storage.summary import Summary, summarize
 
 if TYPE_CHECKING:
@@ -69,8 +75,8 @@ class Study:
     """The study that a study file describes, or that a database holds under a name.
 
     `source` is a study file (a `Path`, or text that ends in .toml) or the name of a study;
-    `overrides` are `section.key=value` as with `--set`; `storage` is a database's URL.
-    Nothing is made until `create` or `launch`.
+    `overrides` are `section.key=value` as with `--set`; `storage` is a database's URL; `root`
+    is where the images lie, whatever the study says.  Nothing is made until `create` or `launch`.
 
     Raises:
         ConfigError: bad input, or no study of that name.
@@ -78,9 +84,15 @@ class Study:
     """
 
     def __init__(
-        self, source: str | Path, *, overrides: Sequence[str] = (), storage: str | None = None
+        self,
+        source: str | Path,
+        *,
+        overrides: Sequence[str] = (),
+        storage: str | None = None,
+        root: Path | None = None,
     ) -> None:
         self._prepared = False
+        self._identity: dict[str, Any] = {}
         if isinstance(source, Path) or source.endswith(".toml"):
             self.config = files.load(Path(source), overrides)
             section = self.config.study
@@ -89,6 +101,9 @@ class Study:
             self.url = storage_url(storage, None, files.require_name(source))
             kept = study_config(load_study(source, self.url))
             self.config = files.overridden(kept, overrides)
+        if root is not None:
+            data = self.config.data.model_copy(update={"root": root})
+            self.config = self.config.model_copy(update={"data": data})
 
     @property
     def name(self) -> str:
@@ -146,7 +161,7 @@ class Study:
     @cached_property
     def _created(self) -> optuna.Study:
         self.prepare()
-        return create_or_resume(self.config, self.url)
+        return create_or_resume(self.config, self.url, data=self._identity)
 
     def prepare(self) -> None:
         """Raises what `create` would, without making the study; torch is not needed for it.
@@ -159,7 +174,7 @@ class Study:
         require_room(self.config.augmentation, shape)
         require_resumable(self.config, self.url)
         self.estimate()
-        datasets.load(self.config.data)  # once, before several workers would
+        self._identity = datasets.load(self.config.data).identity  # before several workers would
         if datasets.without_test(self.config.data):
             log.warning("%s", datasets.without_test(self.config.data))
         self._prepared = True
@@ -202,7 +217,7 @@ class Study:
     ) -> Ending:
         self.create()
         command = [sys.executable, "-m", "run_study", "worker", self.name, "--device", device]
-        command += ["--set", f"data.root={self.config.data.root}"]
+        command += [f"--data={self.config.data.root}"]
         return launch(
             command,
             self.url,
@@ -235,6 +250,7 @@ class Study:
         from search.workers.worker import work
 
         study, dataset = self.load(), datasets.load(self.config.data)
+        require_same_data(study, dataset.identity)
         study.sampler = make_sampler(self.config, dataset.input, len(dataset.classes))
         study.pruner = make_pruner(self.config)
         store = artifact_store(self.runs)

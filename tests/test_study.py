@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import search
+from run_study import run
 from search import Study
 from search.errors import ConfigError
 from search.proposals.proposer import InfeasibleError
@@ -47,3 +52,81 @@ def test_a_study_that_is_not_there_is_named(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="nothing"):
         Study("nothing")
+
+
+@pytest.fixture
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two classes of ten images, 32 x 32, in the folder `2024`."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "studies").mkdir()
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        place = tmp_path / "2024" / "train" / name
+        place.mkdir(parents=True)
+        for index in range(10):
+            pixels = rng.integers(0, 256, (32, 32, 3), np.uint8)
+            Image.fromarray(pixels).save(place / f"{index}.png")
+    return tmp_path / "2024"
+
+
+def _of(images: Path) -> Study:
+    settings = ["study.name=mine", "data.kind=imagefolder", f"data.root='{images}'"]
+    return Study(STUDIES / "quickstart.toml", overrides=[*settings, "data.validation=0.2"])
+
+
+def _another_class(images: Path) -> None:
+    shutil.copytree(images / "train" / "cat", images / "train" / "eel")
+
+
+def _one_image_less(images: Path) -> None:
+    (images / "train" / "cat" / "3.png").unlink()
+
+
+def _another_image(images: Path) -> None:
+    for name in ("cat", "dog"):
+        shutil.copy(images / "train" / name / "4.png", images / "train" / name / "5.png")
+
+
+def _classes_exchanged(images: Path) -> None:
+    (images / "train" / "cat").rename(images / "train" / "other")
+    (images / "train" / "dog").rename(images / "train" / "cat")
+    (images / "train" / "other").rename(images / "train" / "dog")
+
+
+CHANGES: list[tuple[Callable[[Path], None], str]] = [
+    (_another_class, "other classes: cat, dog then, cat, dog, eel now"),
+    (_one_image_less, "other training images: 16 then, 15 now"),
+    (_another_image, "other pixels: "),
+    (_classes_exchanged, "other pixels: "),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), CHANGES)
+def test_a_study_goes_on_with_the_images_that_it_was_begun_on(
+    change: Callable[[Path], None],
+    words: str,
+    images: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _of(images).create()
+    _of(images).create()
+    moved = images.with_name("moved")
+    images.rename(moved)
+    _of(moved).create()  # the same images, elsewhere
+    change(moved)
+    for begin in (_of(moved).create, Study("mine", root=moved).work):
+        with pytest.raises(ConfigError, match=f"data: study mine was begun on {words}") as caught:
+            begin()
+        assert len(str(caught.value).splitlines()) == 1
+    assert run(["worker", "mine", f"--data={moved}"]) == 2
+    assert "begun on other" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["true", "1e5", "[1]", "2024-01-01", "'a'", "-x", "a b"])
+def test_a_worker_reads_the_folder_that_launch_was_told(
+    name: str, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _of(images).create()
+    assert Study("mine", root=Path(name)).config.data.root == Path(name)
+    assert run(["worker", "mine", f"--data={name}"]) == 3
+    assert f"run_study: {Path(name) / 'train'}: no such directory" in capsys.readouterr().err

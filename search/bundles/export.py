@@ -41,6 +41,7 @@ from search.errors import ConfigError, MachineError
 from search.networks.architecture import Architecture
 from search.networks.module import build
 from search.storage.checkpoints import CheckpointError, checkpoint_path, load_checkpoint
+from search.storage.studies import require_same_data
 from search.storage.summary import summarize
 from search.storage.trials import Attributes, candidate_of, choose
 from search.training.devices import describe_device
@@ -89,6 +90,7 @@ def export(
     candidate = candidate_of(chosen)
     with made_at_once(out) as bundle:
         dataset = load(config.data)
+        require_same_data(study, dataset.identity)
         _require_fit(candidate.architecture, dataset)
         objective = Objective(
             config,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from search.commands.answers import print_json
@@ -97,9 +98,11 @@ def next_commands(summary: Summary, code: int, again: str, storage: str | None) 
     return [again]
 
 
-def worker(name: str, overrides: Sequence[str], storage: str | None, *, device: str) -> int:
+def worker(
+    name: str, overrides: Sequence[str], storage: str | None, *, root: Path | None, device: str
+) -> int:
     """Runs trials of an existing study in this process."""
-    ending = Study(name, overrides=overrides, storage=storage).work(device=device)
+    ending = Study(name, overrides=overrides, storage=storage, root=root).work(device=device)
     terminal.note(ending.reason)
     return ending.code
 

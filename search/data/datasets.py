@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -63,10 +64,18 @@ class Dataset:
     @cached_property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that name the training images and their order."""
-        digest = hashlib.blake2b(digest_size=8)
-        digest.update(np.ascontiguousarray(self.train.pixels).data)
-        digest.update(self.train.labels.data)
-        return digest.hexdigest()
+        return _fingerprint(self.train)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for all trials of a study, as JSON keeps it."""
+        return {
+            "classes": list(self.classes),
+            "shape": list(self.input),
+            "training images": len(self.train),
+            "validation images": len(self.validation),
+            "pixels": f"{self.fingerprint}-{_fingerprint(self.validation)}",
+        }
 
     def joined(self) -> Dataset:
         """Training and validation images together, to retrain a winner on; none are held out."""
@@ -75,6 +84,13 @@ class Dataset:
             np.concatenate([self.train.labels, self.validation.labels]),
         )
         return replace(self, train=images, validation=images.take(np.arange(0)))
+
+
+def _fingerprint(images: Images) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    digest.update(np.ascontiguousarray(images.pixels).data)
+    digest.update(images.labels.data)
+    return digest.hexdigest()
 
 
 def load(section: DataSection, *, keep: bool = True) -> Dataset:

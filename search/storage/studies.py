@@ -30,14 +30,21 @@ from search.storage.places import parse_url, run_directory, sqlite_path
 
 
 def create_or_resume(
-    config: StudyConfig, url: str, *, heartbeat: int = HEARTBEAT, grace: int = GRACE
+    config: StudyConfig,
+    url: str,
+    *,
+    data: Mapping[str, Any] | None = None,
+    heartbeat: int = HEARTBEAT,
+    grace: int = GRACE,
 ) -> optuna.Study:
     """The study that `config` names, made when it is missing; safe from many processes at once.
 
-    The caller sets `study.sampler` and `study.pruner`.
+    `data` is what tells its images from others (`Dataset.identity`), and stays with it.  The
+    caller sets `study.sampler` and `study.pruner`.
 
     Raises:
-        ConfigError: the study exists and searches something else; names the key that differs.
+        ConfigError: the study exists and searches something else, or on other images; names
+            what differs.
         MachineError: see `open_storage`.
     """
     target = parse_url(url)
@@ -50,6 +57,9 @@ def create_or_resume(
             study = _create(config, storage)
         else:
             _require_same_search(config, study)
+            require_same_data(study, data or {})
+        if data is not None:
+            study.set_user_attr("data", dict(data))
         # Worker processes read target and budget from here; a resume may change them.
         study.set_user_attr("config", _content(config))
         study.set_user_attr("search_hash", config.search_hash)
@@ -68,6 +78,26 @@ def require_resumable(config: StudyConfig, url: str) -> None:
         if config.study.name in optuna.get_all_study_names(storage):
             study = optuna.load_study(study_name=config.study.name, storage=storage)
             _require_same_search(config, study)
+
+
+def require_same_data(study: optuna.Study, data: Mapping[str, Any]) -> None:
+    """Raises a `ConfigError` where `data` differs from what the study was begun on.
+
+    A study from before this was kept has nothing to compare.
+    """
+    kept = study.user_attrs.get("data", {})
+    for key, value in data.items():
+        if kept.get(key, value) != value:
+            raise ConfigError(
+                f"data: study {study.study_name} was begun on other {key}: {_short(kept[key])} "
+                f"then, {_short(value)} now; what is searched cannot change on resume: "
+                "restore the images, or give the study another name"
+            )
+
+
+def _short(value: object) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _create(config: StudyConfig, storage: StudyStorage) -> optuna.Study:
