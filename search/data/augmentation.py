@@ -14,19 +14,21 @@ import contextlib
 import hashlib
 import logging
 import math
-import multiprocessing
 import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from filelock import FileLock
+
+# Its processes do not run the user's script again, as those of the standard library do.
+from joblib.externals.loky import ProcessPoolExecutor
 from numpy.typing import NDArray
 
 from search.config.private import make_private, private
@@ -179,9 +181,10 @@ class AugmentedEpochs:
         started, (count, images, *_) = time.monotonic(), self.shape
         size = f"{self._bytes / 1e9:.1f} GB"
         log.info("augmenting %d x %d images into %s (%s)", count, images, self.path, size)
-        context = multiprocessing.get_context("spawn")
         try:
-            with ProcessPoolExecutor(processes, context, initializer=_end_with_parent) as pool:
+            with ProcessPoolExecutor(
+                processes, initializer=_end_with, initargs=(os.getpid(),)
+            ) as pool:
                 for index in range(self.section.epochs):
                     self._make(index, pool)
         except RuntimeError:
@@ -302,13 +305,12 @@ def _augmented(
     return result
 
 
-def _end_with_parent() -> None:
+def _end_with(parent: int) -> None:
     """A pool's process outlives a killed parent, waiting for work: it must not."""
 
     def watch() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            psutil.Process(parent).wait()
+        os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -142,18 +142,17 @@ import numpy as np
 from search.config.sections import AugmentationSection
 from search.data.augmentation import AugmentedEpochs
 
-if __name__ == "__main__":
-    pixels = np.zeros((1000, 8, 8, 3), np.uint8)
-    section = AugmentationSection(epochs=1000, hole=2)
-    epochs = AugmentedEpochs(section, pixels, "none", (0.5,) * 3, pathlib.Path(sys.argv[1]))
-    atexit.register(time.sleep, 2)
-    epochs.start(processes=1)
-    while not epochs.made:
-        time.sleep(0.05)
+pixels = np.zeros((1000, 8, 8, 3), np.uint8)
+section = AugmentationSection(epochs=1000, hole=2)
+epochs = AugmentedEpochs(section, pixels, "none", (0.5,) * 3, pathlib.Path(sys.argv[1]))
+atexit.register(time.sleep, 2)
+epochs.start(processes=1)
+while not epochs.made:
+    time.sleep(0.05)
 """
 
 
-def test_a_process_that_ends_meanwhile_says_nothing_of_it(tmp_path: Path) -> None:
+def test_a_script_without_a_guard_ends_meanwhile_and_says_nothing_of_it(tmp_path: Path) -> None:
     script = tmp_path / "ending.py"
     script.write_text(ENDING)
     command = [sys.executable, str(script), str(tmp_path)]
