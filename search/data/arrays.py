@@ -65,8 +65,8 @@ class Arrays(Source):
         if not path.is_file():
             raise MachineError(f"{path}: no such file; name one with --set data.root=FILE.npz")
         try:
-            with np.load(path, allow_pickle=False) as file:
-                return dict(file)
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return dict(arrays)
         except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise ConfigError(f"{path}: not a readable .npz ({first_line(error)})") from None
 

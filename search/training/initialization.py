@@ -47,7 +47,10 @@ def whiten(network: nn.Module, pixels: NDArray[np.uint8], normalization: Normali
     # Spread over the set, which may be sorted by class.
     some = torch.from_numpy(pixels[:: max(1, len(pixels) // IMAGES)])
     patches = F.unfold(normalization(some, torch.float32), size, dilation)
-    variances, components = torch.linalg.eigh(patches.transpose(0, 1).flatten(1).cov())
+    # Patches of one gray pixel have one variance, which comes without axes.
+    length = patches.shape[1]
+    covariance = patches.transpose(0, 1).flatten(1).cov().view(length, length)
+    variances, components = torch.linalg.eigh(covariance)
     count = min(convolution.out_channels // 2, int((variances > NOISE).sum()))
     order = variances.argsort(descending=True)[:count]
     filters = (components[:, order] / variances[order].sqrt()).T.reshape(

@@ -77,3 +77,10 @@ def test_a_convolution_in_groups_is_left_alone(pixels: np.ndarray) -> None:
     whiten(network, pixels, NORMALIZATION)
     assert torch.equal(network[0].weight, before)
     assert network[0].weight.requires_grad
+
+
+def test_a_filter_of_one_gray_pixel_takes_that_pixel(pixels: np.ndarray) -> None:
+    network, gray = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False)), pixels[..., :1]
+    whiten(network, gray, Normalization((0.5,), (0.25,)))
+    x = Normalization((0.5,), (0.25,))(torch.from_numpy(gray), torch.float32)
+    assert network(x)[:, 0].var().item() == pytest.approx(1, rel=0.05)

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from search.config.sections import DataSection
+from search.data.datasets import describe, load, load_test, without_test
+from search.errors import ConfigError, MachineError
+
+RNG = np.random.default_rng(0)
+COLOR = RNG.integers(0, 256, (20, 8, 10, 3), np.uint8)
+LABELS = np.arange(20) % 2
+
+
+def _section(path: Path, **more: object) -> DataSection:
+    return DataSection.model_validate({"kind": "npz", "root": path, "validation": 0.2, **more})
+
+
+def _saved(folder: Path, **arrays: np.ndarray) -> Path:
+    np.savez(folder / "mine.npz", **arrays)
+    return folder / "mine.npz"
+
+
+@pytest.mark.parametrize(
+    ("images", "shape"),
+    [
+        (COLOR, (3, 8, 10)),
+        (COLOR.transpose(0, 3, 1, 2), (3, 8, 10)),
+        (COLOR[..., 0], (1, 8, 10)),
+        (COLOR[..., :1], (1, 8, 10)),
+    ],
+    ids=["channels last", "channels first", "no channels", "one channel"],
+)
+def test_every_layout_is_the_same_images(
+    images: np.ndarray, shape: tuple[int, int, int], tmp_path: Path
+) -> None:
+    path = _saved(
+        tmp_path, x_train=images, y_train=LABELS[:, None], x_test=images[:4], y_test=LABELS[:4]
+    )
+    data = load(_section(path))
+    assert data.input == shape
+    assert describe(_section(path)) == (shape, 2)
+    known = {image.tobytes() for image in COLOR[..., : shape[0]]}
+    assert {image.tobytes() for image in data.joined().train.pixels} == known
+    assert (load_test(_section(path)).pixels == COLOR[:4, ..., : shape[0]]).all()
+
+
+def test_names_of_medmnist_and_of_classes(tmp_path: Path) -> None:
+    path = _saved(
+        tmp_path,
+        train_images=COLOR,
+        train_labels=LABELS[:, None],
+        test_images=COLOR,
+        test_labels=LABELS[:, None],
+        classes=np.array(["benign", "malignant"]),
+    )
+    assert load(_section(path)).classes == ("benign", "malignant")
+
+
+def test_without_test_images_some_can_be_split_off(tmp_path: Path) -> None:
+    path = _saved(tmp_path, x_train=COLOR, y_train=LABELS)
+    assert "no x_test and no y_test: nothing can be exported" in without_test(_section(path))
+    assert len(load_test(_section(path, test=0.2))) == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"x_train": COLOR / 255}, "must be uint8, from 0 to 255, but are float64"),
+        ({"x_train": COLOR[..., :2]}, r"1 or 3 channels, but are \(20, 8, 10, 2\)"),
+        ({"y_train": LABELS[:5]}, r"one integer for each image, but are int64 \(5,\)"),
+        ({"y_train": LABELS / 2}, "one integer for each image, but are float64"),
+        ({"y_train": LABELS - 1}, r"must lie in 0\.\.0, but are -1\.\.0"),
+        ({"classes": np.array(["one"])}, r"must lie in 0\.\.0, but are 0\.\.1"),
+        ({"y_train": np.array([{}] * 20)}, "not a readable .npz"),
+    ],
+)
+def test_what_is_no_data_set_is_told(
+    changes: dict[str, np.ndarray], words: str, tmp_path: Path
+) -> None:
+    path = _saved(tmp_path, **{"x_train": COLOR, "y_train": LABELS, **changes})
+    with pytest.raises(ConfigError, match=f"mine.npz: .*{words}"):
+        load(_section(path))
+
+
+def test_a_file_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(MachineError, match="no such file"):
+        load(_section(tmp_path / "none.npz"))
+    for content in (b"", b"PK\3\4 cut off", b"text"):
+        (tmp_path / "bad.npz").write_bytes(content)
+        with pytest.raises(ConfigError, match=r"bad\.npz: not a readable \.npz"):
+            load(_section(tmp_path / "bad.npz"))
+    path = _saved(tmp_path, a=COLOR)
+    with pytest.raises(ConfigError, match="must hold x_train and y_train, but holds a"):
+        load(_section(path))

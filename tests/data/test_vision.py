@@ -1,0 +1,151 @@
+"""torchvision's readers, on tiny files in the original formats."""
+
+from __future__ import annotations
+
+import bz2
+import hashlib
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.io import savemat
+from torchvision import datasets
+
+from search.config.sections import DataSection
+from search.data.datasets import describe, load, load_test
+from search.data.vision import SETS
+from search.errors import MachineError
+
+RNG = np.random.default_rng(0)
+Write = Callable[[Path, np.ndarray, np.ndarray, bool], list[Path]]
+
+
+def _idx(path: Path, array: np.ndarray) -> Path:
+    """The format of MNIST: magic number with type and rank, sizes, bytes; all big endian."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+    path.write_bytes(head + array.astype(np.uint8).tobytes())
+    return path
+
+
+def _mnist(folder: str, prefix: Callable[[bool], str], first: int = 0) -> Write:
+    def write(root: Path, images: np.ndarray, labels: np.ndarray, train: bool) -> list[Path]:
+        start = root / folder / "raw" / prefix(train)
+        return [
+            _idx(start.with_name(f"{start.name}-images-idx3-ubyte"), images[..., 0]),
+            _idx(start.with_name(f"{start.name}-labels-idx1-ubyte"), labels + first),
+        ]
+
+    return write
+
+
+def _emnist(split: str, first: int = 0) -> Write:
+    return _mnist("EMNIST", lambda train: f"emnist-{split}-{'train' if train else 'test'}", first)
+
+
+def _cifar100(root: Path, images: np.ndarray, labels: np.ndarray, train: bool) -> list[Path]:
+    path = root / "cifar-100-python" / ("train" if train else "test")
+    path.parent.mkdir(exist_ok=True)
+    rows = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+    path.write_bytes(pickle.dumps({"data": rows, "fine_labels": labels.tolist()}))
+    meta = path.with_name("meta")
+    meta.write_bytes(pickle.dumps({"fine_label_names": [f"kind {i}" for i in range(100)]}))
+    return [path, meta]
+
+
+def _svhn(root: Path, images: np.ndarray, labels: np.ndarray, train: bool) -> list[Path]:
+    path = root / f"{'train' if train else 'test'}_32x32.mat"
+    tens = np.where(labels == 0, 10, labels)  # where a house number's 0 is 10
+    savemat(path, {"X": images.transpose(1, 2, 3, 0), "y": tens[:, None].astype(np.uint8)})
+    return [path]
+
+
+def _stl10(root: Path, images: np.ndarray, labels: np.ndarray, train: bool) -> list[Path]:
+    start = root / "stl10_binary"
+    start.mkdir(exist_ok=True)
+    part = "train" if train else "test"
+    x, y, unlabeled = start / f"{part}_X.bin", start / f"{part}_y.bin", start / "unlabeled_X.bin"
+    x.write_bytes(images.transpose(0, 3, 2, 1).tobytes())  # column by column
+    y.write_bytes((labels + 1).astype(np.uint8).tobytes())
+    unlabeled.write_bytes(b"")
+    (start / "class_names.txt").write_text("\n".join(f"kind {i}" for i in range(10)))
+    return [x, y, unlabeled]
+
+
+def _usps(root: Path, images: np.ndarray, labels: np.ndarray, train: bool) -> list[Path]:
+    lines = []
+    for image, label in zip(images, labels, strict=True):
+        values = image.ravel() / 255 * 2 - 1
+        lines.append(f"{label + 1} " + " ".join(f"{i}:{v:.8f}" for i, v in enumerate(values, 1)))
+    path = root / ("usps.bz2" if train else "usps.t.bz2")
+    path.write_bytes(bz2.compress("\n".join(lines).encode()))
+    return [path]
+
+
+WRITERS: dict[str, Write] = {
+    "CIFAR100": _cifar100,
+    "MNIST": _mnist("MNIST", lambda train: "train" if train else "t10k"),
+    "FashionMNIST": _mnist("FashionMNIST", lambda train: "train" if train else "t10k"),
+    "KMNIST": _mnist("KMNIST", lambda train: "train" if train else "t10k"),
+    "EMNIST-balanced": _emnist("balanced"),
+    "EMNIST-letters": _emnist("letters", first=1),
+    "SVHN": _svhn,
+    "STL10": _stl10,
+    "USPS": _usps,
+}
+
+
+def _accept(monkeypatch: pytest.MonkeyPatch, name: str, files: list[Path]) -> None:
+    """The checksums of torchvision become those of `files`."""
+    sums = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in files}
+    kind = getattr(datasets, name.partition("-")[0])
+    for attribute in ("train_list", "test_list"):
+        if hasattr(kind, attribute):
+            listed = [[name, sums[name]] for name, _ in getattr(kind, attribute)]
+            monkeypatch.setattr(kind, attribute, listed)
+    if hasattr(kind, "meta"):
+        monkeypatch.setattr(kind, "meta", {**kind.meta, "md5": sums["meta"]})
+    if hasattr(kind, "split_list"):
+        listed = {
+            part: [url, name, sums.get(Path(name).name, old)]
+            for part, (url, name, old) in kind.split_list.items()
+        }
+        monkeypatch.setattr(kind, "split_list", listed)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_what_was_written_is_read(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    what = SETS[name]
+    channels, height, width = what.shape
+    labels = np.arange(2 * what.classes) % what.classes
+    parts, files = [], []
+    for train in (True, False):
+        images = RNG.integers(0, 256, (len(labels), height, width, channels), np.uint8)
+        files += WRITERS[name](tmp_path, images, labels, train)
+        parts.append(images)
+    _accept(monkeypatch, name, files)
+    section = DataSection(kind="torchvision", name=name, root=tmp_path, validation=0.5)
+    assert describe(section) == (what.shape, what.classes)
+    data, test = load(section), load_test(section)
+    assert (data.input, len(data.classes)) == (what.shape, what.classes)
+    assert len(set(data.classes)) == what.classes
+    for found, written in ((data.joined().train, parts[0]), (test, parts[1])):
+        order = {image.tobytes(): int(label) for image, label in zip(written, labels, strict=True)}
+        by_bytes = {i.tobytes(): int(n) for i, n in zip(found.pixels, found.labels, strict=True)}
+        if name == "USPS":  # text of eight digits: equal but for rounding down
+            assert np.abs(found.pixels.astype(int).sum() - written.astype(int).sum()) < written.size
+        else:
+            assert by_bytes == order
+    gray = section.model_copy(update={"channels": 3, "image_size": 12})
+    assert load(gray).input == (3, 12, 12)
+
+
+def test_what_is_not_there_and_cannot_be_loaded_is_told(tmp_path: Path) -> None:
+    section = DataSection(kind="torchvision", name="SVHN", root=tmp_path / "none")
+    with pytest.raises(MachineError, match=r"SVHN is neither in .*none.* DIR/train_32x32\.mat"):
+        load(section, keep=False)
+    assert not (tmp_path / "none").exists()
