@@ -13,6 +13,8 @@ import optuna
 from numpy.typing import NDArray
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import TrialState
+from scipy.special import softmax
+from sklearn.metrics import confusion_matrix
 
 from constraints import Verdict
 from search.config.candidate import Candidate
@@ -21,7 +23,6 @@ from search.data.datasets import Dataset
 from search.data.images import Images
 from search.display.figures.style import History
 from search.storage.summary import Summary
-from search.training.evaluation import confusion_matrix
 
 IMPORTANCE_TRIALS = 10  # completed trials from which importances are worth a look
 
@@ -58,7 +59,11 @@ class Findings:
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
         """(classes, classes) test images: rows true, columns predicted."""
-        return confusion_matrix(self.test.labels, self.predicted, len(self.dataset.classes))
+        labels = range(len(self.dataset.classes))
+        counts: NDArray[np.int64] = confusion_matrix(
+            self.test.labels, self.predicted, labels=labels
+        )
+        return counts
 
     @cached_property
     def mistakes(self) -> NDArray[np.int64]:
@@ -70,8 +75,7 @@ class Findings:
     @cached_property
     def confidence(self) -> NDArray[np.float64]:
         """(N,) softmax probabilities of the predicted classes."""
-        shifted = self.logits.astype(np.float64) - self.logits.max(axis=1, keepdims=True)
-        shares: NDArray[np.float64] = 1 / np.exp(shifted).sum(axis=1)
+        shares: NDArray[np.float64] = softmax(self.logits.astype(np.float64), axis=1).max(axis=1)
         return shares
 
 

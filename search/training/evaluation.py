@@ -48,11 +48,3 @@ def evaluate(
         float((logits.argmax(1) == labels).double().mean()),
         logits.numpy(),
     )
-
-
-def confusion_matrix(
-    true: NDArray[np.int64], predicted: NDArray[np.int64], classes: int
-) -> NDArray[np.int64]:
-    """Counts (classes, classes): rows true, columns predicted."""
-    cells = np.bincount(true * classes + predicted, minlength=classes**2)
-    return cells.reshape(classes, classes)

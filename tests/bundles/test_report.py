@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
 
 from constraints import check
 from search.bundles.findings import Findings, importances
@@ -20,7 +19,6 @@ from search.data import datasets
 from search.data.datasets import Dataset
 from search.storage.summary import summarize
 from search.storage.trials import candidate_of, choose
-from search.training.evaluation import confusion_matrix
 from tests.synthetic_study import build, config
 
 SECTIONS = (
@@ -201,13 +199,6 @@ def test_mistakes_come_with_the_most_confident_first(study: optuna.Study, digits
     assert (np.diff(sure) <= 1e-6).all()
     assert (found.predicted[found.mistakes] != found.test.labels[found.mistakes]).all()
     assert len(found.mistakes) == (found.predicted != found.test.labels).sum()
-
-
-def test_the_confusion_matrix_is_that_of_scikit_learn() -> None:
-    rng = np.random.default_rng(0)
-    true, predicted = rng.integers(0, 7, 500), rng.integers(0, 7, 500)
-    expected = sklearn_confusion_matrix(true, predicted, labels=range(7))
-    assert (confusion_matrix(true, predicted, 7) == expected).all()
 
 
 def test_importances_want_trials_that_differ(study: optuna.Study) -> None:

@@ -20,13 +20,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
+from scipy.special import softmax
+from sklearn.metrics import confusion_matrix
 
 from search.data.images import Images
 from search.display.figures import curves, style
 from search.display.figures.diagram import figure_architecture, figure_receptive_field
 from search.display.figures.images import figure_misclassified
 from search.networks.architecture import Architecture
-from search.training.evaluation import confusion_matrix
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +81,7 @@ def trial_pictures(
 ) -> list[Picture]:
     """Those of a trial; `logits` (N, classes) are its answers to the validation `images`, and
     its receptive field must exceed `limit`."""
-    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
-    sure, taken = raised.max(axis=1) / raised.sum(axis=1), logits.argmax(axis=1)
+    sure, taken = softmax(logits, axis=1).max(axis=1), logits.argmax(axis=1)
     wrong = np.flatnonzero(taken != images.labels)
     worst = wrong[np.argsort(-sure[wrong])][:SHOWN_MISTAKES]
     network = architecture.to_json()
@@ -93,7 +93,7 @@ def trial_pictures(
         Picture(
             "confusion-matrix",
             {"classes": list(classes)},
-            {"matrix": confusion_matrix(images.labels, taken, len(classes))},
+            {"matrix": confusion_matrix(images.labels, taken, labels=range(len(classes)))},
         ),
         Picture(
             "misclassified",
