@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from search.analysis.facts import Facts
 from search.analysis.graph import FLOAT32_BYTES, Graph
@@ -22,6 +22,7 @@ from search.networks.architecture import Architecture
 
 __all__ = [
     "LIMITS",
+    "OFF",
     "AtLeast",
     "AtMost",
     "Below",
@@ -39,7 +40,6 @@ class ReceptiveField(Limit):
 
     key = "receptive_field"
     comparison = ">"
-    lowest = 0
     of_widths = False
 
     def found(self, network: Facts | Analysis) -> int | None:
@@ -183,6 +183,9 @@ class Depth(AtMost):
         return network.structure.depth
 
 
+OFF: Literal["off"] = "off"
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """The rules of a study, in its order."""
@@ -190,27 +193,34 @@ class Limits:
     rules: tuple[Limit, ...]
 
     @classmethod
-    def from_mapping(cls, values: Mapping[str, int]) -> Limits:
+    def from_mapping(cls, values: Mapping[str, int | Literal["off"]]) -> Limits:
         """The limits that `values`, `[limits]` of the study file, names.
+
+        "off" turns a rule off, and so does 0, but for a rule that may ask for 0.
 
         Raises:
             ValueError: an unknown name (with the nearest known one), or no whole number.
         """
-        return cls(tuple(_limit(name, value) for name, value in values.items()))
+        rules = (_limit(name, value) for name, value in values.items())
+        return cls(tuple(rule for rule in rules if rule is not None))
 
     def to_mapping(self) -> dict[str, int]:
-        """The inverse of `from_mapping`."""
+        """The inverse of `from_mapping`, less the rules that are off."""
         return {rule.key: rule.value for rule in self.rules}
 
 
-def _limit(name: str, value: object) -> Limit:
+def _limit(name: str, value: object) -> Limit | None:
     kind = LIMITS.get(name)
     if kind is None:
         near = difflib.get_close_matches(name, LIMITS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(LIMITS)}"
         raise ValueError(f"unknown limit {name!r}; {hint}")
+    if value == OFF:
+        return None
     if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError(f"limit {name} must be a whole number, but got {value!r}")
+        raise ValueError(f'limit {name} must be a whole number or "off", but got {value!r}')
+    if value == 0 < kind.lowest:
+        return None
     if value < kind.lowest:
         raise ValueError(f"limit {name} must be at least {kind.lowest}, but got {value}")
     return kind(value)

@@ -139,7 +139,7 @@ def or_prune(trial: optuna.Trial, config: StudyConfig) -> Candidate:
 def or_constrain(trial: optuna.Trial, config: StudyConfig) -> Candidate:
     candidate = drawn(trial, config)
     excess = {b.rule: b.excess for b in violations(candidate.architecture, config.rules)}
-    for rule in config.limits:
+    for rule in config.rules.to_mapping():
         trial.set_constraint(rule, excess.get(rule, 0.0))
     if excess:
         raise optuna.TrialPruned

@@ -268,7 +268,8 @@ def _listed(words: Iterable[str]) -> str:
 def _limits() -> Iterator[str]:
     yield (
         "`[limits]` of the study file: whole numbers. The rules of the assignment hold where a "
-        "study file says nothing; the others hold where they are given."
+        'study file says nothing; the others hold where they are given. `"off"` turns a rule '
+        "off, and so does 0, but for `downsampling = 0`, which asks that nothing downsamples."
     )
     yield _table(
         ("key", "rule for N", "default", "what is compared"),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import random
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -197,12 +198,22 @@ def test_a_window_that_does_not_fit_is_refused_by_name() -> None:
         ({"colour": 1}, "known: receptive_field"),
         ({"parameters": 1.5}, "whole number"),
         ({"parameters": True}, "whole number"),
-        ({"parameters": 0}, "at least 1"),
+        ({"parameters": -1}, "at least 1"),
+        ({"parameters": "none"}, 'whole number or "off"'),
     ],
 )
-def test_bad_limits(values: dict[str, int], words: str) -> None:
+def test_bad_limits(values: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Limits.from_mapping(values)
+
+
+@pytest.mark.parametrize("name", sorted(LIMITS))
+@pytest.mark.parametrize("value", ["off", 0])
+def test_a_rule_that_is_off_is_none(name: str, value: Any) -> None:
+    others = {other: 9 for other in LIMITS if other != name}
+    asked = Limits.from_mapping({**others, name: value}).to_mapping()
+    # That nothing may downsample is a rule too.
+    assert asked == others | ({name: 0} if (name, value) == ("downsampling", 0) else {})
 
 
 def test_limits_keep_their_order() -> None:

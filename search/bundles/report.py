@@ -64,7 +64,7 @@ def write_report(findings: Findings, bundle: Path) -> None:
 
 def _figures(findings: Findings) -> dict[str, Figure]:
     data, target = findings.dataset, findings.config.study.target
-    limit = findings.config.limits.get("receptive_field")
+    limit = findings.config.rules.to_mapping().get("receptive_field")
     mistakes = findings.mistakes[:MISTAKES]
     drawn = {
         "class_balance": figure_class_balance(_balance(findings), data.classes),
@@ -94,6 +94,7 @@ def _figures(findings: Findings) -> dict[str, Figure]:
 
 def _search_figures(findings: Findings) -> dict[str, Figure]:
     summary, config = findings.summary, findings.config
+    limits = config.rules.to_mapping()
     stages = {
         "proposed": summary.proposed,
         "legal": summary.accepted,
@@ -119,7 +120,7 @@ def _search_figures(findings: Findings) -> dict[str, Figure]:
             [trial.accuracy or 0.0 for trial in completed],
             {name: [getattr(t, key) or 0 for t in completed] for name, key in costs.items()},
             next((i for i, t in enumerate(completed) if t.number == findings.number), None),
-            {name: config.limits[key] for name, key in costs.items() if key in config.limits},
+            {name: limits[key] for name, key in costs.items() if key in limits},
         ),
     }
 

@@ -16,9 +16,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from constraints import Limits
+from constraints import OFF, Limits
 from search.config.candidate import Candidate, Optimizer, Recipe, Schedule
 from search.domains import Choice, Domain, FloatRange, IntRange, Setting, setting
 from space import SearchSpace
@@ -182,7 +189,9 @@ class StudyConfig(_Section):
 
     study: StudySection
     space: SearchSpace = SearchSpace()
-    limits: dict[str, int] = DEFAULT_LIMITS
+    limits: Annotated[Mapping[str, int | Literal["off"]], Field(validate_default=True)] = (
+        DEFAULT_LIMITS
+    )
     data: DataSection = DataSection()
     augmentation: AugmentationSection = AugmentationSection()
     training: TrainingSection = TrainingSection()
@@ -193,8 +202,18 @@ class StudyConfig(_Section):
         if not isinstance(given, Mapping):
             raise ValueError("limits must be a table")
         merged = {**DEFAULT_LIMITS, **given}
-        Limits.from_mapping(merged)
-        return merged
+        asked = Limits.from_mapping(merged).to_mapping()
+        return {name: asked.get(name, OFF) for name in merged}
+
+    @field_validator("limits")
+    @classmethod
+    def _filled(cls, limits: dict[str, Any], read: ValidationInfo) -> dict[str, Any]:
+        space = read.data.get("space")
+        if space and space.fill and limits.get(space.fill.limit, OFF) == OFF:
+            raise ValueError(
+                f"space.fill.limit is {space.fill.limit}, so there must be such a limit"
+            )
+        return limits
 
     @cached_property
     def rules(self) -> Limits:

@@ -10,8 +10,8 @@ from constraints import Violation
 from search.analysis.facts import count_macs, count_parameters
 from search.config.sections import StudyConfig
 from search.domains import Choice, Domain, IntRange, Scalar
-from search.errors import ConfigError
 from search.networks.architecture import Architecture
+from space import Fill
 
 Choices = dict[str, Scalar]
 
@@ -33,16 +33,10 @@ class Filler:
     _STEPS = 40
     _FINEST = 1.0005
 
-    def __init__(self, config: StudyConfig) -> None:
-        fill = config.space.fill
-        if fill is None or fill.limit not in config.limits:
-            raise ConfigError(
-                "space.fill.limit: must be an entry of [limits]"
-                + (f", but there is no {fill.limit}" if fill else "")
-            )
+    def __init__(self, fill: Fill, config: StudyConfig) -> None:
         self._count = count_macs if fill.limit == "macs" else count_parameters
         self._noun = fill.limit
-        self._top = int(config.limits[fill.limit])
+        self._top = config.rules.to_mapping()[fill.limit]
         self._floor = math.ceil(fill.share * self._top)
         self._members = {
             name: _positive_members(domain)

@@ -7,6 +7,7 @@ checker; nothing is trained and nothing is stored.  Optuna is not known here.
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -16,10 +17,13 @@ from typing import Any
 from constraints import Limits, Violation, violations
 from search.config.candidate import Candidate
 from search.config.sections import StudyConfig
-from search.networks.architecture import Architecture
+from search.networks.architecture import Architecture, ArchitectureError
 from search.proposals.filling import Choices, Filler
 
 Input = tuple[int, int, int]
+
+# What rejects choices that mean no network: a C4 of no units and no head, say.
+NO_NETWORK = "no_network"
 
 
 class InfeasibleError(RuntimeError):
@@ -36,10 +40,11 @@ class InfeasibleError(RuntimeError):
 
 @dataclass(frozen=True)
 class Proposal:
-    """Choices as they would be trained, the network they mean, and the rules they break."""
+    """Choices as they would be trained, the network they mean (None where they mean none),
+    and the rules they break."""
 
     choices: Choices
-    architecture: Architecture
+    architecture: Architecture | None
     violations: tuple[Violation, ...]
 
     @property
@@ -92,7 +97,7 @@ class Acceptance:
     def to_json(self) -> dict[str, Any]:
         closest = self.closest and {
             "choices": self.closest.choices,
-            "architecture": self.closest.architecture.to_json(),
+            "architecture": self.closest.architecture and self.closest.architecture.to_json(),
             "violations": [violation.to_json() for violation in self.closest.violations],
         }
         return {
@@ -105,16 +110,14 @@ class Acceptance:
 
 def _miss(proposal: Proposal) -> str:
     reasons = "; ".join(violation.message for violation in proposal.violations)
-    return f"closest miss: architecture {proposal.architecture.hash}: {reasons}"
+    network = proposal.architecture
+    return f"closest miss: {f'architecture {network.hash}: ' if network else ''}{reasons}"
 
 
 class Proposer:
     """Draws and judges proposals for the networks of one study.
 
     `input` is (channels, height, width) of its images, `classes` their number.
-
-    Raises:
-        ConfigError: `space.fill` names a limit that `[limits]` does not hold.
     """
 
     def __init__(self, config: StudyConfig, input: Input, classes: int) -> None:
@@ -125,7 +128,7 @@ class Proposer:
         self._limits = config.rules
         # Rules that scaling the widths cannot mend are asked before the widths are filled.
         self._width_free = Limits(tuple(rule for rule in config.rules.rules if not rule.of_widths))
-        self._filler = Filler(config) if config.space.fill else None
+        self._filler = Filler(config.space.fill, config) if config.space.fill else None
 
     def complete(self, partial: Mapping[str, Any], rng: random.Random) -> Choices:
         """`partial` with a uniform, independent value for each parameter that it lacks."""
@@ -136,6 +139,12 @@ class Proposer:
 
     def judge(self, choices: Choices, *, fill: bool = True) -> Proposal:
         """The proposal that `choices` make; `fill` False takes the widths as they are."""
+        try:
+            return self._judge(choices, fill)
+        except ArchitectureError as error:
+            return Proposal(choices, None, (Violation(NO_NETWORK, None, 0, str(error), math.inf),))
+
+    def _judge(self, choices: Choices, fill: bool) -> Proposal:
         architecture = self._build(choices)
         if self._filler and fill:
             broken = violations(architecture, self._width_free)

@@ -100,7 +100,10 @@ def remedy(
         for way in ways:
             for change in _single(start, way, space):
                 longer = (*way, change)
-                network = _changed(architecture, start, longer, space)
+                try:
+                    network = _changed(architecture, start, longer, space)
+                except ArchitectureError:  # a C4 of depth 0 without a head is no network
+                    continue
                 rank = _excess(violations(network, limits)), sum(c.distance for c in longer)
                 if network not in tried or rank < tried[network][0]:
                     tried[network] = rank, longer
@@ -166,7 +169,7 @@ def choices_of(
             meant = space.architecture(
                 choices, input=architecture.input, classes=architecture.output.classes
             )
-        except ArchitectureError:  # a C4 without units is none of the generator's
+        except ArchitectureError:  # a C4 without units and without a head
             continue
         if meant == architecture:
             return choices

@@ -56,6 +56,16 @@ def test_overrides_must_read_key_equals_value(override: str, tmp_path: Path) -> 
         load(_file(tmp_path, MINIMAL + "trials = 3"), [override])
 
 
+@pytest.mark.parametrize("word", ["0", "off", '"off"'])
+def test_a_rule_that_is_switched_off_stays_off(tmp_path: Path, word: str) -> None:
+    config = load(_file(tmp_path, MINIMAL), [f"limits.dilated={word}"])
+    assert "dilated" not in config.rules.to_mapping()
+    assert config.rules.to_mapping()["depthwise_separable"] == 1, "the others hold as ever"
+    for again in (tomllib.loads(config.to_toml()), config.model_dump(mode="json", by_alias=True)):
+        assert parse(again, "here") == config
+    assert overridden(config, ["limits.dilated=2"]).rules.to_mapping()["dilated"] == 2
+
+
 def test_a_candidate_holds_what_its_choices_say(quickstart: StudyConfig) -> None:
     rng = random.Random(0)
     choices = {name: domain.sample(rng) for name, domain in quickstart.parameters.items()}

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from constraints import check
+from constraints import LIMITS, check
 from search.analysis.facts import count_macs, count_parameters
 from search.config.files import parse
 from search.config.sections import StudyConfig
 from search.errors import ConfigError
-from search.proposals.proposer import Acceptance, InfeasibleError, Proposer, estimate, propose
+from search.proposals.proposer import (
+    NO_NETWORK,
+    Acceptance,
+    InfeasibleError,
+    Input,
+    Proposer,
+    estimate,
+    propose,
+)
+from space import SearchSpace
 
 INPUT, CLASSES = (3, 32, 32), 10
 WIDTHS = ("C1.width", "C2.width", "C3.width", "C4.width")
@@ -127,6 +138,71 @@ def test_fixed_widths_fill_only_where_they_already_land() -> None:
     tally = estimate(config, INPUT, CLASSES, 300, random.Random(0))
     assert tally.rejected["fill"] > 0
     assert tally.accepted > 0
+
+
+def searched(*values: int) -> st.SearchStrategy[Any]:
+    """An entry of a study file: one of `values`, a list of them, or a range over them."""
+    one = st.sampled_from(values)
+    several = st.lists(one, min_size=1, max_size=3, unique=True)
+    step = values[1] - values[0]
+    return one | several | st.just({"low": values[0], "high": values[-1], "step": step})
+
+
+BLOCKS = st.fixed_dictionaries(
+    {},
+    optional={
+        "depth": searched(0, 1, 2),
+        "width": searched(1, 5, 9, 13),
+        "operator": st.sampled_from(["dense", "separable", "inverted", ["dense", "inverted"]]),
+        "kernel": searched(3, 5, 7),
+        "dilation": searched(1, 2, 3),
+        "residual": st.sampled_from([True, [False, True]]),
+        "squeeze_excite": searched(0, 1, 2, 3),
+    },
+)
+FILES = st.fixed_dictionaries(
+    {
+        "study": st.just({"name": "any"}),
+        "space": st.fixed_dictionaries(
+            {"block": BLOCKS, "C4": BLOCKS},
+            optional={
+                "head": searched(0, 8, 16),
+                "fill": st.sampled_from([{"limit": name} for name in ("parameters", "macs")]),
+            },
+        ),
+        "limits": st.dictionaries(
+            st.sampled_from(sorted(LIMITS)), st.sampled_from(["off", 0, 1, 3, 40, 10**5])
+        ),
+    }
+)
+
+
+@settings(max_examples=20, deadline=None)
+@given(FILES, st.sampled_from([(3, 32, 32), (1, 8, 8), (3, 96, 64)]), seeds)
+def test_what_loads_can_be_sampled(content: dict[str, Any], shape: Input, seed: int) -> None:
+    try:
+        config = parse(content, "test")
+    except ConfigError:
+        return  # said before anything is drawn
+    tally = estimate(config, shape, CLASSES, 200, random.Random(seed))
+    assert tally.proposed == 200
+    assert tally.accepted or tally.summary()
+    assert json.dumps(tally.to_json())
+
+
+def test_choices_that_mean_no_network_are_a_rejection_of_their_own() -> None:
+    config = study(limits={"receptive_field": "off"}, depth=[0, 1])
+    tally = estimate(config, INPUT, CLASSES, 400, random.Random(0))
+    # C4 of depth 0, a half, with a head of 0, a fourth.
+    assert abs(tally.rejected[NO_NETWORK] - 50) < 4 * (400 * 1 / 8 * 7 / 8) ** 0.5
+    assert tally.accepted > 0
+    only = study(depth=0, limits={"receptive_field": "off"}).model_copy(
+        update={"space": SearchSpace.model_validate({"C4": {"depth": 0}})}
+    )
+    tally = estimate(only, INPUT, CLASSES, 3, random.Random(0))
+    assert dict(tally.rejected) == {NO_NETWORK: 3}
+    assert "block C4 must have at least one layer" in tally.summary()
+    assert tally.to_json()["closest"]["architecture"] is None
 
 
 def test_the_estimate_is_the_share_of_the_whole_space() -> None:

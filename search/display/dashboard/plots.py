@@ -81,7 +81,7 @@ def _scatter(
 
 
 def _shade(figure: go.Figure, summary: Summary, cost: str, costs: Sequence[int]) -> None:
-    limit = summary.config.limits.get(cost)
+    limit = summary.config.rules.to_mapping().get(cost)
     if limit is None:
         return
     low = min([*costs, limit])

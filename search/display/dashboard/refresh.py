@@ -54,7 +54,7 @@ def annotate(
         finished.evaluation.logits,
         dataset.classes,
         target=config.study.target,
-        limit=config.limits.get("receptive_field"),
+        limit=config.rules.to_mapping().get("receptive_field"),
     )
     try:
         with tempfile.TemporaryDirectory() as folder:
