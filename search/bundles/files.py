@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import glob
 import hashlib
 import json
 import math
@@ -15,6 +16,7 @@ from typing import Any
 
 import onnx
 import torch
+from filelock import FileLock, Timeout
 from safetensors.torch import save
 from torch import nn
 
@@ -30,30 +32,45 @@ REQUIRED = (
     "training_log.csv", "README.md", "report.html",
 )  # fmt: skip
 
+SCRATCH = "unfinished-"
+"""Begins the name, behind that of the bundle, of a directory that is being filled."""
+
 
 @contextmanager
 def made_at_once(out: Path) -> Iterator[Path]:
     """A directory beside `out` that becomes `out` at the end, or vanishes.
 
+    One process at a time: what a killed one has left is cleared by the next.
+
     Raises:
-        ConfigError: `out` cannot be made.
+        ConfigError: `out` cannot be made, or another process is making it.
         MachineError: the disk does not take it all.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out}: exists already; name a new directory with --out")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        lock = FileLock(out.parent / f".{out.name}.lock", timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise ConfigError(f"{out}: another export is making it; name another with --out") from None
     except OSError as error:
         raise ConfigError(f"{out}: {error.strerror}; name another with --out") from None
     try:
-        yield scratch
-        scratch.chmod(0o755)  # mkdtemp lets nobody else in
-        scratch.replace(out)
+        for left in out.parent.glob(f"{glob.escape(f'.{out.name}.')}{SCRATCH}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.{SCRATCH}", dir=out.parent))
+        try:
+            yield scratch
+            scratch.chmod(0o755)  # mkdtemp lets nobody else in
+            scratch.replace(out)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
         raise MachineError(f"{error.filename or out}: {error.strerror}") from error
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def write_network(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 from search.commands.answers import show_findings
 from search.commands.typed import typed
 from search.display import terminal
 from search.study import Study
+from search.workers.supervisor import handled
 
 
 def export(
@@ -23,12 +25,20 @@ def export(
 ) -> int:
     """Writes the bundle of a study's winner."""
     study = Study(name, overrides=overrides, storage=storage)
-    bundle = study.export(out, trial=trial, retrain=retrain, device=device, progress=terminal.note)
+    with handled(_stop):
+        bundle = study.export(
+            out, trial=trial, retrain=retrain, device=device, progress=terminal.note
+        )
     root = study.config.data.root
     elsewhere = ["--data", str(root)] if root.is_absolute() else []
     terminal.note(f"next: {typed('verify', bundle, *elsewhere)}")
     print(bundle / "README.md")  # whole, however long
     return 0
+
+
+def _stop(number: int, _: FrameType | None) -> None:
+    """Ends the export as an error does, which leaves nothing half done."""
+    raise SystemExit(128 + number)
 
 
 def verify(bundle: Path, root: Path | None, *, as_json: bool) -> int:
