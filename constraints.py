@@ -10,12 +10,15 @@ Nothing here imports torch.
 from __future__ import annotations
 
 import difflib
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from search.analysis.device import RUNNING
 from search.analysis.facts import Facts
 from search.analysis.graph import FLOAT32_BYTES, Graph
+from search.analysis.memory import Memory
 from search.analysis.table import Analysis, analyze
 from search.limits import LIMITS, AtLeast, AtMost, Below, Limit, Violation
 from search.networks.architecture import Architecture
@@ -98,6 +101,46 @@ class ActivationBytes(Below):
 
     def found(self, network: Facts | Analysis) -> int:
         return network.activation_bytes
+
+
+class _OnDevice(Below):
+    """Bytes on a microcontroller, weights and activations in int8; no value where it lacks a
+    kernel for an operation."""
+
+    @abstractmethod
+    def _bytes(self, memory: Memory) -> int:
+        """What is compared."""
+
+    def found(self, network: Facts | Analysis) -> int | None:
+        memory = network.memory
+        return None if memory.lacking else self._bytes(memory)
+
+    def message(self, found: int | None, network: Facts | Analysis) -> str:
+        if found is not None:
+            return super().message(found, network)
+        lacking = ", ".join(network.memory.lacking)
+        return f"{self.noun}: TensorFlow Lite Micro has no {lacking}; {RUNNING} run there"
+
+
+class ArenaBytes(_OnDevice):
+    """What TensorFlow Lite Micro allocates to run the network, its weights and activations in
+    int8."""
+
+    key = "arena_bytes"
+    noun = "bytes of TensorFlow Lite Micro's arena (int8)"
+
+    def _bytes(self, memory: Memory) -> int:
+        return memory.arena
+
+
+class FlashBytes(_OnDevice):
+    """The bytes of the file with the network's weights in int8, which lies in flash."""
+
+    key = "flash_bytes"
+    noun = "bytes of flash (the int8 file)"
+
+    def _bytes(self, memory: Memory) -> int:
+        return memory.flash
 
 
 class Downsampling(Limit):
@@ -250,6 +293,7 @@ class Verdict:
             "macs": analysis.macs,
             "accepted": self.accepted,
             "violations": [violation.to_json() for violation in self.violations],
+            "memory": analysis.memory_json(),
             "notes": list(analysis.notes),
             "layers": [layer.to_json() for layer in analysis.layers],
         }

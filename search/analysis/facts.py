@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 from search.analysis.chains import (
     Chains,
@@ -13,6 +14,7 @@ from search.analysis.chains import (
 )
 from search.analysis.graph import peak_bytes
 from search.analysis.lowering import lower
+from search.analysis.memory import Memory, memory
 from search.networks.architecture import Architecture
 
 
@@ -62,3 +64,8 @@ class Facts(Chains):
     @property
     def activation_bytes(self) -> int:
         return peak_bytes(lower(self._architecture))
+
+    @cached_property
+    def memory(self) -> Memory:
+        """On a microcontroller, in int8."""
+        return memory(self._architecture)

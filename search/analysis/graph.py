@@ -27,7 +27,8 @@ class Node:
     """One operation on feature maps.
 
     `reads` holds, per input and spatial axis, what a unit of the output reads of it; None
-    stands for the whole axis.  A node without `kind` gets no row in the table.
+    stands for the whole axis.  A node without `kind` gets no row in the table.  `operations`
+    is what torch calls it, and what follows it element by element, where it was traced.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Node:
     parameters: int = 0
     macs: int = 0
     block: str = ""
+    operations: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from search.analysis.graph import (
+    FLOAT32_BYTES,
     Graph,
     Reaches,
     Structure,
@@ -15,7 +16,9 @@ from search.analysis.graph import (
     peak_bytes,
     widest_last,
 )
+from search.analysis.graph_memory import graph_memory
 from search.analysis.lowering import lower
+from search.analysis.memory import Memory, memory
 from search.networks.architecture import Architecture
 
 
@@ -69,6 +72,7 @@ class Analysis:
     Spatial tuples have one entry per axis (height, width), None where a unit sees the
     whole image other than by global pooling; `center` is the middle of what the first unit
     sees, in pixels; `pixels_seen` leaves out the gaps in the receptive field.
+    `activation_bytes` are of float32, `memory` is that of a microcontroller in int8.
     """
 
     receptive_field: tuple[int | None, ...]
@@ -81,7 +85,25 @@ class Analysis:
     feature_map: tuple[int, ...]
     structure: Structure
     layers: tuple[LayerRow, ...]
+    memory: Memory
     notes: tuple[str, ...] = ()
+
+    def memory_json(self) -> dict[str, Any]:
+        """Bytes of weights and feature maps in float32, and of a microcontroller in int8."""
+        small = self.memory
+        return {
+            "float32": {
+                "parameter_bytes": FLOAT32_BYTES * self.parameters,
+                "activation_bytes": self.activation_bytes,
+            },
+            "int8": {
+                "flash_bytes": small.flash,
+                "arena_bytes": small.arena,
+                "arena_head": small.head,
+                "arena_tail": small.tail,
+                "lacking": list(small.lacking),
+            },
+        }
 
 
 def analyze(target: Architecture | Graph) -> Analysis:
@@ -106,6 +128,7 @@ def analyze(target: Architecture | Graph) -> Analysis:
         layers=tuple(
             _row(graph, index, reaches) for index, node in enumerate(graph.nodes) if node.kind
         ),
+        memory=memory(target) if isinstance(target, Architecture) else graph_memory(graph),
         notes=graph.notes,
     )
 

@@ -73,7 +73,8 @@ def render_check(
     `limits` are the rules that were asked; `advice` are lines that tell what to change.
     """
     parts: list[RenderableType] = [Text(name, "bold")] if name else []
-    parts += [_layers(verdict), _verdict(verdict, limits)]
+    parts += [_layers(verdict), *map(Text, wording.memory(verdict.analysis)), ""]
+    parts.append(_verdict(verdict, limits))
     parts += [Text(f"note: {line}", "yellow") for line in verdict.analysis.notes]
     if advice:
         parts += ["", Text("What would help", "bold"), *(Text(f"• {line}") for line in advice)]

@@ -6,12 +6,28 @@ from collections.abc import Mapping
 from typing import Any
 
 from constraints import LIMITS
-from search.analysis.table import LayerRow
+from search.analysis.table import Analysis, LayerRow
 
 
 def rule(name: str) -> str:
     """`receptive_field` -> `receptive field`; proposals are also rejected for what is no limit."""
     return LIMITS[name].words if name in LIMITS else name.replace("_", " ")
+
+
+def memory(analysis: Analysis) -> list[str]:
+    """What a network takes: in float32, and on a microcontroller in int8."""
+    small = analysis.memory
+    words = (
+        f"no kernel for {', '.join(small.lacking)} in TensorFlow Lite Micro"
+        if small.lacking
+        else f"{small.flash:,} bytes of flash, {small.arena:,} of arena "
+        f"({small.head:,} head, {small.tail:,} tail)"
+    )
+    return [
+        f"float32: {4 * analysis.parameters:,} bytes of parameters, feature maps of at most "
+        f"{analysis.activation_bytes:,}",
+        f"int8: {words}",
+    ]
 
 
 # The columns of the original report's receptive-field table, after the operation's name.

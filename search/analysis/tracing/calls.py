@@ -41,7 +41,7 @@ class Builder:
     `grids` maps nodes of adaptive pooling to what they pool, `counted` those of pooling that
     leaves one cell to the local operations that they would be otherwise, `parts` concatenated
     channels to what they were: the value as it came out, the dimension, each part and its
-    channels.
+    channels; `operations` what each node is made by, and what follows it element by element.
     """
 
     nodes: list[Node]
@@ -51,6 +51,7 @@ class Builder:
     parts: dict[int, tuple[Value, int, list[tuple[Value | None, int]]]] = field(
         default_factory=dict
     )
+    operations: dict[int, list[str]] = field(default_factory=dict)
     _whole: set[int] = field(default_factory=set)
 
     @property
@@ -152,6 +153,7 @@ class Call:
                 macs=self.macs if kind else 0,
             )
         )
+        self.builder.operations[index] = [self.name]
         return Value(index, tuple(dims))
 
     def note(self, text: str) -> None:

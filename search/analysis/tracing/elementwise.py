@@ -59,6 +59,7 @@ def join(call: Call, values: list[Value], shape: Sequence[int], kind: str = "") 
     """Values read together, index by index, after broadcasting to `shape`."""
     values = [broadcast(value, shape) for value in values]
     if not kind and all(value == values[0] for value in values):
+        call.builder.operations.setdefault(values[0].node, []).append(call.name)
         return values[0]
     if not agree(values):
         values = [_plain(call, value) for value in values]

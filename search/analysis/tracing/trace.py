@@ -258,7 +258,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         if not ends:
             raise TraceError("the module's output does not depend on the image")
         nodes = tuple(
-            replace(node, parameters=self._owned.get(index, 0))
+            replace(
+                node,
+                parameters=self._owned.get(index, 0),
+                operations=tuple(self._builder.operations.get(index, ())),
+            )
             for index, node in enumerate(self._builder.nodes)
         )
         output = max(sorted(ends), key=lambda end: len(ancestors(nodes, end)))
