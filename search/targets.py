@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from constraints import Limits
@@ -95,7 +96,7 @@ def _traced(target: str, shapes: Sequence[tuple[int, ...]]) -> Graph:
     )
     from search.analysis.tracing.trace import trace
 
-    with contextlib.redirect_stdout(sys.stderr):  # what the user's code prints is no result
+    with _silent():
         module = make(load_factory(target))
         failures: list[TraceError] = []
         for shape in shapes:
@@ -110,6 +111,20 @@ def _traced(target: str, shapes: Sequence[tuple[int, ...]]) -> Graph:
     # An operation that is not known is the reason at any size.
     unknown = [error for error in failures if isinstance(error, UnknownOperationError)]
     raise (unknown or failures)[-1]
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """What foreign code prints, its C code and its children too, is no result: to stderr."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def read_architecture(path: Path) -> Architecture:

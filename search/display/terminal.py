@@ -6,6 +6,7 @@ terminal, `LiveView` writes plain timestamped lines instead.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -84,22 +85,31 @@ def render_check(
 def _layers(verdict: Verdict) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_footer=True)
     table.add_column("", style="dim", no_wrap=True)
-    names = [len(layer.name) for layer in verdict.analysis.layers]
-    table.add_column("op", overflow="fold", min_width=min(12, max(names, default=0)))
+    table.add_column("op", no_wrap=True)
     for title in wording.GEOMETRY:
         table.add_column(title, justify="right", no_wrap=True)
     total = verdict.analysis.parameters
     largest = max((layer.parameters for layer in verdict.analysis.layers), default=0)
     table.add_column("params", wording.count(total), justify="right", no_wrap=True)
     table.add_column("MACs", wording.count(verdict.analysis.macs), justify="right", no_wrap=True)
-    table.add_column("share", justify="right", no_wrap=True)
+    table.add_column("of params", justify="right", no_wrap=True)
     table.add_column("", max_width=16, min_width=3)
     layers = verdict.analysis.layers
     for layer, (block, name, _, *cells) in zip(layers, tables.layers(layers), strict=True):
         share = wording.percent(layer.parameters / max(total, 1), 0)
         bar = Bar(max(largest, 1), 0, layer.parameters, color="cyan")
-        table.add_row(block, name, *cells, share, bar)
+        table.add_row(block, _in_lines(name), *cells, share, bar)
     return table
+
+
+def _in_lines(path: str, width: int = 16) -> str:
+    """A module's path in lines of about `width`, broken behind its dots alone."""
+    lines = [""]
+    for part in re.findall(r"[^.]+\.?|\.", path):
+        if lines[-1] and len(lines[-1]) + len(part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 def _verdict(verdict: Verdict, limits: Limits) -> Group:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -348,3 +349,12 @@ def test_an_architecture_at_a_glance(baseline: Architecture) -> None:
     words = glance(baseline)
     assert words.startswith("C1 2×conv3·32")
     assert words.count("↓") == 2  # the baseline halves twice
+
+
+def test_long_names_break_behind_a_dot(baseline: Architecture) -> None:
+    verdict = check(baseline, LIMITS)
+    first, *rest = verdict.analysis.layers
+    named = first._replace(name="features.a_very_long_name_of_a_layer.0.another_long_name")
+    analysis = replace(verdict.analysis, layers=(named, *rest))
+    words = shown(terminal.render_check(replace(verdict, analysis=analysis), LIMITS)).split()
+    assert {"features.", "a_very_long_name_of_a_layer.", "0.", "another_long_name"} <= set(words)

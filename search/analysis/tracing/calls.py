@@ -171,6 +171,22 @@ OVERWRITING = frozenset({"copy", "fill", "zero"})
 _H = TypeVar("_H", Callable[[Call], Value], Callable[[Call], list[Value]])
 
 
+_PUBLIC = {
+    "convolution": "conv",
+    "addmm": "linear",
+    "mm": "linear",
+    "bmm": "matmul",
+    "baddbmm": "matmul",
+    "im2col": "unfold",
+}
+
+
+def public_name(name: str) -> str:
+    """The operation as its user wrote it, where torch's own name differs."""
+    name = name.strip("_").removesuffix("_with_indices")
+    return "interpolate" if name.startswith("upsample") else _PUBLIC.get(name, name)
+
+
 def handles(*names: str) -> Callable[[_H], _H]:
     """Registers a function as the reading of the operators of these names."""
 

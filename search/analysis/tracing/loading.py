@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from typing import Any
 
 import torch
 from torch import nn
+
+LONGEST = 300  # characters of what an exception says
 
 
 class TraceError(ValueError):
@@ -110,6 +113,17 @@ def _declined(factory: Callable[..., nn.Module]) -> dict[str, None]:
 
 
 def in_words(error: BaseException) -> str:
-    """The type and the first line of an exception of the user's code."""
-    text = str(error).strip().split("\n")[0]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    """Type, text and place of an exception of the user's code, in one line."""
+    text = " ".join(str(error).split())
+    text = text if len(text) <= LONGEST else f"{text[:LONGEST]} …"
+    place = _place(error)
+    return type(error).__name__ + (f": {text}" if text else "") + (f" ({place})" if place else "")
+
+
+def _place(error: BaseException) -> str:
+    """The last line that is neither torch's nor the checker's."""
+    foreign = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(foreign)]
+    frame = next((f for f in reversed(own) if "importlib" not in f.filename), None)
+    return f"{Path(frame.filename).name}, line {frame.lineno}" if frame else ""

@@ -35,12 +35,21 @@ from torch.utils.flop_counter import flop_registry
 
 from search.analysis.graph import Graph, Node, ancestors, carriers, graph_structure, last_maps
 from search.analysis.tracing import elementwise, parts, rearranging, sums, windows
-from search.analysis.tracing.calls import HANDLERS, OVERWRITING, SHAPE_ONLY, Builder, Call, Value
+from search.analysis.tracing.calls import (
+    HANDLERS,
+    OVERWRITING,
+    SHAPE_ONLY,
+    Builder,
+    Call,
+    Value,
+    public_name,
+)
 from search.analysis.tracing.layout import LayoutError, along, channels, length
 from search.analysis.tracing.loading import TraceError, UnknownOperationError, in_words
 from search.analysis.tracing.remarks import about_pooling, about_weights
 from search.analysis.tracing.running import Intent, Runner, evaluating, image_for
 
+WAY = "replace it by convolution, pooling, resizing or element-wise operations, or "
 # Importing them fills HANDLERS.
 READINGS = (elementwise, rearranging, parts, windows, sums)
 
@@ -70,11 +79,21 @@ def trace(module: nn.Module, input: tuple[int, ...] = (3, 32, 32)) -> Graph:
         except TraceError:
             raise
         except (Exception, SystemExit) as error:  # the module's code, or torch's on meta tensors
-            raise TraceError(
-                f"{recorder.where()} does not run on an input of shape {list(input)} (--input "
-                f"gives another) without data: {in_words(error)}"
-            ) from error
+            raise TraceError(_failure(recorder.where(), input, error)) from error
     return recorder.graph(outputs)
+
+
+def _failure(where: str, input: tuple[int, ...], error: BaseException) -> str:
+    words = in_words(error)
+    if isinstance(error, NotImplementedError) or "meta" in words:
+        return (
+            f"{where} does not run without data, which the checker has none of: {words}; check "
+            "a part of the network that asks for no values"
+        )
+    return (
+        f"{where} does not run on an input of shape {list(input)}, as the checker tries it "
+        f"without data: {words}; --input gives another shape"
+    )
 
 
 @contextmanager
@@ -205,27 +224,36 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         if self._recurring:
             handler = sums.recurrent
         if handler is None:
-            raise UnknownOperationError(self._refusal(name, "it is not known what it reads"))
+            raise UnknownOperationError(self._refusal(call, "it is not known what it reads", WAY))
         try:
             found = handler(call)
         except LayoutError as error:
-            raise UnknownOperationError(self._refusal(name, str(error))) from None
+            raise UnknownOperationError(self._refusal(call, str(error))) from None
+        except Exception as error:  # ours, and not to be told as the module's
+            fault = f"the checker itself failed ({in_words(error)}), please report it"
+            raise UnknownOperationError(self._refusal(call, fault)) from error
         values = found if isinstance(found, list) else [found]
         for position, tensor in enumerate(tensors):
             value = values[position] if position < len(values) else None
             if value is not None and tuple(map(length, value.dims)) != tuple(tensor.shape):
-                raise UnknownOperationError(self._refusal(name, "its shape is not understood"))
+                shape = tuple(map(length, value.dims))
+                fault = f"it gives {list(tensor.shape)}, but was read as giving {list(shape)}"
+                raise UnknownOperationError(self._refusal(call, fault))
             self._remember(tensor, value)
         self._credit(values[0].node, used)
 
     def _label(self, name: str) -> str:
-        return (self.path[-1] if self.path else "") or name
+        return (self.path[-1] if self.path else "") or public_name(name)
 
-    def _refusal(self, name: str, reason: str) -> str:
+    def _refusal(self, call: Call, reason: str, way: str = "") -> str:
+        shapes = " and ".join(
+            str(list(leaf.shape))
+            for leaf in tree_leaves(call.arguments)
+            if isinstance(leaf, Tensor) and self._values.get(id(leaf))
+        )
         return (
-            f"{self.where()}: operation {name!r} cannot be analyzed: {reason}; replace it by "
-            "convolution, pooling, resizing or element-wise operations, or check a part of "
-            "the network that ends before it"
+            f"{self.where()}: operation {call.name!r} on {shapes} cannot be analyzed: {reason}; "
+            f"{way}check a part of the network that ends before it"
         )
 
     def _remember(self, tensor: Tensor, value: Value | None) -> None:

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search.analysis.table import Analysis, analyze
+from search.analysis.tracing.calls import HANDLERS
+from search.analysis.tracing.loading import TraceError, UnknownOperationError
 from search.analysis.tracing.trace import trace
 
 
@@ -187,3 +189,43 @@ def test_layers_that_do_not_run_are_named() -> None:
     (note,) = found.notes
     assert "20 of the parameters counted" in note
     assert note.endswith("spare")
+
+
+# --------------------------------------------------------------------------------- messages
+
+
+def test_an_exception_of_the_module_is_told_whole_and_with_its_place() -> None:
+    def failing(net: Any, x: Tensor) -> Tensor:
+        raise ValueError("the map must have\n  64 units,\n  but has 30")
+
+    line = failing.__code__.co_firstlineno + 1
+    words = rf"ValueError: the map must have 64 units, but has 30 \(test_running.py, line {line}\)"
+    with pytest.raises(TraceError, match=f"{words}; --input gives another shape$"):
+        trace(Net(failing))
+
+
+def test_asking_for_values_is_no_matter_of_the_shape() -> None:
+    with pytest.raises(TraceError, match="asks for no values") as caught:
+        trace(Net(lambda n, x: x * float(x.max())))
+    assert "--input" not in str(caught.value)
+
+
+def test_a_fault_of_the_checker_is_told_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(HANDLERS, "relu", lambda call: 1 // 0)
+    with pytest.raises(UnknownOperationError, match="the checker itself failed") as caught:
+        trace(Net(lambda n, x: x.relu()))
+    assert "operation 'relu' on [1, 4, 30, 30]" in str(caught.value)
+
+
+def test_functional_layers_bear_the_names_that_users_write() -> None:
+    def functional(net: Any, x: Tensor) -> Tensor:
+        x = F.conv2d(F.max_pool2d(x, 3, 2), net.last.weight)
+        return F.interpolate(x, scale_factor=2.0)
+
+    names = [row.name for row in analyzed(Net(functional)).layers]
+    assert names == ["first", "max_pool2d", "conv", "interpolate", "last"]
+
+
+def test_a_jump_that_is_no_whole_number_is_rounded() -> None:
+    found = analyzed(Net(lambda n, x: n.up(x), up=nn.Upsample(scale_factor=1.7)))
+    assert found.jump == (0.5882, 0.5882)
