@@ -114,6 +114,7 @@ SECTIONS: dict[str, tuple[type[BaseModel], dict[str, str]]] = {
             "strength": "Multiplies shift, scale, rotate and hole_probability.",
             "epochs": "Augmented epochs, made once and shared by all trials.",
             "seed": "Of what is drawn.",
+            "extra": "More transforms of albumentations, each by its name and arguments.",
         },
     ),
     "training": (
@@ -251,6 +252,8 @@ def _in_words(schema: dict[str, Any]) -> str:
     """What a JSON schema allows."""
     options = [option for option in schema.get("anyOf", [schema]) if option.get("type") != "null"]
     (only,) = options
+    if "$ref" in only:
+        return "tables"
     if "enum" in only:
         return _listed(only["enum"])
     if only["type"] == "array":

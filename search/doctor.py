@@ -12,7 +12,7 @@ import psutil
 import torch
 
 from search.config.sections import StudyConfig
-from search.data.augmentation import require_room
+from search.data.augmentation import require_fit
 from search.data.datasets import load, without_test
 from search.data.sources import source
 from search.errors import ConfigError, MachineError
@@ -95,7 +95,7 @@ def _data(config: StudyConfig) -> Finding:
         if data.absent():
             return Finding("data", False, data.absent(), mend)
         shape, classes = data.describe()
-        require_room(config.augmentation, shape)
+        require_fit(config.augmentation, shape)
         if not data.downloads:
             load(section, keep=False)  # looks at each image, as launch does
         if without_test(section):

@@ -18,7 +18,7 @@ import constraints
 from constraints import Limits, Verdict
 from search.config import files, sections
 from search.data import datasets
-from search.data.augmentation import require_room
+from search.data.augmentation import require_fit
 from search.display import notebook
 from search.errors import ConfigError, MachineError
 from search.networks.architecture import Architecture
@@ -171,7 +171,7 @@ class Study:
         if self._prepared:
             return
         shape, _ = datasets.describe(self.config.data)
-        require_room(self.config.augmentation, shape)
+        require_fit(self.config.augmentation, shape)
         require_resumable(self.config, self.url)
         self.estimate()
         self._identity = datasets.load(self.config.data).identity  # before several workers would

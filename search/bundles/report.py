@@ -159,7 +159,8 @@ def _augmentations(findings: Findings, shown: int = 5) -> Figure:
     strength = findings.candidate.recipe.augmentation_strength
     of_classes = [np.flatnonzero(data.train.labels == k)[0] for k in range(len(data.classes))]
     originals = data.train.pixels[of_classes[:shown]]
-    never = {"flip_probability": 0.0, "affine_probability": 0.0, "hole_probability": 0.0}
+    chances_of = ("flip_probability", "affine_probability", "hole_probability")
+    never = {**dict.fromkeys(chances_of, 0.0), "extra": ()}
     chances = {
         "HorizontalFlip": ("flip_probability", section.flip_probability),
         "ShiftScaleRotate": ("affine_probability", section.affine_probability),
@@ -182,6 +183,16 @@ def _augmented(
     return np.stack([transform(image=image)["image"] for image in images])
 
 
+def _extra(section: AugmentationSection) -> list[tuple[str, str, str]]:
+    """Name, settings and probability of each further transform, as albumentations has them."""
+    rows = []
+    for transform in section.extra:
+        settings = {k: v for k, v in transform.arguments.items() if k != "p"}
+        told = ", ".join(f"{key} = {value}" for key, value in settings.items()) or "its defaults"
+        rows.append((transform.name, told, f"{transform.build().p:g}"))
+    return rows
+
+
 def _hole_probability(section: AugmentationSection, strength: float) -> float:
     return min(section.hole_probability * strength, 1.0)
 
@@ -202,8 +213,9 @@ def _markdown(findings: Findings, drawn: set[str]) -> str:
         fields=[_field(row) for row in _convolutions(findings.verdict)],
         balance=_balance(findings),
         sampled=min(SAMPLED, len(findings.dataset.classes)),
-        channels=("red", "green", "blue"),
+        channels=("gray",) if len(findings.dataset.mean) == 1 else ("red", "green", "blue"),
         augmentation=section,
+        extra=_extra(section),
         hole_probability=_hole_probability(section, recipe.augmentation_strength),
         recipe=asdict(recipe),
         log=_log(findings),

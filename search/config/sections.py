@@ -27,6 +27,7 @@ from pydantic import (
 
 from constraints import OFF, Limits
 from search.config.candidate import Candidate, Optimizer, Recipe, Schedule
+from search.config.transforms import Transform
 from search.domains import Choice, Domain, FloatRange, IntRange, Setting, setting
 from space import SearchSpace
 
@@ -119,7 +120,7 @@ Unit01 = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class AugmentationSection(_Section):
-    """`[augmentation]`: the three albumentations transforms, and nothing else.
+    """`[augmentation]`: the three albumentations transforms, then those of `extra`.
 
     `shift` and `scale` are shares of the image, `rotate` degrees, `hole` pixels.
     `alternate_flips` flips each image in every second augmented epoch, not by chance.
@@ -140,6 +141,7 @@ class AugmentationSection(_Section):
     strength: Annotated[Setting, setting(float, low=0.0, high=4.0)] = 1.0
     epochs: Annotated[int, Field(ge=1, le=1000, strict=True)] = 10
     seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 0
+    extra: tuple[Transform, ...] = ()
 
     @field_validator("strength")
     @classmethod

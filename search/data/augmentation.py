@@ -33,9 +33,8 @@ from numpy.typing import NDArray
 
 from search.config.private import make_private, private
 from search.config.sections import AugmentationSection
-from search.errors import ConfigError, MachineError
-
-os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would call out to the network on import
+from search.config.transforms import Transform
+from search.errors import ConfigError, MachineError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +49,7 @@ def pipeline(
     strength: float = 1.0,
     seed: int | None = None,
 ) -> Any:
-    """The three transforms as an `albumentations.Compose` for uint8 images (H, W, 3).
+    """The transforms as an `albumentations.Compose` for uint8 images (H, W, C).
 
     `mean` is per channel in [0, 1]; the hole of CoarseDropout is filled with it in pixel
     units.  `strength` multiplies shift, scale, rotation and the probability of a hole.
@@ -82,19 +81,36 @@ def pipeline(
                 fill=tuple(255 * value for value in mean),
                 p=min(section.hole_probability * strength, 1.0),
             ),
+            *(transform.build() for transform in section.extra),
         ],
         seed=seed,
     )
 
 
-def require_room(section: AugmentationSection, shape: tuple[int, int, int]) -> None:
-    """Raises a `ConfigError` where images (channels, height, width) have no room for the hole."""
+def require_fit(section: AugmentationSection, shape: tuple[int, int, int]) -> None:
+    """Raises a `ConfigError` where a transform does not fit images (channels, height, width)."""
     _, height, width = shape
     if section.hole > min(height, width):
         raise ConfigError(
             f"augmentation.hole = {section.hole}: larger than the images, which have "
             f"{width}x{height} pixels; --set augmentation.hole={max(1, min(height, width) // 2)}"
         )
+    for transform in section.extra:
+        _require_same_shape(transform, np.zeros((height, width, shape[0]), np.uint8))
+
+
+def _require_same_shape(transform: Transform, image: NDArray[np.uint8]) -> None:
+    try:
+        result = transform.build(p=1.0)(image=image)["image"]
+    except Exception as error:  # whatever it needs beside an image, or of it
+        reason = f"fails on them ({first_line(error)})"
+    else:
+        if (result.shape, result.dtype) == (image.shape, image.dtype):
+            return
+        reason = f"makes {result.dtype} {result.shape} of them"
+    raise ConfigError(
+        f"augmentation.extra: images are uint8 {image.shape}, and {transform.name} {reason}"
+    )
 
 
 @dataclass(frozen=True)
@@ -119,7 +135,8 @@ class AugmentedEpochs:
     @property
     def path(self) -> Path:
         """The file, named by images, policy and seed."""
-        policy = self.section.model_dump(mode="json", exclude={"strength"})
+        absent = {"strength"} if self.section.extra else {"strength", "extra"}
+        policy = self.section.model_dump(mode="json", exclude=absent)
         content = repr((self.fingerprint, policy, self.strength, self.mean, CHUNK))
         return self.folder / f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.uint8"
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from search.config.files import parse
 from search.config.sections import AugmentationSection
-from search.data.augmentation import AugmentedEpochs, pipeline
+from search.data.augmentation import AugmentedEpochs, pipeline, require_fit
 from search.data.datasets import Dataset
-from search.errors import MachineError
+from search.errors import ConfigError, MachineError
 from tests.conftest import open_to_others
 
 MEAN = (0.5, 0.25, 0.75)
@@ -139,6 +140,7 @@ def test_flips_by_turns_are_half_of_the_images() -> None:
 ENDING = """
 import atexit, pathlib, sys, time
 import numpy as np
+from search.config.files import parse
 from search.config.sections import AugmentationSection
 from search.data.augmentation import AugmentedEpochs
 
@@ -241,3 +243,72 @@ def test_a_file_that_is_cut_off_under_a_reader_ends_nobody(tmp_path: Path) -> No
     os.truncate(epochs.path, 0)
     assert (held == 7).all()
     assert (epochs.epoch(0) == 7).all()
+
+
+def _with_extra(*extra: dict[str, object]) -> AugmentationSection:
+    return AugmentationSection.model_validate({"extra": extra})
+
+
+def test_extra_transforms_come_after_the_three() -> None:
+    section = _with_extra({"name": "ToGray", "p": 1.0}, {"name": "InvertImg", "p": 1.0})
+    names = [type(t).__name__ for t in pipeline(section, MEAN).transforms]
+    assert names[3:] == ["ToGray", "InvertImg"]
+    off = {"flip_probability": 0.0, "affine_probability": 0.0, "hole_probability": 0.0}
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    result = pipeline(section.model_copy(update=off), MEAN, seed=0)(image=image)["image"]
+    luminance = image @ np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+    assert np.abs(result - (255 - luminance[..., None])).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ({"name": "ColourJitter"}, "albumentations has no transform ColourJitter"),
+        ({"name": "Compose"}, "albumentations has no transform Compose"),
+        ({"name": "ColorJitter", "bright": 1}, r"ColorJitter: Argument\(s\) 'bright'"),
+        ({"name": "ColorJitter", "p": 3}, r"ColorJitter: p: .*less than or equal to 1 \(got 3\)"),
+        ({"name": "RandomCrop", "height": 24}, "RandomCrop: width: Field required"),
+    ],
+)
+def test_a_transform_that_cannot_be_built_is_told_at_load(
+    extra: dict[str, object], words: str
+) -> None:
+    raw = {"study": {"name": "a"}, "augmentation": {"extra": [extra]}}
+    with pytest.raises(ConfigError, match=rf"augmentation\.extra\.0: {words}") as caught:
+        parse(raw, "a.toml")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ({"name": "RandomCrop", "height": 24, "width": 24}, r"makes uint8 \(24, 24, 3\) of them"),
+        ({"name": "RandomCrop", "height": 40, "width": 40}, "fails on them"),
+        ({"name": "Normalize"}, r"makes float32 \(32, 32, 3\) of them"),
+    ],
+)
+def test_what_makes_no_image_of_that_shape_is_refused(extra: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=rf"augmentation\.extra: .* {extra['name']} {words}"):
+        require_fit(_with_extra(extra), (3, 32, 32))
+    require_fit(_with_extra({"name": "ColorJitter"}), (3, 32, 32))
+
+
+def test_extra_transforms_make_another_file_and_none_leaves_its_name(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), np.uint8)
+
+    def made(section: AugmentationSection) -> AugmentedEpochs:
+        return AugmentedEpochs(section, pixels, "none", MEAN, tmp_path)
+
+    plain, extra = made(AugmentationSection()), made(_with_extra({"name": "InvertImg", "p": 1.0}))
+    assert plain.path.stem == "242cdf2e6a00afb7", "epochs that were made before this was a choice"
+    other = made(_with_extra({"name": "InvertImg", "p": 0.5}))
+    assert len({plain.path, extra.path, other.path}) == 3
+    assert (extra.epoch(0) == 255 - plain.epoch(0)).all()
+
+
+def test_a_gray_image_keeps_its_one_channel(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 24, 24, 1), np.uint8)
+    section = AugmentationSection(hole_probability=1.0, epochs=1)
+    epochs = AugmentedEpochs(section, pixels, "none", (0.25,), tmp_path)
+    assert epochs.epoch(0).shape == pixels.shape
+    assert (epochs.epoch(0) != pixels).any((1, 2, 3)).all()

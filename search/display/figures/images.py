@@ -123,9 +123,9 @@ def figure_pixel_histogram(images: Pixels) -> Figure:
 
 
 def _channels(images: Pixels) -> list[tuple[str, str, Pixels]]:
+    if (images == images[..., :1]).all():
+        return [("gray", INK, images[..., 0])]
     red, green, blue = (images[..., channel] for channel in range(3))
-    if np.array_equal(red, green) and np.array_equal(red, blue):
-        return [("gray", INK, red)]
     return [("red", VERMILION, red), ("green", GREEN, green), ("blue", BLUE, blue)]
 
 
