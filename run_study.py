@@ -246,12 +246,18 @@ def verify(
     data: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where the bundle's data set lies here.")
     ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=2**32 - 1, metavar="N", help="Repeats the random images of another run."
+        ),
+    ] = None,
     json: Json = False,
 ) -> int:
     """Proves a bundle again: rules, code = weights = ONNX, accuracy."""
     from search.commands import bundles
 
-    return bundles.verify(bundle, data, as_json=json)
+    return bundles.verify(bundle, data, seed=seed, as_json=json)
 
 
 @app.command(epilog="Example: `run_study.py doctor studies/cifar10.toml`")

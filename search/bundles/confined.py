@@ -51,11 +51,11 @@ def write_frame(stream: BinaryIO, content: bytes) -> None:
     stream.flush()
 
 
-def main(kind: str, seconds: int) -> None:
+def main(kind: str, seconds: str, memory: str) -> None:
     """Answers frame after frame: first what could not be limited, then `kind`'s work."""
     root = Path(__file__).resolve().parents[2]
     own = [root / "search", root / "space.py", root / "constraints.py"]
-    missing = confine(map(str, own), seconds)
+    missing = confine(map(str, own), seconds=int(seconds), memory=int(memory))
     answers, questions = os.fdopen(os.dup(1), "wb"), sys.stdin.buffer
     os.dup2(2, 1)  # what libraries print is no answer
     tempfile.tempdir = os.getcwd()  # torch asks for one; looking for one would write there
@@ -126,7 +126,13 @@ def _trace(questions: BinaryIO) -> Iterator[bytes]:
     yield json.dumps(check(graph, Limits.from_mapping(json.loads(limits))).to_json()).encode()
 
 
+def _nothing(questions: BinaryIO) -> Iterator[bytes]:
+    """Shows what a process is limited in."""
+    yield b""
+
+
 _KINDS: dict[str, Callable[[BinaryIO], Iterator[bytes]]] = {
+    "nothing": _nothing,
     "network": _network,
     "onnx": _onnx,
     "trace": _trace,

@@ -13,7 +13,6 @@ import platform
 import sys
 from collections.abc import Iterable, Iterator
 
-MEMORY = 6 * 2**30  # bytes of data: torch takes a gigabyte, a batch of images the rest
 _FILES = 512  # open at once
 
 # prctl(2)
@@ -57,14 +56,14 @@ _THREAD = 0x00010000  # CLONE_THREAD
 _ALLOW, _REFUSE, _ENOSYS, _EPERM = 0x7FFF0000, 0x00050000, 38, 1
 
 
-def confine(readable: Iterable[str], seconds: int) -> list[str]:
-    """Limits this process, for ever: memory, no bytes in files, `seconds` of processor time, and on
-    Linux no files but those below `readable`, Python's own and those of the working directory,
-    no network, no other process.
+def confine(readable: Iterable[str], *, seconds: int, memory: int) -> list[str]:
+    """Limits this process, for ever: `memory` bytes of data, `seconds` of processor time, nothing
+    written to a file, and on Linux no files but Python's own and those below `readable` and the
+    working directory, no network, no other process.
 
     Returns what this system cannot keep it from.
     """
-    missing = [*_limit(seconds)]
+    missing = [*_limit(seconds, memory)]
     if sys.platform != "linux":
         return [*missing, "files", "network", "processes"]
     libc = ctypes.CDLL(None, use_errno=True)
@@ -77,7 +76,7 @@ def confine(readable: Iterable[str], seconds: int) -> list[str]:
     return missing
 
 
-def _limit(seconds: int) -> Iterator[str]:
+def _limit(seconds: int, memory: int) -> Iterator[str]:
     try:
         import resource
     except ImportError:  # Windows
@@ -85,7 +84,7 @@ def _limit(seconds: int) -> Iterator[str]:
         return
     limits = {
         resource.RLIMIT_CPU: (seconds, seconds + 5),
-        resource.RLIMIT_DATA: (MEMORY, MEMORY),
+        resource.RLIMIT_DATA: (memory, memory),
         resource.RLIMIT_CORE: (0, 0),
         resource.RLIMIT_FSIZE: (0, 0),
         resource.RLIMIT_NOFILE: (_FILES, _FILES),

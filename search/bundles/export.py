@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import os
 import platform
 from collections.abc import Callable
@@ -244,7 +245,7 @@ def _accuracy(result: Evaluation, test: Images, classes: tuple[str, ...]) -> dic
     return {
         "test": result.accuracy,
         "test_correct": int(correct.sum()),
-        "test_loss": result.loss,
+        "test_loss": result.loss if math.isfinite(result.loss) else None,
         "per_class": {
             name: float(correct[of].mean()) if of.any() else None for name, of in members.items()
         },

@@ -25,7 +25,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.bundles import confined
-from search.bundles.confinement import MEMORY
 
 Shape = tuple[int, int, int]
 Array = NDArray[np.float32]
@@ -33,9 +32,15 @@ Predict = Callable[[Array], Array]
 
 # Seconds of processor time for imports, which took 80 beside twelve other processes.
 START = 120
+MEMORY = 6 * 2**30  # bytes: torch takes a gigabyte, a batch of images the rest
 _SPEED = 1e8  # multiply-adds a second, on the slowest machine that anybody will use
 _PATIENCE = 10  # seconds of waiting for each of processor time
 _LARGEST = 2**28  # bytes of one answer
+_ROOT = Path(confined.__file__).resolve().parents[2]
+_SCRIPT = (
+    "import sys; sys.path.insert(0, sys.argv[1]); "
+    f"from {confined.__name__} import main; main(*sys.argv[2:])"
+)
 _KEPT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "OMP_NUM_THREADS", "SYSTEMROOT")
 
 
@@ -71,8 +76,17 @@ def traced(code: CodeType, shape: Shape, limits: Mapping[str, int]) -> dict[str,
     """
     texts = [json.dumps(shape).encode(), json.dumps(dict(limits)).encode()]
     with _Process("trace", [*texts, marshal.dumps(code)], 0) as process:
-        verdict: dict[str, Any] = json.loads(process.first)
+        try:
+            verdict: dict[str, Any] = json.loads(process.first)
+        except ValueError as error:
+            raise RunError(f"answers with no verdict ({error})") from None
     return verdict
+
+
+def unlimited() -> list[str]:
+    """What this system cannot keep foreign code from."""
+    with _Process("nothing", [], 0) as process:
+        return process.missing
 
 
 class _Process:
@@ -95,15 +109,10 @@ class _Process:
             raise
 
     def _start(self, kind: str) -> subprocess.Popen[bytes]:
-        root = str(Path(confined.__file__).resolve().parents[2])
-        code = (
-            f"import sys; sys.path.insert(0, {root!r}); "
-            f"from {confined.__name__} import main; sys.path.remove({root!r}) "
-            f"if {kind!r} == 'network' else None; main({kind!r}, {self._seconds})"
-        )
         # -I: no working directory, no PYTHONPATH and no user's site on the path.
+        options = ["-I", "-B", "-X", "utf8", "-c", _SCRIPT]
         return subprocess.Popen(
-            [sys.executable, "-I", "-B", "-X", "utf8", "-c", code],
+            [sys.executable, *options, str(_ROOT), kind, str(self._seconds), str(MEMORY)],
             cwd=self._folder.name,
             env={name: os.environ[name] for name in _KEPT if name in os.environ},
             stdin=subprocess.PIPE,
@@ -169,7 +178,7 @@ class _Process:
     def _ended(self) -> str:
         status = self._process.wait()
         if self._late or status in (-signal.SIGXCPU, -signal.SIGKILL):
-            return f"took longer than {self._seconds} s of processor time"
+            return f"took longer than {self._seconds} s"
         if status < 0:
             name = signal.Signals(-status).name
             return f"was ended by {name} (it may use {MEMORY >> 30} GiB of memory)"

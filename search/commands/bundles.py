@@ -41,10 +41,17 @@ def _stop(number: int, _: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def verify(bundle: Path, root: Path | None, *, as_json: bool) -> int:
+def verify(bundle: Path, root: Path | None, *, seed: int | None, as_json: bool) -> int:
     """Proves a bundle again."""
+    from search.bundles.isolated import unlimited
     from search.bundles.verify import verify as prove
 
-    findings = prove(bundle, root)
+    findings = prove(bundle, root, seed)
+    missing = unlimited()
+    if missing:
+        terminal.note(
+            f"this system cannot bound a bundle's code in {', '.join(missing)}; "
+            "verify a stranger's on Linux"
+        )
     show_findings(findings, as_json=as_json)
     return 1 if any(finding.ok is False for finding in findings) else 0

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from search.bundles import confinement
-
+MEMORY = 2**28
 ROOT = Path(__file__).parents[2]
 LINUX = pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"),
@@ -49,7 +48,7 @@ def run(
 import os, socket, subprocess, sys
 sys.path.insert(0, {str(ROOT)!r})
 from search.bundles.confinement import confine
-print(*(confine([], {seconds}) if {confined} else []), flush=True)
+print(*(confine([], seconds={seconds}, memory={MEMORY}) if {confined} else []), flush=True)
 {code}
 """
     command = [sys.executable, "-I", "-c", lines]
@@ -93,7 +92,7 @@ def test_an_endless_loop_ends(tmp_path: Path) -> None:
 
 @LINUX
 def test_memory_is_bounded(tmp_path: Path) -> None:
-    result = run(f"bytearray({confinement.MEMORY + 1})", tmp_path, confined=True)
+    result = run(f"bytearray({MEMORY + 1})", tmp_path, confined=True)
     assert "MemoryError" in result.stderr
 
 

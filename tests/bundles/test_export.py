@@ -5,12 +5,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import shutil
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx
 import optuna
@@ -22,81 +19,20 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from constraints import check
-from search.bundles.export import export
 from search.bundles.files import REQUIRED, study_file
 from search.bundles.verify import verify
 from search.config.files import load, overridden
-from search.config.sections import DataSection, StudyConfig
+from search.config.sections import DataSection
 from search.data import datasets
 from search.data.normalization import Normalization
 from search.errors import ConfigError
 from search.networks.architecture import Architecture
 from search.networks.module import build
 from search.networks.source import state_key
-from search.proposals.sampler import make_sampler
 from search.storage.checkpoints import checkpoint_path, load_checkpoint
-from search.storage.studies import create_or_resume
 from search.storage.trials import candidate_of, choose
 from search.training.evaluation import evaluate
-from search.workers.objective import Objective
-from tests.conftest import STUDIES
-
-CPU = torch.device("cpu")
-SMALL = (
-    "study.target=0.999",
-    "training.epochs=1",
-    "augmentation.epochs=1",
-    "data.image_size=16",
-    "space.block.squeeze_excite=4",
-    "study.pruner=none",
-)
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A study of one trial, and the bundle of it."""
-
-    study: optuna.Study
-    config: StudyConfig
-    folder: Path
-    bundle: Path
-
-    def export(self, out: Path, **options: Any) -> Path:
-        places = {"runs": self.folder / "runs", "cache": self.folder / "cache"}
-        config = options.pop("config", self.config)
-        return export(self.study, config, out=out, device=CPU, **places, **options)
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    folder = tmp_path_factory.mktemp("study")
-    config = load(STUDIES / "quickstart.toml", SMALL)
-    study = create_or_resume(config, f"sqlite:///{folder}/small.db")
-    dataset = datasets.load(config.data)
-    study.sampler = make_sampler(config, dataset.input, len(dataset.classes))
-    places = {"runs": folder / "runs", "cache": folder / "cache"}
-    study.optimize(Objective(config, dataset, CPU, **places), n_trials=1)
-    result = Exported(study, config, folder, folder / "bundle")
-    result.export(result.bundle)
-    return result
-
-
-@pytest.fixture
-def copy(exported: Exported, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(exported.bundle, tmp_path / "bundle"))
-
-
-def metrics_of(bundle: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((bundle / "metrics.json").read_text())
-    return content
-
-
-def seal(bundle: Path) -> None:
-    """Makes the digests right again, as a forger would."""
-    metrics = metrics_of(bundle)
-    for name in metrics["files"]:
-        metrics["files"][name] = hashlib.sha256((bundle / name).read_bytes()).hexdigest()
-    (bundle / "metrics.json").write_text(json.dumps(metrics))
+from tests.bundles.conftest import CPU, Exported, metrics_of, seal
 
 
 def outcome(bundle: Path, root: Path | None = None) -> dict[str, bool | None]:

@@ -1,0 +1,88 @@
+"""A real bundle, made once: a network trained for an epoch on digits; and one that is committed,
+for what needs no images."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+
+from search.bundles.export import export
+from search.config.files import load
+from search.config.sections import StudyConfig
+from search.data import datasets
+from search.proposals.sampler import make_sampler
+from search.storage.studies import create_or_resume
+from search.workers.objective import Objective
+from tests.conftest import STUDIES
+
+CPU = torch.device("cpu")
+SMALL = (
+    "study.target=0.999",
+    "training.epochs=1",
+    "augmentation.epochs=1",
+    "data.image_size=16",
+    "space.block.squeeze_excite=4",
+    "study.pruner=none",
+)
+COMMITTED = STUDIES.parent / "docs" / "results" / "cifar10"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A study of one trial, and the bundle of it."""
+
+    study: optuna.Study
+    config: StudyConfig
+    folder: Path
+    bundle: Path
+
+    def export(self, out: Path, **options: Any) -> Path:
+        places = {"runs": self.folder / "runs", "cache": self.folder / "cache"}
+        config = options.pop("config", self.config)
+        return export(self.study, config, out=out, device=CPU, **places, **options)
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    folder = tmp_path_factory.mktemp("study")
+    config = load(STUDIES / "quickstart.toml", SMALL)
+    study = create_or_resume(config, f"sqlite:///{folder}/small.db")
+    dataset = datasets.load(config.data)
+    study.sampler = make_sampler(config, dataset.input, len(dataset.classes))
+    places = {"runs": folder / "runs", "cache": folder / "cache"}
+    study.optimize(Objective(config, dataset, CPU, **places), n_trials=1)
+    result = Exported(study, config, folder, folder / "bundle")
+    result.export(result.bundle)
+    return result
+
+
+@pytest.fixture
+def copy(exported: Exported, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(exported.bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def committed(tmp_path: Path) -> Path:
+    """A copy of the committed winner's bundle, whose images need not be here."""
+    return Path(shutil.copytree(COMMITTED, tmp_path / "bundle"))
+
+
+def metrics_of(bundle: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((bundle / "metrics.json").read_text())
+    return content
+
+
+def seal(bundle: Path) -> None:
+    """Makes the digests right again, as a forger would."""
+    metrics = metrics_of(bundle)
+    for name in metrics["files"]:
+        metrics["files"][name] = hashlib.sha256((bundle / name).read_bytes()).hexdigest()
+    (bundle / "metrics.json").write_text(json.dumps(metrics))

@@ -1,0 +1,121 @@
+"""What is judged is what is run: no encoding but one, no call but of a layer."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from search.bundles.plain import NotPlainError, decoded, judged
+from tests.bundles.conftest import COMMITTED
+
+PLAIN = (COMMITTED / "model.py").read_bytes()
+SMUGGLED = {
+    "unicode_escape": b"# -*- coding: unicode_escape -*-\n# \\nopen('mark', 'w')\\n",
+    "raw_unicode_escape": b"# coding=raw_unicode_escape\n# \\u000aopen('mark', 'w')\\u000a",
+    "utf-7": b"# coding: utf-7\n# +AAo-open('mark', 'w')+AAo-",
+    "on line 2": b"#!/bin/python\n# vim: fileencoding=unicode_escape :\n# \\nopen('mark', 'w')\\n",
+    "form feed before": b"\x0c# coding: unicode_escape\n# \\nopen('mark', 'w')\\n",
+    "carriage return": b"# nothing\ropen('mark', 'w')\r",
+}
+
+
+@pytest.mark.parametrize("line", SMUGGLED.values(), ids=SMUGGLED)
+def test_a_comment_that_python_would_run_is_refused(line: bytes, tmp_path: Path) -> None:
+    (tmp_path / "smuggled.py").write_bytes(line + b"\n")
+    subprocess.run([sys.executable, "smuggled.py"], cwd=tmp_path, check=False, timeout=300)
+    assert (tmp_path / "mark").exists(), "Python runs what stands in the comment"
+    with pytest.raises(NotPlainError, match=r"encoded as|holds the character"):
+        judged(line + b"\n" + PLAIN)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbf" + PLAIN,
+        b"\xef\xbb\xbf# coding: latin-1\n" + PLAIN,
+        PLAIN + b"\x1aopen('mark', 'w')",
+        PLAIN + b"\0",
+        PLAIN + b"\x7f",
+        PLAIN + "\x85".encode(),
+        PLAIN + b"# \xe9\n",
+        PLAIN.decode().encode("utf-16"),
+        b"# coding: cp037\n" + PLAIN,
+    ],
+    ids=("mark", "mark and cookie", "end of file", "NUL", "delete", "next line", "latin-1",
+         "utf-16", "EBCDIC"),
+)  # fmt: skip
+def test_only_utf_8_without_control_characters_is_read(content: bytes) -> None:
+    with pytest.raises(NotPlainError):
+        decoded(content)
+
+
+def test_text_in_any_language_is_plain() -> None:
+    code = b"# -*- coding: utf-8 -*-\r\n" + PLAIN.replace(b'"airplane"', '"самолёт ✈"'.encode())
+    assert judged(code).constants["CLASSES"][0] == "самолёт ✈"  # type: ignore[index]
+
+
+FORWARD, INIT = b"        x = self.C1(x)\n", b"        self.C1 = nn.Sequential(\n"
+
+
+@pytest.mark.parametrize(
+    ("place", "line"),
+    [
+        (FORWARD, "self.compile()"),
+        (FORWARD, "x = self.compile()"),
+        (FORWARD, "x = self.register_forward_hook(x)"),
+        (FORWARD, "x = self.C1.cuda()"),
+        (FORWARD, "x = self.C1.__class__(x)"),
+        (FORWARD, "x = x.cpu()"),
+        (FORWARD, "x = x(x)"),
+        (FORWARD, "self.C1 = x"),
+        (FORWARD, "x = super().__init__()"),
+        (FORWARD, "x = torch.load(x)"),
+        (FORWARD, "x = Conv"),
+        (FORWARD, "x = self"),
+        (FORWARD, "x = range"),
+        (FORWARD, "x, y = x, x"),
+        (FORWARD, "x[0] = x"),
+        (FORWARD, "x += x"),
+        (FORWARD, "x = (y := x)"),
+        (FORWARD, "x = self.C1(*x, **x)"),
+        (FORWARD, "global x"),
+        (INIT, "self.compile = nn.ReLU()"),
+        (INIT, "self.forward = nn.ReLU()"),
+        (INIT, "self.training = 0"),
+        (INIT, "self.e = eval"),
+        (INIT, "self.e = open"),
+        (INIT, "self.e = __builtins__"),
+        (INIT, "self.e = nn"),
+        (INIT, "self.e = super"),
+        (INIT, "Conv = nn.ReLU()"),
+        (INIT, "range = nn.ReLU()"),
+        (INIT, "self.e = nn.Sequential(*(nn.ReLU() for _ in range(1000000000)))"),
+        (INIT, "self.e = nn.Sequential(*(nn.ReLU() for _ in range(9) for _ in range(9)))"),
+        (INIT, "self.e = nn.Sequential(*(nn.ReLU() for _ in range(9) if open('x')))"),
+        (INIT, "self.e = nn.Sequential(*(nn.ReLU() for self.C1 in range(9)))"),
+        (INIT, "self.e = nn.Conv2d(3, 3, 1 << 2)"),
+        (INIT, "self.e = nn.Conv2d(3, 3, 3 ** 3)"),
+        (INIT, "import os"),
+        (INIT, "def forward(x): pass"),
+        (INIT, "return self.__dict__"),
+    ],
+)  # fmt: skip
+def test_no_call_but_a_layers(place: bytes, line: str) -> None:
+    assert judged(PLAIN)
+    assert PLAIN.count(place) == 1
+    with pytest.raises(NotPlainError):
+        judged(PLAIN.replace(place, f"        {line}\n".encode() + place))
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [b"A = " + b"(" * 100_000, b"A = 1" + b"+1" * 200_000, b"A = " + b"-" * 100_000 + b"1"],
+    ids=("brackets", "additions", "signs"),
+)
+def test_deep_nesting_is_one_line(tail: bytes) -> None:
+    with pytest.raises(NotPlainError) as told:
+        judged(PLAIN + tail)
+    assert len(str(told.value).splitlines()) == 1
