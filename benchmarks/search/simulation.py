@@ -1,0 +1,79 @@
+"""One study from its first trial until its PFLOP are spent, nothing trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import optuna
+
+from benchmarks.landscape.recipes import CLASSES, INPUT
+from benchmarks.search.arms import Arm
+from benchmarks.search.world import IMAGES, World
+from search.workers.objective import make_pruner
+
+HORIZON = 100  # trainings' worth of PFLOP
+
+
+@dataclass(frozen=True)
+class Step:
+    """A trial that trained: PFLOP that the study had spent at its end, what it showed, None if
+    it was pruned, and what its network truly reaches."""
+
+    spent: float
+    shown: float | None
+    true: float
+
+
+@dataclass
+class Run:
+    """A whole study.  `slots` are its trials, legal or not, `proposals` all that it drew."""
+
+    steps: list[Step] = field(default_factory=list)
+    slots: int = 0
+    proposals: int = 0
+
+    def cost_to(self, accuracy: float) -> float | None:
+        """PFLOP until a training of a network that truly reaches `accuracy` was finished."""
+        found = (s.spent for s in self.steps if s.shown is not None and s.true >= accuracy)
+        return next(found, None)
+
+    def exported(self, spent: float) -> float | None:
+        """What the network that the study would export after so many PFLOP truly reaches."""
+        done = [s for s in self.steps if s.shown is not None and s.spent <= spent]
+        return max(done, key=lambda step: step.shown or 0.0).true if done else None
+
+
+def simulate(arm: Arm, world: World, seed: int) -> Run:
+    """The study of that arm in that world; it ends when as much is spent as `HORIZON` mean
+    trainings cost."""
+    config = arm.config(seed)
+    run, budget, spent = Run(), HORIZON * world.training, 0.0
+    study = optuna.create_study(
+        direction="maximize",
+        study_name=f"simulated {seed}",
+        sampler=arm.built(config),
+        pruner=make_pruner(config),
+    )
+
+    def objective(trial: optuna.Trial) -> float:
+        nonlocal spent
+        choices = arm.choices(trial, config)
+        candidate = config.candidate(choices, input=INPUT, classes=CLASSES)
+        true = world.accuracy(choices, candidate)
+        curve = world.curve(true, candidate)
+        whole = candidate.pflop(len(curve), len(curve) * IMAGES)
+        for epoch, accuracy in enumerate(curve, 1):
+            spent += whole / len(curve)
+            trial.report(accuracy, epoch)
+            if epoch < len(curve) and trial.should_prune():
+                run.steps.append(Step(spent, None, true))
+                raise optuna.TrialPruned
+        run.steps.append(Step(spent, curve[-1], true))
+        return curve[-1]
+
+    while spent < budget:
+        study.optimize(objective, n_trials=1)
+    trials = study.get_trials(deepcopy=False)
+    run.slots = len(trials)
+    run.proposals = sum(trial.user_attrs.get("proposals", 1) for trial in trials)
+    return run
