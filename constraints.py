@@ -144,8 +144,8 @@ class FlashBytes(_OnDevice):
 
 
 class Downsampling(Limit):
-    """Exactly so many 3x3 stride-2 convolutions, one at the end of each of C1, C2, C3; no
-    other layer shrinks the map, and pooling in O leaves one cell."""
+    """Exactly so many 3x3 stride-2 convolutions, at the ends of C1, C2 and C3: as many of these
+    as can be end in one; no other layer shrinks the map, and pooling in O leaves one cell."""
 
     key = "downsampling"
     comparison = "exactly"
@@ -169,11 +169,12 @@ class Downsampling(Limit):
 
     def message(self, found: int | None, network: Facts | Analysis) -> str:
         has, faults = network.structure, []
-        if has.transitions != self.value:
+        if has.transitions != self.value or len(has.missing) > max(0, 3 - self.value):
             where = f" (none ends {', '.join(has.missing)})" if has.missing else ""
+            each = "one at the end of each" if self.value == 3 else "at the ends"
             faults.append(
-                f"exactly {self.value} 3x3 stride-2 convolutions must downsample, one at the "
-                f"end of each of C1, C2 and C3, but there are {has.transitions}{where}"
+                f"exactly {self.value} 3x3 stride-2 convolutions must downsample, {each} "
+                f"of C1, C2 and C3, but there are {has.transitions}{where}"
             )
         if has.strays:
             faults.append(f"nothing else may downsample, but there is {', '.join(has.strays)}")

@@ -1,10 +1,14 @@
 """The sheet of choices: which networks a study may propose.
 
 `SearchSpace.architecture` turns one value per choice into the network that they mean.
-C1, C2 and C3 end in a *transition*, which halves the feature map and sets the width of the
-next block.  Choices without effect (the expansion of a convolution that does not expand, a
-shortcut that cannot fit) leave no trace in the result, so two sets of choices that mean one
-network give equal architectures and equal hashes.
+C1, C2 and C3 end in a *transition*, which sets the width of the next block and halves the
+feature map once, twice or not at all.  So three transitions make 0 to 6 halvings: a study
+file's space has as many as its `downsampling` limit asks for, unless it says otherwise.
+More halvings before the first units, as for large images, are a C1 of depth 0.
+
+Choices without effect (the expansion of a convolution that does not expand, a shortcut that
+cannot fit) leave no trace in the result, so two sets of choices that mean one network give
+equal architectures and equal hashes.
 
 Nothing here imports torch: a candidate is proposed and rejected as plain data.
 """
@@ -22,10 +26,18 @@ from search.domains import Choice, Domain, FloatRange, IntRange, Scalar, Setting
 from search.networks.architecture import BLOCK_NAMES, Architecture, Block, Layer
 from search.networks.operators import _head, _output, _transition, _unit
 
+MOST_HALVINGS = 2  # of one transition
+
 
 class TransitionSpace(_Frozen):
-    """Choices for the 3x3 stride-2 convolution that ends C1, C2 and C3."""
+    """Choices for the 3x3 convolutions that end C1, C2 and C3.
 
+    `halvings` of them in a row have stride 2.  With 0 there is one that is dilated instead of
+    strided: `dilation` is doubled there, and once more for each such transition before it, so
+    that kernels reach as far as strides would have let them (à trous; Holschneider et al., 1989).
+    """
+
+    halvings: Annotated[Setting, setting(int, low=0, high=MOST_HALVINGS)] = 1
     operator: Annotated[Setting, setting(str, "dense", "separable")] = "dense"
     dilation: Annotated[Setting, setting(int, low=1, high=8)] = 1
     bottleneck: Annotated[Setting, setting(bool)] = False
@@ -148,7 +160,7 @@ class SearchSpace(_Frozen):
         activation, dropout = value["activation"], value["dropout"]
         widths = [value[f"{name}.width"] for name in BLOCK_NAMES]
         blocks = []
-        channels = input[0]
+        channels, spread = input[0], 1
         for index, name in enumerate(BLOCK_NAMES):
             width = widths[index]
             unit = (
@@ -171,11 +183,14 @@ class SearchSpace(_Frozen):
                     units.append(_head(channels, value["head"], activation, dropout))
             else:
                 next_width = widths[index + 1]
+                halvings = value[f"{name}.transition.halvings"]
+                spread *= 1 if halvings else 2
                 transition = _transition(
                     channels,
                     next_width,
+                    halvings,
                     value[f"{name}.transition.operator"],
-                    value[f"{name}.transition.dilation"],
+                    value[f"{name}.transition.dilation"] * (1 if halvings else spread),
                     value[f"{name}.transition.bottleneck"],
                     activation,
                 )
@@ -192,4 +207,22 @@ def _merged(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]
     both = common.get("transition"), own.get("transition")
     if isinstance(both[0], Mapping) and isinstance(both[1], Mapping):
         result["transition"] = {**both[0], **both[1]}
+    return result
+
+
+def with_halvings(space: Mapping[str, Any], total: int) -> dict[str, Any]:
+    """`[space]` of a study file in which the transitions share `total` halvings, as evenly as
+    can be and the first ones first, unless it says how many each has."""
+    common = space.get("block", {})
+    transition = common.get("transition", {}) if isinstance(common, Mapping) else {}
+    if isinstance(transition, Mapping) and "halvings" in transition:
+        return dict(space)
+    ends = BLOCK_NAMES[:-1]
+    result = dict(space)
+    for index, name in enumerate(ends):
+        own = space.get(name, {})
+        number = (max(0, total) + len(ends) - 1 - index) // len(ends)
+        if isinstance(own, Mapping):
+            share = {"transition": {"halvings": min(number, MOST_HALVINGS)}}
+            result[name] = _merged(share, own)
     return result

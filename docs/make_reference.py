@@ -88,8 +88,11 @@ SECTIONS: dict[str, tuple[type[BaseModel], dict[str, str]]] = {
     "space.block.transition": (
         TransitionSpace,
         {
-            "operator": "Kind of the 3x3 stride-2 convolution.",
-            "dilation": "Its dilation.",
+            "halvings": "3x3 convolutions of stride 2 in a row; 0 for a dilated one instead. Where "
+            "nothing is said, the transitions together have as many as `limits.downsampling` asks.",
+            "operator": "Kind of these convolutions.",
+            "dilation": "Of these convolutions; doubled for one that does not halve, and once more "
+            "for each such one before it.",
             "bottleneck": "Halves the channels before it by a 1x1 convolution.",
         },
     ),

@@ -11,6 +11,7 @@ import random
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,7 +47,7 @@ RECIPE = Recipe(
 )
 
 # Every kind of choice that a study file can offer.
-WIDE_SPACE = {
+WIDE_SPACE: dict[str, Any] = {
     "head": [0, 24, 40],
     "activation": ["relu", "gelu", "silu", "hardswish"],
     "classifier": ["linear", "conv"],
@@ -69,9 +70,20 @@ WIDE_SPACE = {
 }
 
 
-def candidates(number: int, seed: int = 0) -> Iterator[Architecture]:
+# Likewise, with transitions that halve once, twice or not at all.
+VARIED_SPACE: dict[str, Any] = {
+    **WIDE_SPACE,
+    "C1": {"transition": {"halvings": [0, 1, 2]}},
+    "C2": {"transition": {"halvings": [0, 1]}},
+    "C3": {"transition": {"halvings": [0, 1]}},
+}
+
+
+def candidates(
+    number: int, seed: int = 0, choices: dict[str, Any] = WIDE_SPACE
+) -> Iterator[Architecture]:
     """Random architectures out of a space with every kind of choice, legal or not."""
-    space = SearchSpace.model_validate(WIDE_SPACE)
+    space = SearchSpace.model_validate(choices)
     rng = random.Random(seed)
     for _ in range(number):
         yield space.architecture(space.sample(rng))

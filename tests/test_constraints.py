@@ -19,7 +19,7 @@ from search.networks.architecture import Architecture, ArchitectureError, Block,
 from search.networks.module import SqueezeExcite, build
 from space import SearchSpace
 from tests import oracle
-from tests.conftest import STUDIES, WIDE_SPACE, candidates
+from tests.conftest import STUDIES, VARIED_SPACE, WIDE_SPACE, candidates
 
 RULES = {
     "receptive_field": 44,
@@ -259,10 +259,10 @@ def test_composition_unites_what_its_steps_see(
 # -------------------------------------------------------------------- random candidates
 
 
-@given(seed=st.integers(0, 2**32))
+@given(st.integers(0, 2**32), st.sampled_from([WIDE_SPACE, VARIED_SPACE]))
 @settings(max_examples=60, deadline=None)
-def test_the_fast_way_agrees_with_the_table(seed: int) -> None:
-    space = SearchSpace.model_validate(WIDE_SPACE)
+def test_the_fast_way_agrees_with_the_table(seed: int, choices: dict[str, Any]) -> None:
+    space = SearchSpace.model_validate(choices)
     network = space.architecture(space.sample(random.Random(seed)))
     table, fast = analyze(network), Facts(network)
     for name in ("receptive_field", "parameters", "macs", "feature_map", "structure"):
@@ -273,7 +273,7 @@ def test_the_fast_way_agrees_with_the_table(seed: int) -> None:
     assert violations(network, rules) == check(network, rules).violations
 
 
-@pytest.mark.parametrize("network", list(candidates(12, seed=11)))
+@pytest.mark.parametrize("network", [*candidates(12, 11), *candidates(8, 11, VARIED_SPACE)])
 def test_counts_and_sizes_equal_torch(network: Architecture) -> None:
     module, found = build(network), analyze(network)
     assert found.parameters == oracle.parameters(module)
@@ -283,7 +283,7 @@ def test_counts_and_sizes_equal_torch(network: Architecture) -> None:
     assert maps == rows
 
 
-@pytest.mark.parametrize("network", list(candidates(12, seed=12)))
+@pytest.mark.parametrize("network", [*candidates(12, 12), *candidates(4, 15, VARIED_SPACE)])
 def test_receptive_field_equals_the_gradient_on_both_axes(network: Architecture) -> None:
     found = analyze(network)
     (span,) = set(found.receptive_field)
@@ -301,7 +301,7 @@ def test_receptive_field_equals_the_gradient_on_both_axes(network: Architecture)
         assert seen[axis] == found.pixels_seen[axis]
 
 
-@pytest.mark.parametrize("network", list(candidates(8, seed=13)))
+@pytest.mark.parametrize("network", [*candidates(8, 13), *candidates(6, 13, VARIED_SPACE)])
 def test_tracing_the_built_module_gives_the_same(network: Architecture) -> None:
     given_, traced = analyze(network), analyze(trace(build(network), network.input))
     for name in ("receptive_field", "jump", "center", "pixels_seen", "parameters", "macs"):

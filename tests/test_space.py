@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from search.domains import IntRange
+from constraints import Limits, violations
+from search.analysis.facts import Facts
+from search.config.files import parse
+from search.domains import Choice, IntRange
 from search.networks.architecture import Architecture, ArchitectureError, Layer, Unit
 from space import SearchSpace
 from tests.conftest import WIDE_SPACE, candidates
@@ -149,6 +152,53 @@ def test_nearest_is_the_nearest_member(low: int, steps: int, step: int, value: f
 def test_a_space_that_means_nothing_is_refused(space: dict[str, object], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         SearchSpace.model_validate(space)
+
+
+def _asking(total: int | str, **space: object) -> SearchSpace:
+    return parse(
+        {"study": {"name": "s"}, "space": space, "limits": {"downsampling": total}}, "here"
+    ).space
+
+
+@pytest.mark.parametrize("total", range(7))
+def test_a_space_halves_as_often_as_its_limit_asks(total: int) -> None:
+    network = _asking(total).architecture({}, input=(3, 224, 224))
+    rules = Limits.from_mapping({"downsampling": total})
+    assert violations(network, rules) == ()
+    assert Facts(network).feature_map == (224 // 2**total,) * 2 if total < 6 else (4, 4)
+    strides = [sum(layer.stride > 1 for layer in block.transition) for block in network.blocks]
+    assert strides == sorted(strides, reverse=True)
+    others = [Limits.from_mapping({"downsampling": n}) for n in range(7) if n != total]
+    assert all(violations(network, other) for other in others)
+
+
+def test_what_a_space_says_of_its_halvings_holds() -> None:
+    said = {"block": {"transition": {"halvings": [0, 2]}}, "C2": {"transition": {"dilation": 2}}}
+    space = _asking(3, **said)
+    assert {space.C1.transition.halvings, space.C2.transition.halvings} == {Choice(values=(0, 2))}
+    one = _asking(3, C2={"transition": {"halvings": 0}})
+    assert [getattr(one, name).transition.halvings for name in ("C1", "C2", "C3")] == [1, 0, 1]
+    assert _asking("off") == SearchSpace(), "three, as ever"
+
+
+def test_without_strides_kernels_reach_as_far_as_strides_would_have_let_them() -> None:
+    network = _asking(0).architecture({})
+    assert [block.transition[0].dilation for block in network.blocks[:3]] == [2, 4, 8]
+    assert all(layer.stride == 1 for block in network.blocks for layer in block.layers)
+    assert Facts(network).feature_map == (32, 32)
+    # Four 3x3 units of 2 pixels each, transitions of 2 x 2, 2 x 4 and 2 x 8.
+    assert Facts(network).receptive_field == (1 + 8 + 28,) * 2
+    mixed = _asking(3, C2={"transition": {"halvings": 0, "dilation": 3}}).architecture({})
+    assert [layer.dilation for layer in mixed.blocks[1].transition] == [6]
+
+
+def test_the_ends_of_blocks_are_where_halvings_belong() -> None:
+    uneven = {"C1": {"transition": {"halvings": 2}}, "C3": {"transition": {"halvings": 0}}}
+    (broken,) = violations(
+        SearchSpace.model_validate(uneven).architecture({}),
+        Limits.from_mapping({"downsampling": 3}),
+    )
+    assert "none ends C3" in broken.message
 
 
 def _broken(change: dict[str, object]) -> dict[str, object]:

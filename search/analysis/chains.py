@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
 from search.analysis.graph import Structure
-from search.networks.architecture import Architecture, ArchitectureError, Block, Layer, Unit
+from search.networks.architecture import (
+    Architecture,
+    ArchitectureError,
+    Block,
+    BlockName,
+    Layer,
+    Unit,
+)
 
 
 def convolved(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
@@ -95,7 +102,7 @@ class Chain(NamedTuple):
     dilated: int
     starts_pointwise: bool
     ends_depthwise: bool
-    ends_in_transition: bool
+    transitions: int
     keeps_size: bool
 
 
@@ -118,17 +125,22 @@ def chain_of(layers: tuple[Layer, ...]) -> Chain:
         dilated=sum(layer.kernel > 1 and layer.dilation > 1 for layer in layers),
         starts_pointwise=layers[0].pointwise,
         ends_depthwise=layers[-1].depthwise,
-        ends_in_transition=_ends_in_transition(layers),
+        transitions=_transitions(layers),
         keeps_size=all(layer.keeps_size for layer in layers),
     )
 
 
-def _ends_in_transition(layers: tuple[Layer, ...]) -> bool:
-    """Ends in a 3x3 convolution of stride 2, dense or depthwise separable."""
-    *before, last = layers
-    if before and before[-1].depthwise and last.pointwise and last.stride == 1:
-        last = before[-1]
-    return last.kernel == 3 and last.stride == 2
+def _transitions(layers: tuple[Layer, ...]) -> int:
+    """The 3x3 convolutions of stride 2, dense or depthwise separable, at the end of `layers`."""
+    rest, count = list(layers), 0
+    while rest:
+        last = rest.pop()
+        if rest and rest[-1].depthwise and last.pointwise and last.stride == 1:
+            last = rest.pop()
+        if (last.kernel, last.stride) != (3, 2):
+            break
+        count += 1
+    return count
 
 
 def tail(block: Block) -> tuple[Layer, ...]:
@@ -136,15 +148,14 @@ def tail(block: Block) -> tuple[Layer, ...]:
     return block.transition or block.units[-1].layers
 
 
-def stray_layers(blocks: Sequence[Block], missing: Sequence[str]) -> tuple[str, ...]:
-    """Layers with a stride beyond one at the end of each block that is not in `missing`."""
+def stray_layers(blocks: Sequence[Block], ends: Mapping[BlockName, int]) -> tuple[str, ...]:
+    """Layers with a stride, but for the last `ends` of each block."""
     names = []
     for block in blocks:
         strided = [layer for layer in block.layers if layer.stride > 1]
-        placed = block is not blocks[-1] and block.name not in missing
         names += [
             f"a {layer.kernel}x{layer.kernel} stride-{layer.stride} layer in {block.name}"
-            for layer in (strided[:-1] if placed else strided)
+            for layer in strided[: len(strided) - ends.get(block.name, 0)]
         ]
     return tuple(names)
 
@@ -193,14 +204,12 @@ class Chains:
             depth += len(chain.layers)
             was_depthwise = chain.ends_depthwise
         blocks = self._architecture.blocks
-        missing = tuple(
-            block.name for block in blocks[:-1] if not chain_of(tail(block)).ends_in_transition
-        )
-        transitions = len(blocks) - 1 - len(missing)
+        ends = {block.name: chain_of(tail(block)).transitions for block in blocks[:-1]}
+        transitions = sum(ends.values())
         return Structure(
             transitions=transitions,
-            strays=() if strided == transitions else stray_layers(blocks, missing),
-            missing=missing,
+            strays=() if strided == transitions else stray_layers(blocks, ends),
+            missing=tuple(name for name, number in ends.items() if not number),
             output_cells=math.prod(pooled(self._architecture, self.feature_map)),
             separable=separable,
             dilated=dilated,

@@ -54,7 +54,8 @@ class Structure:
     """What the rules about structure ask.
 
     `transitions` counts the 3x3 stride-2 convolutions in their place (the ends of C1, C2
-    and C3), `strays` names all other layers that shrink the map.
+    and C3), `missing` names those blocks that end in none, `strays` all other layers that
+    shrink the map.
     """
 
     transitions: int

@@ -29,7 +29,7 @@ from constraints import OFF, Limits
 from search.config.candidate import Candidate, Optimizer, Recipe, Schedule
 from search.config.transforms import Transform
 from search.domains import Choice, Domain, FloatRange, IntRange, Setting, setting
-from space import SearchSpace
+from space import SearchSpace, with_halvings
 
 Objective = Literal["accuracy", "macs", "parameters", "seconds"]
 
@@ -197,6 +197,18 @@ class StudyConfig(_Section):
     data: DataSection = DataSection()
     augmentation: AugmentationSection = AugmentationSection()
     training: TrainingSection = TrainingSection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_many_halvings_as_asked(cls, data: object) -> object:
+        """Gives the transitions that say nothing the halvings that `limits.downsampling` asks."""
+        if not isinstance(data, Mapping):
+            return data
+        limits, space = data.get("limits", {}), data.get("space", {})
+        if not isinstance(limits, Mapping) or not isinstance(space, Mapping):
+            return data
+        total = limits.get("downsampling", DEFAULT_LIMITS["downsampling"])
+        return {**data, "space": with_halvings(space, total)} if isinstance(total, int) else data
 
     @field_validator("limits", mode="before")
     @classmethod

@@ -8,7 +8,7 @@ from search.networks.architecture import Architecture, Block, Layer, Unit
 
 
 def glance(architecture: Architecture) -> str:
-    """The blocks in one line: units, operator and kernel, dilation, width, `↓` downsampling."""
+    """The blocks in one line: units, operator and kernel, dilation, width, a `↓` a halving."""
     return "  ".join(f"{block.name} {_units(block)}" for block in architecture.blocks)
 
 
@@ -25,9 +25,15 @@ def _units(block: Block) -> str:
 
 
 def _transition(layers: Sequence[Layer]) -> list[str]:
-    if any(layer.stride > 1 for layer in layers):
-        return ["↓"]
-    return [f"conv{layer.kernel}·{layer.out_channels}" for layer in layers]
+    halvings = sum(layer.stride > 1 for layer in layers)
+    if halvings:
+        return ["↓" * halvings]
+    words, rest = [], tuple(layers)
+    while rest:
+        taken = 2 if rest[0].depthwise else 1
+        words.append(_unit(Unit(rest[:taken])))
+        rest = rest[taken:]
+    return words
 
 
 def _unit(unit: Unit) -> str:

@@ -80,23 +80,37 @@ def _head(channels: int, width: int, activation: Activation, dropout: float) -> 
 def _transition(
     channels: int,
     width: int,
+    halvings: int,
     operator: Operator,
     dilation: int,
     bottleneck: bool,
     activation: Activation,
 ) -> tuple[Layer, ...]:
-    before: tuple[Layer, ...] = ()
+    layers: list[Layer] = []
     if bottleneck:
-        before = (Layer(channels, max(1, channels // 2), 1, activation=activation),)
+        layers.append(Layer(channels, max(1, channels // 2), 1, activation=activation))
         channels = max(1, channels // 2)
+    for _ in range(max(1, halvings)):
+        layers += _step(channels, width, 2 if halvings else 1, operator, dilation, activation)
+        channels = width
+    return tuple(layers)
+
+
+def _step(
+    channels: int,
+    width: int,
+    stride: int,
+    operator: Operator,
+    dilation: int,
+    activation: Activation,
+) -> tuple[Layer, ...]:
     if operator == "separable":
         return (
-            *before,
             Layer(
                 channels,
                 channels,
                 3,
-                stride=2,
+                stride=stride,
                 padding=dilation,
                 dilation=dilation,
                 groups=channels,
@@ -105,9 +119,14 @@ def _transition(
             Layer(channels, width, 1, activation=activation),
         )
     return (
-        *before,
         Layer(
-            channels, width, 3, stride=2, padding=dilation, dilation=dilation, activation=activation
+            channels,
+            width,
+            3,
+            stride=stride,
+            padding=dilation,
+            dilation=dilation,
+            activation=activation,
         ),
     )
 

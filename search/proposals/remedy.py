@@ -35,6 +35,7 @@ ANY_SPACE = SearchSpace.model_validate(
             "expansion": [2, 3, 4],
             "squeeze_excite": [0, 4, 8],
             "transition": {
+                "halvings": [0, 1, 2],
                 "operator": ["dense", "separable"],
                 "dilation": [1, 2],
                 "bottleneck": [False, True],
@@ -162,6 +163,8 @@ def choices_of(
     architecture: Architecture, space: SearchSpace = ANY_SPACE
 ) -> dict[str, Scalar] | None:
     """The choices in `space` that mean `architecture`, None where none do."""
+    if not all(block.transition for block in architecture.blocks[:-1]):
+        return None
     for headed in (False, True):
         read = dict(_read(architecture, headed))
         choices = {name: read[name] for name in space.parameters}
@@ -184,12 +187,14 @@ def _read(architecture: Architecture, headed: bool) -> Iterator[tuple[str, Scala
     yield "dropout", max(layer.dropout for layer in layers)
     yield "classifier", architecture.output.classifier
     yield "head", last[0].out_channels if headed and last else 0
-    channels = architecture.input[0]
+    channels, spread = architecture.input[0], 1
     for block in architecture.blocks:
         units = block.units[:-1] if headed and block.name == BLOCK_NAMES[-1] else block.units
         yield from _read_block(block, units, channels)
         if block.transition:
-            yield from _read_transition(block)
+            halved = any(layer.stride > 1 for layer in block.transition)
+            spread *= 1 if halved else 2
+            yield from _read_transition(block, 1 if halved else spread)
             channels = block.transition[-1].out_channels
 
 
@@ -210,9 +215,11 @@ def _read_block(
     yield f"{block.name}.squeeze_excite", width // gate if gate else 0
 
 
-def _read_transition(block: Block) -> Iterator[tuple[str, Scalar]]:
-    strided = next((layer for layer in block.transition if layer.stride > 1), block.transition[-1])
-    separable = strided is not block.transition[-1]
+def _read_transition(block: Block, spread: int) -> Iterator[tuple[str, Scalar]]:
+    first, last = block.transition[0], block.transition[-1]
+    spatial = next((layer for layer in block.transition if layer.kernel > 1), last)
+    separable = last.kernel == 1
+    yield f"{block.name}.transition.halvings", sum(layer.stride > 1 for layer in block.transition)
     yield f"{block.name}.transition.operator", "separable" if separable else "dense"
-    yield f"{block.name}.transition.dilation", strided.dilation
-    yield f"{block.name}.transition.bottleneck", len(block.transition) == 2 + separable
+    yield f"{block.name}.transition.dilation", max(1, spatial.dilation // spread)
+    yield f"{block.name}.transition.bottleneck", first.kernel == 1

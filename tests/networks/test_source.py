@@ -17,7 +17,7 @@ from search.bundles.plain import require_plain
 from search.networks.architecture import Architecture, Block, Layer, Output, Unit
 from search.networks.module import build
 from search.networks.source import generate, state_key
-from tests.conftest import STUDIES, candidates
+from tests.conftest import STUDIES, VARIED_SPACE, candidates
 
 CLASSES = ("a cat", 'a "dog"', "C:\\n", "\N{SNOWMAN}", "\udcff", *"fghij")
 
@@ -53,7 +53,8 @@ def odd() -> Architecture:
     )
 
 
-NETWORKS = [*candidates(40, seed=3), baseline(), odd()]
+VARIED = candidates(20, seed=4, choices=VARIED_SPACE)
+NETWORKS = [*candidates(40, seed=3), *VARIED, baseline(), odd()]
 
 
 def made(text: str) -> nn.Module:

@@ -158,6 +158,7 @@ BLOCKS = st.fixed_dictionaries(
         "dilation": searched(1, 2, 3),
         "residual": st.sampled_from([True, [False, True]]),
         "squeeze_excite": searched(0, 1, 2, 3),
+        "transition": st.fixed_dictionaries({"halvings": searched(0, 1, 2)}),
     },
 )
 FILES = st.fixed_dictionaries(

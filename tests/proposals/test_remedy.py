@@ -7,10 +7,10 @@ import pytest
 from constraints import Limits, violations
 from search.analysis.advice import advice, costs
 from search.analysis.table import analyze
-from search.networks.architecture import Architecture, Block, Layer
+from search.networks.architecture import Architecture, Block, Layer, Unit
 from search.proposals.remedy import Remedy, choices_of, remedy
 from space import SearchSpace
-from tests.conftest import STUDIES, WIDE_SPACE, candidates
+from tests.conftest import STUDIES, VARIED_SPACE, WIDE_SPACE, candidates
 
 SPACE = SearchSpace.model_validate(
     {
@@ -94,6 +94,31 @@ def test_choices_mean_the_architecture_they_are_read_off(network: Architecture) 
     choices = choices_of(network, space)
     assert choices is not None
     assert space.architecture(choices) == network
+
+
+@pytest.mark.parametrize("network", list(candidates(20, seed=6, choices=VARIED_SPACE)))
+def test_choices_of_transitions_that_vary_are_read_too(network: Architecture) -> None:
+    space = SearchSpace.model_validate(VARIED_SPACE)
+    choices = choices_of(network, space)
+    assert choices is not None
+    assert space.architecture(choices) == network
+
+
+def test_a_network_without_a_transition_is_none_of_the_generator_s() -> None:
+    network = made()
+    first, second, third, fourth = network.blocks
+    third = Block("C3", third.units)
+    fourth = Block("C4", (Unit((Layer(16, 16, padding=1),)),))
+    assert choices_of(Architecture((first, second, third, fourth), network.output)) is None
+
+
+def test_a_remedy_may_take_a_halving_away() -> None:
+    rules = limits(downsampling=2, receptive_field=30)
+    found = remedy(made(), rules)
+    assert found is not None
+    (change,) = found.changes
+    assert str(change).endswith(" transition halvings 1 → 0")
+    assert violations(found.architecture, rules) == ()
 
 
 def test_advice_on_padding_and_kernels_wider_than_their_map() -> None:
