@@ -106,6 +106,21 @@ def list_studies(storage: Storage = None, json: Json = False) -> int:
     return studies.list_studies(storage, as_json=json)
 
 
+@app.command(epilog="Example: `run_study.py compare cifar10 cifar10-fast --html compare.html`")
+def compare(
+    studies: Annotated[list[str], typer.Argument(metavar="STUDY…", help="Files or names.")],
+    storage: Storage = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Writes a page with figures, too.")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Shows studies side by side."""
+    from search.commands import comparison
+
+    return comparison.compare(studies, storage, html, json)
+
+
 @app.command(epilog="Example: `run_study.py delete quickstart`")
 def delete(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="The study's name.")],

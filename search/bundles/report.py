@@ -5,14 +5,12 @@ Every number in it comes from `Findings`; nothing is measured here.
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 
 from constraints import Verdict
@@ -37,6 +35,7 @@ from search.display.figures.search import (
     figure_tradeoff,
 )
 from search.display.figures.style import History, Pixels, png
+from search.display.page import page
 from search.storage.summary import Summary
 from search.templates import template
 
@@ -55,8 +54,8 @@ def write_report(findings: Findings, bundle: Path) -> None:
         (bundle / "figures" / f"{name}.png").write_bytes(content)
     markdown = _markdown(findings, set(drawn))
     (bundle / "README.md").write_text(markdown, encoding="utf-8")
-    page = _html(markdown, {f"figures/{name}.png": content for name, content in drawn.items()})
-    (bundle / "report.html").write_text(page, encoding="utf-8")
+    html = page(markdown, {f"figures/{name}.png": content for name, content in drawn.items()})
+    (bundle / "report.html").write_text(html, encoding="utf-8")
 
 
 # ---------------------------------------------------------------------------- figures
@@ -318,21 +317,3 @@ def _mistakes_shown(count: int) -> str:
     if count > MISTAKES:
         return f"the {MISTAKES} most confident mistakes"
     return "all of them" if count else "none"
-
-
-# ------------------------------------------------------------------------------- HTML
-
-
-def _html(markdown: str, images: Mapping[str, bytes]) -> str:
-    """One page that holds its images."""
-    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
-    tokens = parser.parse(markdown)
-    for token in tokens:
-        for child in token.children or ():
-            if child.type == "image" and child.attrs["src"] in images:
-                content = base64.b64encode(images[str(child.attrs["src"])]).decode()
-                child.attrs["src"] = f"data:image/png;base64,{content}"
-    body = parser.renderer.render(tokens, parser.options, {})
-    title = next(t.content for t, before in zip(tokens[1:], tokens, strict=False)
-                 if before.type == "heading_open")  # fmt: skip
-    return template("report.html.jinja").render(title=title, body=body)

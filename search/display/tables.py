@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from search.analysis.table import LayerRow
 from search.display import wording
-from search.storage.summary import Progress
+from search.storage.summary import Progress, Summary
 
 Row = tuple[str, ...]
 
@@ -37,6 +37,25 @@ def leader(trial: Progress) -> Row:
         wording.percent(trial.accuracy),
         *wording.sizes(*trial.sizes),
         wording.duration(trial.seconds),
+    )
+
+
+STUDIES: Row = ("study", "trials", "pruned", "accepted", "best", *wording.SIZES, "time", "target")
+
+
+def study(summary: Summary) -> Row:
+    """One study, under the titles `STUDIES`."""
+    best = summary.best[0] if summary.best else None
+    target = summary.config.study.target
+    return (
+        summary.name,
+        wording.count(summary.finished),
+        wording.count(summary.states["pruned"]),
+        wording.percent(summary.accepted / summary.proposed, 1) if summary.proposed else "–",
+        wording.percent(best.accuracy if best else None),
+        *wording.sizes(*(best.sizes if best else (None, None, None))),
+        wording.duration(summary.spent),
+        wording.percent(target) + (" met" if summary.met else ""),
     )
 
 

@@ -219,17 +219,9 @@ def render_status(study: Study) -> RenderableType:
 
 def render_studies(summaries: Sequence[Summary]) -> Table:
     """One line a study."""
-    table = _table("Study", "trials", "running", "best", "target")
+    table = _table("Study", *tables.STUDIES[1:])
     for summary in summaries:
-        best = summary.road[-1] if summary.road else None
-        met = " ✓" if summary.met else ""
-        table.add_row(
-            summary.name,
-            wording.count(summary.finished),
-            wording.count(len(summary.running)),
-            wording.percent(best),
-            f"{wording.percent(summary.config.study.target)}{met}",
-        )
+        table.add_row(*tables.study(summary))
     return table
 
 

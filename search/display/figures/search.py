@@ -115,7 +115,7 @@ def figure_tradeoff(
         axes.grid(axis="y")
         axes.set(xlabel=name)
         axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
+        axes.xaxis.set_major_formatter(FuncFormatter(thousands))
     percent_scale(panels[0])
     panels[0].set_ylabel("validation accuracy")
     panels[-1].legend(fontsize=8)
@@ -134,7 +134,8 @@ def _shade_limit(axes: Axes, x: NDArray[np.float64], limit: float | None) -> Non
     )  # fmt: skip
 
 
-def _thousands(value: float, _: object = None) -> str:
+def thousands(value: float, _: object = None) -> str:
+    """12000 -> `12k`, for an axis."""
     for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:g}{suffix}"

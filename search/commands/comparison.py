@@ -1,0 +1,52 @@
+"""`compare`: studies side by side, in the terminal, as JSON or as one HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from search.commands.answers import print_json
+from search.display import tables, terminal, wording
+from search.display.page import page
+from search.storage.summary import Summary
+from search.targets import study_of
+
+
+def compare(sources: Sequence[str], storage: str | None, html: Path | None, as_json: bool) -> int:
+    """Funnel, best, curves and Pareto fronts of the studies that `sources` name."""
+    summaries = [study_of(source, storage=storage).summary for source in sources]
+    if html is not None:
+        html.write_text(_page(summaries), encoding="utf-8")
+    if as_json:
+        print_json([summary.to_json() for summary in summaries])
+    else:
+        terminal.show(terminal.render_studies(summaries))
+    return 0
+
+
+def _page(summaries: Sequence[Summary]) -> str:
+    from search.display.figures.comparison import figure_comparison
+    from search.display.figures.style import png
+
+    roads = {summary.name: summary.road for summary in summaries}
+    sizes = {
+        summary.name: [(trial.parameters or 0, trial.accuracy or 0.0) for trial in summary.best]
+        for summary in summaries
+    }
+    titles, *rows = zip(tables.STUDIES, *map(tables.study, summaries), strict=True)
+    stages = [
+        wording.stages(summary.proposed, summary.accepted, summary.rejected)
+        for summary in summaries
+    ]
+    names = list(dict.fromkeys(name for stage in stages for name in stage))
+    funnel = [(name, *(wording.count(stage.get(name, 0)) for stage in stages)) for name in names]
+    text = "\n\n".join(
+        (
+            f"# {' · '.join(summary.name for summary in summaries)}",
+            tables.markdown(titles, rows),
+            "![](comparison.png)",
+            "## Proposals",
+            tables.markdown(("", *titles[1:]), funnel),
+        )
+    )
+    return page(text, {"comparison.png": png(figure_comparison(roads, sizes))})

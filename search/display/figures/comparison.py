@@ -1,0 +1,37 @@
+"""The figure that lays studies side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from search.display.figures.search import pareto_front, thousands
+from search.display.figures.style import canvas, percent_scale, styled
+
+Points = Sequence[tuple[int, float]]
+
+
+@styled
+def figure_comparison(roads: Mapping[str, Sequence[float]], sizes: Mapping[str, Points]) -> Figure:
+    """Left, the best accuracy after each completed trial; right, the Pareto fronts of accuracy
+    over parameters.  `roads` and `sizes` (parameters, accuracy) are by the study's name."""
+    figure = canvas(3.0)
+    left, right = figure.subplots(1, 2, sharey=True)
+    for name, road in roads.items():
+        left.step(range(1, len(road) + 1), road, where="post", marker="o", ms=3, label=name)
+    for points in sizes.values():
+        x, y = np.asarray(points, float).reshape(-1, 2).T
+        front = pareto_front(x, y)
+        right.plot(x[front], y[front], "o-", ms=4)
+    left.set(xlabel="completed trials", ylabel="best validation accuracy")
+    left.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    right.set(xlabel="parameters (Pareto front)")
+    right.xaxis.set_major_formatter(FuncFormatter(thousands))
+    for axes in (left, right):
+        axes.grid(axis="y")
+    percent_scale(left)
+    left.legend(fontsize=8, loc="lower right")
+    return figure
