@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,7 +39,8 @@ def _page(summaries: Sequence[Summary]) -> str:
         wording.stages(summary.proposed, summary.accepted, summary.rejected)
         for summary in summaries
     ]
-    names = list(dict.fromkeys(name for stage in stages for name in stage))
+    rejected = sum((Counter(summary.rejected) for summary in summaries), Counter())
+    names = wording.stages(0, 0, rejected)
     funnel = [(name, *(wording.count(stage.get(name, 0)) for stage in stages)) for name in names]
     text = "\n\n".join(
         (

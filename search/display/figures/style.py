@@ -33,6 +33,7 @@ STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
+    "axes.prop_cycle": matplotlib.cycler(color=_CYCLE),
     "text.color": INK,
     "xtick.color": INK,
     "ytick.color": INK,
