@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
@@ -33,7 +34,7 @@ STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
-    "axes.prop_cycle": matplotlib.cycler(color=_CYCLE),
+    "axes.prop_cycle": cycler(color=_CYCLE),
     "text.color": INK,
     "xtick.color": INK,
     "ytick.color": INK,
