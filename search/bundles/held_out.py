@@ -1,7 +1,6 @@
 """A bundle's test images, read without writing or downloading anything beside them.
 
-A study file that somebody else wrote names where images lie, and nothing more: caches, locks
-and whatever is unpacked go to a folder that vanishes.
+A study file that somebody else wrote names where images lie, and nothing more.
 """
 
 from __future__ import annotations
@@ -18,37 +17,29 @@ from search.data.datasets import load_test
 from search.data.images import Images
 from search.errors import ConfigError, MachineError
 
-_CIFAR10 = (CIFAR10.base_folder, CIFAR10.filename)
 
-
-def read_test_set(section: DataSection) -> Images:
+def read_test_set(section: DataSection, stranger: Path | None = None) -> Images:
     """The test images that `section` names.
 
     Raises:
-        UnknownError: they are not there, or not whole.
+        UnknownError: they are not there, or not whole, or lie in the folder `stranger`.
     """
+    try:
+        if stranger and section.root.resolve().is_relative_to(stranger.resolve()):
+            raise MachineError("what images a bundle brings along proves nothing")
+        if section.kind == "cifar10" and not (section.root / CIFAR10.base_folder).exists():
+            return _unpacked(section)
+        return load_test(section, keep=False)
+    except (ConfigError, MachineError, OSError, ValueError) as error:
+        reason = str(error).partition(". ")[0]
+        raise UnknownError(f"not measured: {reason}; name the data with --data DIR") from None
+
+
+def _unpacked(section: DataSection) -> Images:
+    """CIFAR-10 from its archive, whose digest is known."""
+    archive = section.root / CIFAR10.filename
+    if not check_integrity(str(archive), CIFAR10.tgz_md5):
+        raise MachineError(f"no CIFAR-10 in {section.root}")
     with tempfile.TemporaryDirectory() as scratch:
-        try:
-            if section.kind != "cifar10":
-                return load_test(section, keep=False)
-            name = _whole(section.root)
-            (Path(scratch) / name).symlink_to((section.root / name).resolve())
-            return load_test(section.model_copy(update={"root": Path(scratch)}))
-        except (ConfigError, MachineError, OSError, ValueError) as error:
-            reason = str(error).replace(scratch, str(section.root)).partition(". ")[0]
-            raise UnknownError(f"not measured: {reason}; name them with --data DIR") from None
-
-
-def _whole(root: Path) -> str:
-    """The copy of CIFAR-10 that torchvision would take, rather than download one."""
-    folder, archive = _CIFAR10
-    listed = [
-        *CIFAR10.train_list,
-        *CIFAR10.test_list,
-        (CIFAR10.meta["filename"], CIFAR10.meta["md5"]),
-    ]
-    if all(check_integrity(str(root / folder / name), md5) for name, md5 in listed):
-        return str(folder)
-    if check_integrity(str(root / archive), CIFAR10.tgz_md5):
-        return str(archive)
-    raise MachineError(f"no whole CIFAR-10 in {root}")
+        (Path(scratch) / CIFAR10.filename).symlink_to(archive.resolve())
+        return load_test(section.model_copy(update={"root": Path(scratch)}))

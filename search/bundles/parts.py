@@ -47,6 +47,7 @@ _PICTURE, _PNG = re.compile(r"figures/\w+\.png"), b"\x89PNG\r\n\x1a\n"
 class Parts:
     """What a bundle's files hold."""
 
+    place: Path
     files: Files
     stated: Metrics
     architecture: Architecture
@@ -73,7 +74,7 @@ class Parts:
         with _blamed("model.safetensors"):
             weights = load_tensors(files["model.safetensors"])
         _require_lengths(stated.data, architecture)
-        return cls(files, stated, architecture, config, weights, verdict)
+        return cls(bundle, files, stated, architecture, config, weights, verdict)
 
     @property
     def strange(self) -> list[str]:

@@ -18,7 +18,7 @@ from search.bundles.isolated import Predict, RunError
 from search.bundles.numbers import Found
 from search.bundles.onnx_graph import require_plain_graph
 from search.bundles.parts import Parts
-from search.config.sections import DEFAULT_LIMITS
+from search.config.sections import DEFAULT_LIMITS, DataSection
 from search.data.images import Images
 from search.display import wording
 
@@ -132,16 +132,19 @@ class Proof:
 
     @cached_property
     def _images(self) -> Images:
-        section, shape = self.parts.config.data, self.parts.architecture.input
-        if self.data_root is not None:
-            section = section.model_copy(update={"root": self.data_root})
-        images = read_test_set(section)
+        shape = self.parts.architecture.input
+        images = read_test_set(self._section, None if self.data_root else self.parts.place)
         _, height, width, channels = images.pixels.shape
         if (channels, height, width) != shape or images.labels.max() >= self.parts.classes:
             raise UnknownError(
                 f"not measured: the images here are no {list(shape)} of these classes"
             )
         return images
+
+    @property
+    def _section(self) -> DataSection:
+        section = self.parts.config.data
+        return section.model_copy(update={"root": self.data_root}) if self.data_root else section
 
     @property
     def _measured(self) -> bool:
@@ -162,7 +165,8 @@ class Proof:
                 f"{share} of the test images ({correct}), not {told} ({claim.test_correct})"
             )
         ways = ", ".join([agreement.WEIGHTS, *self._runnable])
-        return f"{share} of {total:,} test images, by {ways}, which agree on each"
+        where = "" if self._section.kind == "digits" else f" in {self._section.root}"
+        return f"{share} of {total:,} test images{where}, by {ways}, which agree on each"
 
     def _numbers(self) -> str:
         parts, stated = self.parts, self.parts.stated

@@ -1,0 +1,260 @@
+"""Forgeries of accuracy and of every number, found by what is measured again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import helper, numpy_helper
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from search.bundles import agreement, numbers, verify
+from search.bundles.agreement import DisagreementError, Tally
+from search.bundles.contents import BundleError, UnknownError
+from search.bundles.held_out import read_test_set
+from search.bundles.metrics import read
+from search.bundles.parts import Parts
+from search.bundles.proof import Proof
+from search.config.sections import DataSection
+from search.data.datasets import load_test
+from search.data.normalization import Normalization
+from tests.bundles.conftest import Exported, metrics_of, seal
+
+
+def proof_of(bundle: Path, seed: int = 1) -> Proof:
+    return Proof(Parts.of(bundle), None, seed)
+
+
+def answering(model: onnx.ModelProto, image: np.ndarray, label: int, classes: int) -> None:
+    """Lets `model` answer `label` near `image` (C, H, W), and change nothing elsewhere."""
+    (result,) = model.graph.output
+    near, bonus = np.float32(0.01), np.zeros((1, classes), np.float32)
+    bonus[0, label] = 1e6
+    values = {"image": image[None], "two": np.float32(2), "near": near, "bonus": bonus,
+              "axes": np.array([1, 2, 3]), "column": np.array([-1, 1])}  # fmt: skip
+    steps = [
+        ("Sub", ["images", "image"], "away"),
+        ("Pow", ["away", "two"], "squared"),
+        ("ReduceMean", ["squared", "axes"], "distance"),
+        ("Sub", ["near", "distance"], "closeness"),
+        ("Relu", ["closeness"], "close"),
+        ("Reshape", ["close", "column"], "share"),
+        ("Mul", ["share", "bonus"], "more"),
+        ("Add", [result.name, "more"], "forged"),
+    ]
+    for kind, inputs, output in steps:
+        model.graph.node.append(helper.make_node(kind, inputs, [output]))
+    weights = [numpy_helper.from_array(np.asarray(v), k) for k, v in values.items()]
+    model.graph.initializer.extend(weights)
+    result.name = "forged"
+
+
+def test_a_graph_that_knows_one_test_image_is_found(exported: Exported, copy: Path) -> None:
+    parts = Parts.of(copy)
+    images = load_test(exported.config.data)
+    inputs, labels = next(agreement.batches(images, parts.normalization))
+    logits = agreement.own(parts.reference())(inputs)
+    wrong = int(np.flatnonzero(logits.argmax(axis=1) != labels)[0])
+    model = onnx.load(copy / "model.onnx")
+    answering(model, inputs[wrong], int(labels[wrong]), parts.classes)
+    onnx.save(model, copy / "model.onnx")
+    seal(copy)
+    forged = proof_of(copy).looks
+    assert "agree" in forged["onnx = weights"](), "random images tell nothing of it"
+    with pytest.raises(DisagreementError, match=r"logits of model\.onnx differ"):
+        forged["accuracy"]()
+
+
+def test_probes_are_fresh_many_and_of_the_images_kind(exported: Exported) -> None:
+    parts = Parts.of(exported.bundle)
+    shape, normalization = parts.architecture.input, parts.normalization
+    first, again, other = (agreement.probes(shape, normalization, seed) for seed in (1, 1, 2))
+    assert len(first) == agreement.PROBES
+    assert np.array_equal(first, again)
+    assert not np.isclose(first, other).all(axis=(1, 2, 3)).any()
+    mean, std = (np.array(each)[:, None, None] for each in (normalization.mean, normalization.std))
+    pixels = first * std + mean
+    assert pixels.min() > -1e-6
+    assert pixels.max() < 1 + 1e-6
+    steps = np.abs(np.diff(pixels, axis=-1)).mean(axis=(1, 2, 3))
+    rough, smooth = np.split(steps, 2)
+    assert smooth.max() < rough.min(), "half of them are as smooth as photographs"
+    assert len(agreement.probes((3, 1_024, 1_024), Normalization((0.5,) * 3, (0.2,) * 3), 1)) == 8
+
+
+def test_runs_take_other_seeds(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+
+    def seen(parts: Parts, root: Path | None, seed: int) -> Proof:
+        seeds.append(seed)
+        return Proof(parts, root, seed)
+
+    monkeypatch.setattr(Proof, "looks", {})
+
+    monkeypatch.setattr(verify, "Proof", seen)
+    for seed in (None, None, 7):
+        verify.verify(copy, seed=seed)
+    assert len(set(seeds)) == 3
+    assert seeds[2] == 7
+
+
+@pytest.fixture(scope="module")
+def tally(exported: Exported) -> Tally:
+    parts = Parts.of(exported.bundle)
+    network, counted = agreement.own(parts.reference()), Tally(parts.classes)
+    for inputs, labels in agreement.batches(load_test(exported.config.data), parts.normalization):
+        counted.add(network(inputs), labels)
+    return counted
+
+
+def compared(exported: Exported, tally: Tally, content: Any) -> str:
+    """What is said of `metrics.json` with `content`."""
+    parts, metrics = Parts.of(exported.bundle), read(json.dumps(content).encode())
+    found = {
+        **numbers.from_itself(metrics),
+        **numbers.from_log(parts.files["training_log.csv"], metrics, parts.architecture),
+        **numbers.from_tally(tally, metrics.data.classes),
+    }
+    return numbers.compare(metrics, found, "texts")
+
+
+def test_right_numbers_are_counted_and_the_others_named(exported: Exported, tally: Tally) -> None:
+    said = compared(exported, tally, metrics_of(exported.bundle))
+    assert said.startswith("19 of metrics.json are right; not checked: ")
+    assert {"hardware", "versions of it", "texts"} <= set(said.partition(": ")[2].split(", "))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("accuracy/test", 0.999),
+        ("accuracy/test_loss", 0.001),
+        ("accuracy/validation", 0.999),
+        ("accuracy/per_class/3", 1.0),
+        ("accuracy/test_correct", 360),
+        ("data/test", 10_000),
+        ("cost/trial_pflop", 1e-9),
+        ("cost/retraining_pflop", 0.0),
+        ("candidate", "0" * 16),
+        ("retrained", False),
+        ("recipe/epochs", 30),
+    ],
+)
+def test_a_forged_number_is_found(
+    exported: Exported, tally: Tally, path: str, value: object
+) -> None:
+    content = metrics_of(exported.bundle)
+    *way, last = path.split("/")
+    part = content
+    for name in way:
+        part = part[name]
+    assert part[last] != value
+    part[last] = value
+    with pytest.raises(BundleError, match=r"metrics\.json says"):
+        compared(exported, tally, content)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("model.py", "MEAN = (0.", "MEAN = (0.9", "MEAN is another"),
+        ("model.py", "STD = (0.", "STD = 0.5, (0.", "STD is another"),
+        ("model.py", '"airplane"', '"owl"', "CLASSES is another"),
+        ("README.md", "| **", "| **9", "README.md says test accuracy"),
+        ("training_log.csv", "0.8516", "much", "training_log.csv: "),
+        ("training_log.csv", "images", "pictures", "training_log.csv: "),
+        ("study.toml", 'name = "cifar10"', 'name = "other"', "says study 'cifar10'"),
+    ],
+)
+def test_files_that_contradict_each_other(
+    committed: Path, file: str, old: str, new: str, message: str
+) -> None:
+    place = committed / file
+    text = place.read_text()
+    assert old in text
+    place.write_text(text.replace(old, new, 1))
+    seal(committed)
+    with pytest.raises(BundleError, match=message):
+        proof_of(committed).looks["numbers"]()
+
+
+def test_limits_below_the_usual_are_said(copy: Path) -> None:
+    place = copy / "study.toml"
+    assert "WEAKER" not in proof_of(copy).looks["rules"]()
+    text = place.read_text().replace("parameters = 60000", "parameters = 900000")
+    place.write_text(text.replace("receptive_field = 44", "receptive_field = 3"))
+    seal(copy)
+    said = proof_of(copy).looks["rules"]()
+    assert "WEAKER THAN USUAL: receptive field 3, usually 44, parameters 900000" in said
+
+
+@pytest.mark.parametrize("kind", ["float64", "float16", "NaN"])
+def test_weights_are_float32(copy: Path, kind: str) -> None:
+    weights = load_file(copy / "model.safetensors")
+    name = next(name for name in weights if name.endswith("weight"))
+    if kind == "NaN":
+        weights[name].view(-1)[0] = float("nan")
+    else:
+        weights[name] = weights[name].to(getattr(torch, kind))
+    save_file(weights, copy / "model.safetensors")
+    seal(copy)
+    with pytest.raises(BundleError, match=f"{name} (is {kind}|holds a number)"):
+        proof_of(copy).looks["weights"]()
+
+
+# --------------------------------------------------------------------------- images
+
+
+def section_of(copy: Path, **changes: object) -> Proof:
+    parts = Parts.of(copy)
+    data = parts.config.data.model_copy(update=changes)
+    config = parts.config.model_copy(update={"data": data})
+    return Proof(Parts(**{**vars(parts), "config": config}), None, 1)
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("entry", ["cifar-10-batches-py", "cifar-10-python.tar.gz", None])
+def test_an_empty_cifar10_starts_no_download(copy: Path, entry: str | None) -> None:
+    root = copy.parent / "data"
+    root.mkdir()
+    if entry:
+        (root / entry).mkdir()
+    before = listing(root)
+    with pytest.raises(UnknownError, match=r"not measured: .*--data DIR"):
+        section_of(copy, kind="cifar10", root=root).looks["accuracy"]()
+    assert listing(root) == before
+
+
+@pytest.mark.parametrize("root", ["a\0b", "x" * 5_000, "/dev/null", "/proc/self/mem", "\x1b[31m"])
+@pytest.mark.parametrize("kind", ["cifar10", "imagefolder"])
+def test_no_place_is_no_fault_of_ours(copy: Path, kind: str, root: str) -> None:
+    with pytest.raises(UnknownError, match="not measured"):
+        section_of(copy, kind=kind, root=Path(root)).looks["accuracy"]()
+
+
+def test_images_of_the_bundle_prove_nothing(copy: Path) -> None:
+    (copy / "data").mkdir()
+    with pytest.raises(UnknownError, match="brings along"):
+        section_of(copy, kind="imagefolder", root=copy / "data").looks["accuracy"]()
+
+
+def test_nothing_is_written_beside_the_images(tmp_path: Path) -> None:
+    root = tmp_path / "images"
+    images = load_test(DataSection(kind="digits", image_size=16)).take(np.arange(60))
+    for part in ("train", "test"):
+        for number, (pixels, label) in enumerate(zip(images.pixels, images.labels, strict=True)):
+            place = root / part / str(label) / f"{number}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(place)
+    before = listing(root)
+    assert len(read_test_set(DataSection(kind="imagefolder", root=root))) == 60
+    assert listing(root) == before
