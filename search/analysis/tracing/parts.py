@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from search.analysis.reach import IDENTITY, NOTHING, Reach, compose, listed, unite, window, within
 from search.analysis.tracing.calls import Call, Value, handles
 from search.analysis.tracing.elementwise import (
@@ -88,6 +90,21 @@ def _flip(call: Call) -> Value:
     return value
 
 
+@handles("rot90")
+def _quarter_turns(call: Call) -> Value:
+    """One turn is a mirror along the second axis, and then the axes change places."""
+    value, turns = call.value("self"), call["k"] % 4
+    first, second = (dim % len(value.dims) for dim in call["dims"])
+    mirrors = {0: (), 1: (second,), 2: (first, second), 3: (first,)}[turns]
+    for dim in mirrors:
+        n = length(value.dims[dim])
+        value = take(call, value, dim, Reach(((n - 1, 1),), -1), n)
+    dims = list(value.dims)
+    if turns % 2:
+        dims[first], dims[second] = dims[second], dims[first]
+    return Value(value.node, tuple(dims))
+
+
 @handles("roll")
 def _roll(call: Call) -> Value:
     """A shift by the shorter way; what comes in at the far end is a border, as in padding."""
@@ -153,7 +170,7 @@ def _concatenate(call: Call) -> Value:
         return resized(join(call, parts, shape), dim, tokens)
     starts = [sum(size[dim] for _, size in pieces[:i]) for i in range(len(pieces))]
     placed = [
-        (value, range(start, start + size[dim]))
+        (value, _placed(range(start, start + size[dim]), call.shape[dim]))
         for (value, size), start in zip(pieces, starts, strict=True)
         if value
     ]
@@ -208,21 +225,21 @@ def _take_channels(call: Call, value: Value, dim: int, how: Reach, count: int) -
     return _concatenate_channels(call, taken, dim)
 
 
-def _pieces(call: Call, placed: list[tuple[Value, range]], dim: int, axis: int) -> Value:
-    """A dimension of which each range of indices reads a value of its own."""
+def _pieces(call: Call, placed: list[tuple[Value, Reach]], dim: int, axis: int) -> Value:
+    """A dimension whose indices read one of several values each, at which of its indices."""
     total = call.shape[dim]
     if not agree([resized(value, dim, ()) for value, _ in placed]):
         raise LayoutError("its parts hold their positions in different orders")
     size = [max(column) for column in zip(*(call.size(v) for v, _ in placed), strict=True)]
     size[axis] = total
     inputs = []
-    for value, indices in placed:
+    for value, indices in placed:  # in one node, which knows that nothing is left out
         own = list(call.size(value))
         if axis in axes((*value.dims[:dim], *value.dims[dim + 1 :])):
             raise LayoutError("positions of one axis stand in several dimensions")
         base = reads(value.dims[dim], axis, ())
         how = stretched([*own[:axis], total, *own[axis + 1 :]], size)
-        how[axis] = compose(_placed(indices, total), base, total)
+        how[axis] = compose(indices, base, total)
         inputs.append((value.node, how))
     columns = zip(*(value.dims for value, _ in placed), strict=True)
     dims = [along(axis, total) if i == dim else leading(c) for i, c in enumerate(columns)]
@@ -286,12 +303,19 @@ def _overwritten(call: Call, over: Value | None, written: range) -> Value:
         return join(call, whole, call.shape)
     if len(found) > 1 or TOKENS in found:
         raise LayoutError("it overwrites positions of several axes")
-    axis, inputs = found.pop(), []
-    if over:
-        inputs.append((over, written))
-    if not under:
-        return _pieces(call, inputs, dim, axis)
-    under = take(call, under, dim, _left(written, total), total)
-    if not over:
-        return under
-    return join(call, [under, _pieces(call, inputs, dim, axis)], call.shape)
+    if under and not over:
+        return take(call, under, dim, _left(written, total), total)
+    placed = [(over, _placed(written, total))] if over else []
+    if under:
+        placed.append((under, _left(written, total)))
+    return _pieces(call, placed, dim, found.pop())
+
+
+@handles("index_put")
+def _masked(call: Call) -> Value:
+    """`self` where a mask does not hold: each value at its place."""
+    (mask,) = call["indices"] if len(call["indices"]) == 1 else (None,)
+    same = mask is not None and mask.dtype == torch.bool and tuple(mask.shape) == call.shape
+    if not same or call["values"].numel() != 1:
+        raise LayoutError("it writes positions by a table")
+    return join(call, list(call.values()), call.shape)

@@ -97,9 +97,29 @@ def erased(x: Tensor) -> Tensor:
     return x
 
 
+def edges_written(x: Tensor) -> Tensor:
+    x = x.clone()
+    x[:, :, 0] = x[:, :, 3]
+    x[..., -1:] = x[..., 5:6]
+    return x
+
+
+def turned(x: Tensor) -> Tensor:
+    for turns in (1, 2, 3, -6):
+        x = torch.rot90(x, turns, (2, 3))
+    return x
+
+
+def masked(x: Tensor) -> Tensor:
+    x = x.clone()
+    x[x < 0] = 0
+    return x
+
+
 REARRANGED = (
     *(halves, written_border, joined_border, circular, mirrored, turned_twice, swapped_twice),
     *(rolled_twice, rolled_back, in_thirds, interleaved, part_written, erased),
+    *(turned, masked),
 )
 
 
@@ -146,6 +166,7 @@ INSIDE: dict[str, nn.Module] = {
         lambda n, x: n.b(n.a(torch.cat([x[..., -1:], x, x[..., :1]], 3))), a=conv(3, 2), b=conv(3)
     ),
     "transposed by hand": Net(lambda n, x: n.b(spread(n.a(x))), a=conv(3, 2), b=conv(5)),
+    "edges written": Net(lambda n, x: n.b(edges_written(n.a(x))), a=conv(3), b=conv(5)),
     "resized to a size": Net(
         lambda n, x: n.b(F.interpolate(n.a(x), (70, 61), mode="bilinear")), a=conv(3, 2), b=conv(5)
     ),
