@@ -87,18 +87,6 @@ class MostMacs(_Classic):
         return max(drawn, key=lambda each: count_macs(self._draws.candidate(each).architecture))
 
 
-class LocalSearch(_Classic):
-    """Mutations of the best so far, after ten uniform draws."""
-
-    _FIRST = 10
-
-    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: Any) -> Choices:
-        done = _completed(study)
-        if len(done) < self._FIRST:
-            return self._draws.uniform()
-        return self._child(max(done, key=_value).params)
-
-
 class Evolution(_Classic):
     """Regularized evolution (Real et al., arXiv:1802.01548): the best of some of the youngest
     is mutated, and the oldest die."""
@@ -170,7 +158,6 @@ RANDOM = "legal random"
 ARMS: dict[str, Arm] = {
     RANDOM: Arm(),
     "most MACs first": Arm(make=_classic(MostMacs)),
-    "local search": Arm(make=_classic(LocalSearch)),
     "regularized evolution": Arm(make=_classic(Evolution)),
     "plain TPE, prune": Arm(make=_plain, choices=or_prune),
     "plain TPE, constraint + prune": Arm(make=_plain, choices=or_constrain),
@@ -179,6 +166,10 @@ ARMS: dict[str, Arm] = {
     "nsga2, none": Arm("nsga2"),
     "cmaes, none": Arm("cmaes", share=0.1),
     "gp, none": Arm("gp", share=0.1),
+    "local, none": Arm("local"),
+    "local, asha": Arm("local", "asha"),
+    "local, median": Arm("local", "median"),
+    "local, hyperband": Arm("local", "hyperband"),
     "tpe, none": Arm("tpe"),
     "tpe, asha": Arm("tpe", "asha"),
     "tpe, median": Arm("tpe", "median"),

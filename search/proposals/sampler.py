@@ -7,6 +7,7 @@ survivors alone: every trial, from the first on, trains a legal network.
 How each inner sampler proposes again without spending its cost again:
 
 - random and start-up trials draw uniformly, which is uniform over what is feasible;
+- local mutates the best until a mutation survives;
 - qmc and grid walk on along their sequence;
 - tpe fits once, then draws from its density of good trials until enough survivors stand
   to be compared, which is TPE with both densities restricted to what is feasible;
@@ -38,6 +39,7 @@ from search.proposals.cmaes import ReplayedCMAES
 from search.proposals.draws import Draws
 from search.proposals.filling import Choices
 from search.proposals.gp import FeasibleGP
+from search.proposals.local import FeasibleLocalSearch
 from search.proposals.parameters import distributions, open_distributions
 from search.proposals.proposer import Input, Proposer
 from search.proposals.scratch import Scratch, Taken
@@ -152,6 +154,7 @@ _KINDS: dict[str, _Kind] = {
     "random": _Kind(lambda seeds, draws: RandomSampler(seed=seeds.trial)),
     "qmc": _Kind(lambda seeds, draws: FeasibleQMC(seeds.study)),
     "grid": _Kind(lambda seeds, draws: FeasibleGrid(seeds.study, draws)),
+    "local": _Kind(lambda seeds, draws: FeasibleLocalSearch(seeds.trial, draws)),
     "tpe": _Kind(lambda seeds, draws: FeasibleTPE(seeds.trial, draws), patience=1),
     "gp": _Kind(lambda seeds, draws: FeasibleGP(seeds.trial, draws), patience=1),
     "nsga2": _Kind(lambda seeds, draws: NSGAIISampler(seed=seeds.trial), patience=200),
