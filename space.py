@@ -24,7 +24,7 @@ from pydantic import Field, model_validator
 
 from search.domains import Choice, Domain, FloatRange, IntRange, Scalar, Setting, _Frozen, setting
 from search.networks.architecture import BLOCK_NAMES, Architecture, Block, Layer
-from search.networks.operators import _head, _output, _transition, _unit
+from search.networks.operators import OPERATORS, _head, _output, _transition, _unit
 
 MOST_HALVINGS = 2  # of one transition
 
@@ -54,7 +54,7 @@ class BlockSpace(_Frozen):
 
     depth: Annotated[Setting, setting(int, low=0, high=64)] = 1
     width: Annotated[Setting, setting(int, low=1, high=4096)] = 32
-    operator: Annotated[Setting, setting(str, "dense", "separable", "inverted")] = "dense"
+    operator: Annotated[Setting, setting(str, *OPERATORS)] = "dense"
     kernel: Annotated[Setting, setting(int, low=3, high=15)] = 3
     dilation: Annotated[Setting, setting(int, low=1, high=16)] = 1
     residual: Annotated[Setting, setting(bool)] = False

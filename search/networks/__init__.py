@@ -1,5 +1,5 @@
 """Networks as data, as modules and as source code.
 
 Read `architecture.py` first.
-A new operator is one entry of `operators.py`; checker, module and source read its layers.
+A new operator is a function and one entry of `OPERATORS` in `operators.py`; a test adds one.
 """

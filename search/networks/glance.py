@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from search.networks.architecture import Architecture, Block, Layer, Unit
+from search.networks.operators import OPERATORS, operator_of, spatial_of
 
 
 def glance(architecture: Architecture) -> str:
@@ -37,7 +38,7 @@ def _transition(layers: Sequence[Layer]) -> list[str]:
 
 
 def _unit(unit: Unit) -> str:
-    widest = max(unit.layers, key=lambda layer: layer.kernel)
-    kind = "conv" if not widest.depthwise else "sep" if len(unit.layers) == 2 else "inv"
+    widest, found = spatial_of(unit.layers), operator_of(unit.layers)
+    kind = OPERATORS[found[0]].glance if found else "dw" if widest.depthwise else "conv"
     dilation = f"d{widest.dilation}" if widest.dilation > 1 else ""
     return f"{kind}{widest.kernel}{dilation}·{unit.out_channels}"

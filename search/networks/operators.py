@@ -1,13 +1,123 @@
-"""From choices to layers: what each operator of the generator means."""
+"""The operators of the generator, one entry each, and what units and transitions they make.
+
+A new one is a function from a `Form` to layers, and its entry in `OPERATORS`: study files,
+the checker, the network, its source and its glance follow.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from search.networks.architecture import Activation, Layer, Output, Unit
 
-Operator = Literal["dense", "separable", "inverted"]
+
+class Form(NamedTuple):
+    """What an operator makes layers of: `channels` in, `width` out; `hidden` between them where
+    it widens; one window over space."""
+
+    channels: int
+    width: int
+    hidden: int
+    kernel: int
+    stride: int
+    dilation: int
+    activation: Activation | None = None
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class Operator:
+    """How an operator makes layers, and how it reads.
+
+    `glance` is its word in one line, `name` and `docstring` are those of its class in
+    `model.py`, and `channels` the words there for what each layer reads, then for the last
+    one's outputs.
+    """
+
+    layers: Callable[[Form], tuple[Layer, ...]]
+    glance: str
+    name: str
+    docstring: str
+    channels: tuple[str, ...]
+
+
+def _filter(form: Form, channels: int, width: int, groups: int, **after: Any) -> Layer:
+    """The layer that looks at more than one pixel; alone it would keep the map's size."""
+    padding = form.dilation * (form.kernel - 1) // 2
+    return Layer(channels, width, form.kernel, form.stride, padding, form.dilation, groups, **after)
+
+
+def _dense(form: Form) -> tuple[Layer, ...]:
+    after = {"activation": form.activation, "dropout": form.dropout}
+    return (_filter(form, form.channels, form.width, 1, **after),)
+
+
+def _separable(form: Form) -> tuple[Layer, ...]:
+    return (
+        _filter(form, form.channels, form.channels, form.channels, norm=False),
+        Layer(form.channels, form.width, 1, activation=form.activation, dropout=form.dropout),
+    )
+
+
+def _inverted(form: Form) -> tuple[Layer, ...]:
+    return (
+        Layer(form.channels, form.hidden, 1, activation=form.activation),
+        _filter(form, form.hidden, form.hidden, form.hidden, activation=form.activation),
+        Layer(form.hidden, form.width, 1, dropout=form.dropout),
+    )
+
+
+OPERATORS = {
+    "dense": Operator(
+        _dense,
+        "conv",
+        "Conv",
+        "A convolution over space and channels.",
+        ("inputs", "outputs"),
+    ),
+    "separable": Operator(
+        _separable,
+        "sep",
+        "Separable",
+        "A depthwise convolution, then a pointwise one (Chollet, 2017).",
+        ("inputs", "inputs", "outputs"),
+    ),
+    "inverted": Operator(
+        _inverted,
+        "inv",
+        "InvertedBottleneck",
+        "Widens, filters each channel, narrows (Sandler et al., 2018).",
+        ("inputs", "hidden", "hidden", "outputs"),
+    ),
+}
+
+
+def operator_of(layers: Sequence[Layer]) -> tuple[str, Form] | None:
+    """The operator that makes layers of these windows and channels, and of what it makes them;
+    None where none does.  What follows a convolution does not count."""
+    channels, spatial = layers[0].in_channels, spatial_of(layers)
+    if any(layer.padding for layer in layers if layer is not spatial):
+        return None
+    window = (spatial.kernel, spatial.stride, spatial.dilation)
+    for name, operator in OPERATORS.items():
+        for hidden in (channels, *(layer.out_channels for layer in layers)):
+            form = Form(channels, layers[-1].out_channels, hidden, *window)
+            if [*map(_window, operator.layers(form))] == [*map(_window, layers)]:
+                return name, form
+    return None
+
+
+def spatial_of(layers: Sequence[Layer]) -> Layer:
+    """The layer with the largest kernel, the first of several."""
+    return max(layers, key=lambda layer: layer.kernel)
+
+
+def _window(layer: Layer) -> tuple[int, ...]:
+    channels = layer.in_channels, layer.out_channels, layer.groups
+    return *channels, layer.kernel, layer.stride, layer.dilation
 
 
 # Candidates share most of their units, so each distinct one is built once.
@@ -15,7 +125,7 @@ Operator = Literal["dense", "separable", "inverted"]
 def _unit(
     channels: int,
     width: int,
-    operator: Operator,
+    operator: str,
     kernel: int,
     dilation: int,
     residual: bool,
@@ -24,49 +134,9 @@ def _unit(
     activation: Activation,
     dropout: float,
 ) -> Unit:
-    padding = dilation * (kernel - 1) // 2
-    if operator == "dense":
-        layers: tuple[Layer, ...] = (
-            Layer(
-                channels,
-                width,
-                kernel,
-                padding=padding,
-                dilation=dilation,
-                activation=activation,
-                dropout=dropout,
-            ),
-        )
-    elif operator == "separable":
-        layers = (
-            Layer(
-                channels,
-                channels,
-                kernel,
-                padding=padding,
-                dilation=dilation,
-                groups=channels,
-                norm=False,
-            ),
-            Layer(channels, width, 1, activation=activation, dropout=dropout),
-        )
-    else:
-        hidden = channels * expansion
-        layers = (
-            Layer(channels, hidden, 1, activation=activation),
-            Layer(
-                hidden,
-                hidden,
-                kernel,
-                padding=padding,
-                dilation=dilation,
-                groups=hidden,
-                activation=activation,
-            ),
-            Layer(hidden, width, 1, dropout=dropout),
-        )
+    form = Form(channels, width, channels * expansion, kernel, 1, dilation, activation, dropout)
     return Unit(
-        layers,
+        OPERATORS[operator].layers(form),
         residual=residual and channels == width,
         squeeze_excite=max(1, width // squeeze_excite) if squeeze_excite else 0,
     )
@@ -81,7 +151,7 @@ def _transition(
     channels: int,
     width: int,
     halvings: int,
-    operator: Operator,
+    operator: str,
     dilation: int,
     bottleneck: bool,
     activation: Activation,
@@ -90,45 +160,12 @@ def _transition(
     if bottleneck:
         layers.append(Layer(channels, max(1, channels // 2), 1, activation=activation))
         channels = max(1, channels // 2)
+    stride = 2 if halvings else 1
     for _ in range(max(1, halvings)):
-        layers += _step(channels, width, 2 if halvings else 1, operator, dilation, activation)
+        form = Form(channels, width, channels, 3, stride, dilation, activation)
+        layers += OPERATORS[operator].layers(form)
         channels = width
     return tuple(layers)
-
-
-def _step(
-    channels: int,
-    width: int,
-    stride: int,
-    operator: Operator,
-    dilation: int,
-    activation: Activation,
-) -> tuple[Layer, ...]:
-    if operator == "separable":
-        return (
-            Layer(
-                channels,
-                channels,
-                3,
-                stride=stride,
-                padding=dilation,
-                dilation=dilation,
-                groups=channels,
-                norm=False,
-            ),
-            Layer(channels, width, 1, activation=activation),
-        )
-    return (
-        Layer(
-            channels,
-            width,
-            3,
-            stride=stride,
-            padding=dilation,
-            dilation=dilation,
-            activation=activation,
-        ),
-    )
 
 
 @lru_cache(maxsize=64)

@@ -11,9 +11,10 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 
 from search.networks.architecture import Activation, Architecture, Block, Layer, Unit
+from search.networks.operators import OPERATORS, operator_of, spatial_of
 from search.templates import template
 
 LINE_LENGTH = 100
@@ -24,19 +25,10 @@ _ACTIVATIONS: dict[Activation, str] = {
     "hardswish": "nn.Hardswish()",
 }
 _DOCSTRINGS = {
-    "Conv": "A convolution over space and channels.",
     "Pointwise": "A 1x1 convolution.",
     "Depthwise": "A convolution with one filter per channel.",
     "Downsampling": "A strided convolution.",
-    "Separable": "A depthwise convolution, then a pointwise one (Chollet, 2017).",
     "SeparableDownsampling": "A strided depthwise convolution, then a pointwise one.",
-    "InvertedBottleneck": "Widens, filters each channel, narrows (Sandler et al., 2018).",
-}
-# The layers of each kind as (channels read, channels given), in the words of its arguments.
-_CHANNELS = {
-    1: (("inputs", "outputs"),),
-    2: (("inputs", "inputs"), ("inputs", "outputs")),
-    3: (("inputs", "hidden"), ("hidden", "hidden"), ("hidden", "outputs")),
 }
 
 
@@ -103,7 +95,7 @@ class _Part:
     @property
     def spatial(self) -> Layer:
         """The layer that may look at more than one pixel."""
-        return self.layers[1] if len(self.layers) == 3 else self.layers[0]
+        return spatial_of(self.layers)
 
     @property
     def features(self) -> tuple[object, ...]:
@@ -117,8 +109,15 @@ class _Part:
         return self.spatial.padding == self.spatial.dilation * (self.spatial.kernel // 2)
 
     @property
+    def words(self) -> tuple[str, ...]:
+        """What the class calls the channels before and after each layer."""
+        found = operator_of(self.layers) if len(self.layers) > 1 else None
+        return OPERATORS[found[0]].channels if found else ("inputs", "outputs")
+
+    @property
     def channels(self) -> tuple[int, ...]:
-        return (*(one.in_channels for one in self.layers[::2]), self.layers[-1].out_channels)
+        numbers = (self.layers[0].in_channels, *(one.out_channels for one in self.layers))
+        return tuple(dict(zip(self.words, numbers, strict=True)).values())
 
 
 @dataclass(frozen=True)
@@ -164,12 +163,12 @@ def _name(layers: tuple[Layer, ...]) -> str:
     """The kind that these layers are together, empty for none."""
     if len(layers) == 1:
         return _single_name(layers[0])
-    *_, filters, last = layers
-    if not (_plain_pointwise(last) and filters.depthwise and _keeps_channels(filters)):
+    found, spatial = operator_of(layers), spatial_of(layers)
+    if found is None or spatial.in_channels == 1:  # one channel: nothing tells groups from none
         return ""
-    if len(layers) == 2:
-        return "Separable" if filters.stride == 1 else "SeparableDownsampling"
-    return "InvertedBottleneck" if len(layers) == 3 and _plain_pointwise(layers[0]) else ""
+    name = OPERATORS[found[0]].name
+    strided = f"{name}Downsampling"
+    return strided if spatial.stride > 1 and strided in _DOCSTRINGS else name
 
 
 def _single_name(layer: Layer) -> str:
@@ -182,10 +181,6 @@ def _single_name(layer: Layer) -> str:
 
 def _plain_pointwise(layer: Layer) -> bool:
     return layer.pointwise and (layer.stride, layer.padding, layer.dilation) == (1, 0, 1)
-
-
-def _keeps_channels(layer: Layer) -> bool:
-    return layer.in_channels == layer.out_channels
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,8 +218,8 @@ class _Kind:
     def source(self) -> str:
         """The definition of the class."""
         first = self.parts[0]
-        names = ["inputs", "outputs"] if len(first.layers) < 3 else ["inputs", "hidden", "outputs"]
-        arguments = [f"{name}: int" for name in names]
+        arguments = [f"{name}: int" for name in dict.fromkeys(first.words)]
+        known = _DOCSTRINGS | {one.name: one.docstring for one in OPERATORS.values()}
         # What follows the channels is given by name.
         keywords = [f"{key}: int = {self._common(key)}" for key in self._varying]
         keywords += ["gate: int"] if first.gate else []
@@ -233,7 +228,7 @@ class _Kind:
         return "\n".join(
             [
                 f"class {self.name}(nn.Sequential):",
-                f'    """{_DOCSTRINGS[first.name.removeprefix("Gated")]}"""',
+                f'    """{known[first.name.removeprefix("Gated")]}"""',
                 "",
                 head.lines(4, suffix=" -> None:"),
                 _Call("super().__init__", tuple(self._modules())).lines(8, explode=True),
@@ -242,7 +237,7 @@ class _Kind:
 
     def _modules(self) -> Iterable[_Call | str]:
         first = self.parts[0]
-        for layer, (reads, gives) in zip(first.layers, _CHANNELS[len(first.layers)], strict=True):
+        for layer, (reads, gives) in zip(first.layers, pairwise(first.words), strict=True):
             shape = self._geometry(reads) if layer is first.spatial else ["1"]
             bias = [] if layer.bias else ["bias=False"]
             yield _Call("nn.Conv2d", (reads, gives, *shape, *bias))

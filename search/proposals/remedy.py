@@ -20,6 +20,7 @@ from search.networks.architecture import (
     Layer,
     Unit,
 )
+from search.networks.operators import OPERATORS, operator_of, spatial_of
 from space import SearchSpace
 
 # What is tried for an architecture that comes without a study.
@@ -28,7 +29,7 @@ ANY_SPACE = SearchSpace.model_validate(
         "block": {
             "depth": {"low": 0, "high": 6},
             "width": {"low": 4, "high": 512, "step": 4},
-            "operator": ["dense", "separable", "inverted"],
+            "operator": list(OPERATORS),
             "kernel": [3, 5, 7],
             "dilation": [1, 2, 3, 4],
             "residual": [False, True],
@@ -202,16 +203,17 @@ def _read_block(
     block: Block, units: tuple[Unit, ...], channels: int
 ) -> Iterator[tuple[str, Scalar]]:
     first = units[0].layers if units else (Layer(channels, channels, padding=1),)
-    spatial = first[1] if len(first) == 3 else first[0]
+    spatial = spatial_of(first)
+    operator, form = operator_of(first) or ("dense", None)
     width = units[0].out_channels if units else channels
     gate = units[0].squeeze_excite if units else 0
     yield f"{block.name}.depth", len(units)
     yield f"{block.name}.width", width
-    yield f"{block.name}.operator", ("dense", "separable", "inverted")[min(len(first), 3) - 1]
+    yield f"{block.name}.operator", operator
     yield f"{block.name}.kernel", spatial.kernel
     yield f"{block.name}.dilation", spatial.dilation
     yield f"{block.name}.residual", any(unit.residual for unit in units)
-    yield f"{block.name}.expansion", max(2, spatial.in_channels // max(1, first[0].in_channels))
+    yield f"{block.name}.expansion", max(2, form.hidden // form.channels) if form else 2
     yield f"{block.name}.squeeze_excite", width // gate if gate else 0
 
 

@@ -1,0 +1,104 @@
+"""The table of operators: each entry is known by what it makes, and a new one shows everywhere."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search.networks.architecture import Layer
+from search.networks.operators import OPERATORS, Form, operator_of
+from tests.pages import ROOT
+
+# A fused bottleneck (Gupta and Tan, 2020), added as the table's docstring says: one function,
+# one entry.  In a process of its own, since study files know what the table holds at the start.
+ADDED = """
+from search.networks.architecture import Layer
+from search.networks.operators import OPERATORS, Operator
+
+def fused(form):
+    reach = form.dilation * (form.kernel - 1) // 2
+    return (
+        Layer(form.channels, form.hidden, form.kernel, form.stride, reach, form.dilation,
+              activation=form.activation),
+        Layer(form.hidden, form.width, 1, dropout=form.dropout),
+    )
+
+OPERATORS["fused"] = Operator(
+    fused, "fused", "FusedBottleneck", "Widens over space, narrows.",
+    ("inputs", "hidden", "outputs"),
+)
+"""
+USED = """
+import random
+import torch
+from constraints import check
+from search.config.files import parse
+from search.networks.glance import glance
+from search.networks.module import build
+from search.networks.source import generate, state_key
+from search.proposals.proposer import propose
+from search.proposals.remedy import ANY_SPACE, choices_of
+
+block = {"operator": ["fused"], "expansion": [2, 3], "width": 8, "depth": [1, 2], "residual": True}
+config = parse(
+    {"study": {"name": "s"}, "space": {"block": block}, "limits": {"receptive_field": 30,
+     "dilated": 0, "depthwise_separable": 0}}, "here")
+proposal = next(p for p in propose(config, (3, 32, 32), 10, random.Random(0)) if p.accepted)
+network = proposal.architecture
+# A 3x3 and a 1x1 layer a unit, and three transitions.
+units = sum(len(block.units) for block in network.blocks)
+assert check(network, config.rules).analysis.structure.depth == 2 * units + 3
+assert glance(network).startswith(("C1 fused3·8", "C1 2×fused3·8")), glance(network)
+choices = choices_of(network, config.space)
+assert choices == {**choices, **{k: v for k, v in proposal.choices.items() if "depth" in k}}
+assert "fused" in ANY_SPACE.C1.operator
+
+text = generate(network, title="A network.", facts=[], classes="abcdefghij", mean=(0.5,) * 3,
+                std=(0.5,) * 3)
+assert text.count("class FusedBottleneck(nn.Sequential):") == 1
+assert "Widens over space, narrows." in text
+names = {"__name__": "model"}
+exec(compile(text, "model.py", "exec"), names)
+built, written = build(network).eval(), names["Network"]().eval()
+written.load_state_dict({state_key(network, k): v for k, v in built.state_dict().items()})
+images = torch.randn(2, 3, 32, 32)
+assert torch.equal(built(images), written(images))
+"""
+
+
+def test_a_new_operator_is_one_entry() -> None:
+    command = [sys.executable, "-c", ADDED + USED]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+@given(
+    channels=st.integers(2, 9),
+    width=st.integers(1, 9),
+    expansion=st.integers(1, 4),
+    kernel=st.sampled_from([3, 5, 7]),
+    stride=st.integers(1, 2),
+    dilation=st.integers(1, 3),
+)
+def test_an_operator_is_known_by_its_layers(
+    name: str, channels: int, width: int, expansion: int, kernel: int, stride: int, dilation: int
+) -> None:
+    form = Form(channels, width, channels * expansion, kernel, stride, dilation, "relu", 0.1)
+    layers = OPERATORS[name].layers(form)
+    found = operator_of(layers)
+    assert found is not None
+    assert found[0] == name
+    assert OPERATORS[name].layers(found[1]._replace(activation="relu", dropout=0.1)) == layers
+    assert len(OPERATORS[name].channels) == len(layers) + 1
+
+
+def test_other_layers_are_no_operator_s() -> None:
+    lone = Layer(8, 8, 3, padding=1, groups=8)
+    assert operator_of((lone,)) is None
+    assert operator_of((lone, Layer(8, 8, 1, padding=1))) is None
+    assert operator_of((Layer(8, 8, 3), Layer(8, 8, 3))) is None
