@@ -37,6 +37,7 @@ SECTIONS: dict[str, tuple[type[BaseModel], dict[str, str]]] = {
         {
             "name": "Names the study in its database, and its files.",
             "objectives": "What is optimized: accuracy first, the others are made small.",
+            "metric": "What accuracy means: of all images, or the mean over classes.",
             "target": "Validation accuracy that ends the search.",
             "seed": "Of the sampler and of the weights.",
             "sampler": "Optuna's sampler, around which proposals are checked.",
@@ -139,6 +140,7 @@ SECTIONS: dict[str, tuple[type[BaseModel], dict[str, str]]] = {
             "identity": "Dense convolutions larger than 1 x 1 begin as the identity.",
             "small_epochs": "Share of the epochs that train on smaller images, the first ones.",
             "small_side": "Side of those images, as a share of the full one.",
+            "class_weights": "Weighs a class's loss by the inverse of its share of the images.",
             "precision": "Of the arithmetic in training; auto takes bfloat16 where it is fast.",
         },
     ),

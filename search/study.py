@@ -92,7 +92,7 @@ class Study:
         root: Path | None = None,
     ) -> None:
         self._prepared = False
-        self._identity: dict[str, Any] = {}
+        self.identity: dict[str, Any] = {}
         if isinstance(source, Path) or source.endswith(".toml"):
             self.config = files.load(Path(source), overrides)
             section = self.config.study
@@ -161,7 +161,7 @@ class Study:
     @cached_property
     def _created(self) -> optuna.Study:
         self.prepare()
-        return create_or_resume(self.config, self.url, data=self._identity)
+        return create_or_resume(self.config, self.url, data=self.identity)
 
     def prepare(self) -> None:
         """Raises what `create` would, without making the study; torch is not needed for it.
@@ -174,7 +174,7 @@ class Study:
         require_fit(self.config.augmentation, shape)
         require_resumable(self.config, self.url)
         self.estimate()
-        self._identity = datasets.load(self.config.data).identity  # before several workers would
+        self.identity = datasets.load(self.config.data).identity  # before several workers would
         if datasets.without_test(self.config.data):
             log.warning("%s", datasets.without_test(self.config.data))
         self._prepared = True

@@ -41,6 +41,7 @@ def launch(
     with study.cluster(ray):
         terminal.note(_place(device, ray))
         _tell(study.estimate())
+        terminal.note(wording.guessing(study.identity))
         again = typed("launch", source, storage=storage, overrides=overrides)
         ending = _run(
             study, again, storage, workers=workers, device=device, per_gpu=per_gpu, ray=ray

@@ -25,7 +25,8 @@ class Recipe:
     `whitening` fixes the first convolution's filters to principal components of the images'
     patches; `identity` lets dense convolutions begin by passing their input on.  The first
     `small_epochs` (a share of all) train on images whose side is `small_side` of the full
-    one; evaluation is always at full size.
+    one; evaluation is always at full size.  `class_weights` weighs each class's loss by the
+    inverse of its share of the training images.
     """
 
     epochs: int
@@ -46,6 +47,7 @@ class Recipe:
     small_side: float = 1.0
     augmentation_strength: float = 1.0
     repeat: int = 0
+    class_weights: bool = False
 
     def size(self, epoch: int, full: tuple[int, int]) -> tuple[int, int]:
         """Height and width of the training images in `epoch`, counted from 0.

@@ -53,14 +53,17 @@ class _Section(BaseModel):
 class StudySection(_Section):
     """`[study]`: what is optimized, by which sampler, until when.
 
-    `target` is a validation accuracy; `trials` and `hours` are the budget; `proposals`
-    bounds how many candidates the checker may reject in a row; `failures` how many trials
-    may fail in a row; `minutes` how long one trial may take; `storage` is a database's
-    URL, kept out of everything that is printed or stored because it may hold a password.
+    `metric` is what the objective accuracy means: of all validation images, or the mean over the
+    classes, each of which then counts the same.  `target` is a value of it; `trials` and `hours`
+    are the budget; `proposals` bounds how many candidates the checker may reject in a row;
+    `failures` how many trials may fail in a row; `minutes` how long one trial may take; `storage`
+    is a database's URL, kept out of everything that is printed or stored because it may hold a
+    password.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
     objectives: Annotated[tuple[Objective, ...], Field(min_length=1)] = ("accuracy",)
+    metric: Literal["accuracy", "balanced_accuracy"] = "accuracy"
     target: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 0
     sampler: Literal["local", "tpe", "gp", "nsga2", "cmaes", "random", "qmc", "grid"] = "tpe"
@@ -183,6 +186,7 @@ class TrainingSection(_Section):
     identity: Annotated[Setting, setting(bool)] = False
     small_epochs: Annotated[Setting, setting(float, low=0.0, high=1.0)] = 0.0
     small_side: Annotated[Setting, setting(float, low=0.1, high=1.0)] = 0.75
+    class_weights: Annotated[Setting, setting(bool)] = False
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
 

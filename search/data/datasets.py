@@ -74,8 +74,15 @@ class Dataset:
             "shape": list(self.input),
             "training images": len(self.train),
             "validation images": len(self.validation),
+            "largest class": self.largest_class,
             "pixels": f"{self.fingerprint}-{_fingerprint(self.validation)}",
         }
+
+    @property
+    def largest_class(self) -> float:
+        """The accuracy of always guessing the largest class, on validation images."""
+        largest = np.bincount(self.train.labels).argmax()
+        return float((self.validation.labels == largest).mean())
 
     def joined(self) -> Dataset:
         """Training and validation images together, to retrain a winner on; none are held out."""

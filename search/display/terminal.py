@@ -212,6 +212,8 @@ def render_status(study: Study) -> RenderableType:
     workers = [f"{t.worker} ({t.device or 'no device yet'})" for t in summary.running if t.worker]
     parts: list[RenderableType] = [status_view(summary, most=8)]
     parts += [Text(f"worker {line}", "dim") for line in workers]
+    if "largest class" in study.user_attrs.get("data", {}):
+        parts.append(Text(wording.guessing(study.user_attrs["data"]), "dim"))
     if summary.left is not None:
         parts.append(Text(f"{wording.duration(summary.left)} of the budget left", "dim"))
     return Group(*parts)

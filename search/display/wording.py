@@ -64,6 +64,12 @@ def percent(share: float | None, digits: int = 2) -> str:
     return "–" if share is None else f"{100 * share:.{digits}f} %"
 
 
+def guessing(data: Mapping[str, Any]) -> str:
+    """What accuracy means where nothing is learned; `data` is a data set's identity."""
+    largest, each = percent(data["largest class"]), percent(1 / len(data["classes"]))
+    return f"always guessing the largest class gives {largest} accuracy, {each} balanced"
+
+
 def count(number: int | None) -> str:
     """186570 -> `186,570`; None -> a dash."""
     return "–" if number is None else f"{number:,}"

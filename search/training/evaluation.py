@@ -18,10 +18,14 @@ EVALUATION_BATCH = 1_000
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a network does on some images; `logits` float32 (N, classes)."""
+    """How a network does on some images; `logits` float32 (N, classes).
+
+    `balanced_accuracy` is the mean over classes of the share of their images that are right.
+    """
 
     loss: float
     accuracy: float
+    balanced_accuracy: float
     logits: NDArray[np.float32]
 
 
@@ -43,8 +47,10 @@ def evaluate(
             batches.append(network(x).float().cpu())
     logits = torch.cat(batches)
     labels = torch.from_numpy(images.labels)
+    right = (logits.argmax(1) == labels).double()
     return Evaluation(
         float(F.cross_entropy(logits, labels)),
-        float((logits.argmax(1) == labels).double().mean()),
+        float(right.mean()),
+        float(np.mean([right[labels == label].mean() for label in np.unique(images.labels)])),
         logits.numpy(),
     )

@@ -48,6 +48,7 @@ class EpochRecord:
     learning_rate: float
     images: int
     seconds: float
+    balanced_accuracy: float = math.nan  # which older records lack
 
 
 class Training:
@@ -77,6 +78,8 @@ class Training:
         self._network = network.to(device).to(memory_format=torch.channels_last)
         self._epochs = epochs
         self._labels = torch.from_numpy(labels).to(device)
+        weights = _class_weights(labels) if recipe.class_weights else None
+        self._weights = None if weights is None else weights.to(device)
         self._normalization = normalization
         self._validation = validation
         self._device = device
@@ -155,7 +158,12 @@ class Training:
             cache_enabled=False,  # what one recording of a graph has cast, another must not see
         ):
             logits = self._network(x)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
+        loss = F.cross_entropy(
+            logits.float(),
+            labels,
+            self._weights,
+            label_smoothing=self.recipe.label_smoothing,
+        )
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimization.step(share)
         if self._average is not None:
@@ -173,6 +181,7 @@ class Training:
             learning_rate=learning_rate,
             images=(self.epoch + 1) * self._steps * self._batch,
             seconds=time.perf_counter() - started,
+            balanced_accuracy=result.balanced_accuracy if result else math.nan,
         )
 
     def evaluate(self, images: Images) -> Evaluation:
@@ -201,6 +210,12 @@ class Training:
             self._average.network.load_state_dict(state["average"])
         self._optimization.restore(state["optimizers"])
         self.history = [EpochRecord(**record) for record in state["history"]]
+
+
+def _class_weights(labels: Labels) -> Tensor:
+    """Per class, n / (classes x images of the class): all 1 where classes are equally large."""
+    counts = np.bincount(labels)
+    return torch.from_numpy(len(labels) / (len(counts) * counts)).float()
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -33,7 +33,7 @@ from search.storage.trials import Attributes, write
 from search.training.devices import describe_device, use_bfloat16
 from search.training.evaluation import Evaluation
 from search.training.initialization import pass_on, whiten
-from search.training.training import Training
+from search.training.training import EpochRecord, Training
 
 log = logging.getLogger(__name__)
 
@@ -125,10 +125,10 @@ class Objective:
         # A checkpoint is never of the last epoch, so at least that one has run here.
         assert training.evaluation is not None
         with storage.together():
-            if self._met(final.accuracy):
+            if self._met(self._metric(final)):
                 write(trial, Attributes(pflop_to_target=pflop))
             self._show(Finished(trial, candidate, training, training.evaluation))
-        return self._values(trial, final.accuracy)
+        return self._values(trial, self._metric(final))
 
     def _show(self, finished: Finished) -> None:
         try:
@@ -197,7 +197,7 @@ class Objective:
             return
         training.restore(state)
         for record in training.history:  # killed between checkpoint and report, it lacks one
-            self._report(trial, record.accuracy, record.epoch)
+            self._report(trial, self._metric(record), record.epoch)
 
     def _run(self, trial: optuna.Trial, training: Training, path: Path) -> None:
         def on_step() -> None:
@@ -208,19 +208,20 @@ class Objective:
         saved = time.monotonic()
         while True:
             record = training.run_epoch(on_step)
-            ended = training.epoch == training.recipe.epochs or self._met(record.accuracy)
+            ended = training.epoch == training.recipe.epochs or self._met(self._metric(record))
             with study_storage(trial.study).together() as batch:
                 if not ended and time.monotonic() - saved >= CHECKPOINT_INTERVAL:
                     save_checkpoint(path, training.state())
                     self._log(trial, training)
                     batch.durable = True
                     saved = time.monotonic()
-                self._report(trial, record.accuracy, record.epoch)
+                self._report(trial, self._metric(record), record.epoch)
             if ended:
                 return
             if len(self._config.study.objectives) == 1 and trial.should_prune():
                 path.unlink(missing_ok=True)
-                raise optuna.TrialPruned(f"accuracy {record.accuracy:.4f} in epoch {record.epoch}")
+                accuracy = f"{self._metric(record):.4f}"
+                raise optuna.TrialPruned(f"accuracy {accuracy} in epoch {record.epoch}")
 
     def _log(self, trial: optuna.Trial, training: Training) -> None:
         write(trial, Attributes(history=[vars(record) for record in training.history]))
@@ -232,6 +233,10 @@ class Objective:
             # A resumed trial may repeat epochs; Optuna keeps what it has, and says so.
             warnings.filterwarnings("ignore", message=".*already reported.*")
             trial.report(accuracy, epoch)
+
+    def _metric(self, record: EpochRecord) -> float:
+        value: float = getattr(record, self._config.study.metric)
+        return value
 
     def _met(self, accuracy: float) -> bool:
         target = self._config.study.target

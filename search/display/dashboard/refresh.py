@@ -44,7 +44,7 @@ def annotate(
     """Gives a trial that ran to its end its note and its pictures, which nobody draws yet."""
     trial, architecture = finished.trial, finished.candidate.architecture
     history = [vars(record) for record in finished.training.history]
-    if trial.number < NOTED or _leads(trial, finished.training.history[-1].accuracy):
+    if trial.number < NOTED or _leads(trial, history[-1][config.study.metric]):
         write_note(trial.study, trial._trial_id, trial_note(architecture, config.rules))
     pictures = trial_pictures(
         trial.number,
