@@ -8,18 +8,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
 from constraints import LIMITS, Limits, check, violations
 from search.analysis.facts import Facts, count_macs, count_parameters
-from search.analysis.reach import Reach, compose, unite, window
 from search.analysis.table import analyze
-from search.analysis.tracing.trace import trace
 from search.networks.architecture import Architecture, ArchitectureError, Block, Layer, Output, Unit
-from search.networks.module import SqueezeExcite, build
 from space import SearchSpace
-from tests import oracle
-from tests.conftest import STUDIES, VARIED_SPACE, WIDE_SPACE, candidates
+from tests.conftest import STUDIES, VARIED_SPACE, WIDE_SPACE
 
 RULES = {
     "receptive_field": 44,
@@ -221,41 +216,6 @@ def test_limits_keep_their_order() -> None:
     assert list(Limits.from_mapping(values).to_mapping()) == ["dilated", "receptive_field"]
 
 
-# ----------------------------------------------------------------------------- reaches
-
-
-def test_misaligned_branches_see_more_than_either() -> None:
-    joined = unite(window(13, before=14), window(9), size=5)
-    assert joined.span == 23
-    assert joined.seen == 22
-
-
-def test_a_stride_leaves_gaps() -> None:
-    # A 3x3 layer of stride 1, a 1x1 of stride 4, a 3x3: taps at 0, 4, 8, three pixels each.
-    reach = compose(window(3), compose(window(1, 4), window(3), 9), 9)
-    assert (reach.span, reach.seen, reach.jump) == (11, 9, 4)
-
-
-@given(
-    taps=st.integers(1, 5),
-    stride=st.integers(1, 3),
-    before=st.integers(0, 4),
-    dilation=st.integers(1, 3),
-    unit=st.integers(0, 20),
-)
-def test_composition_unites_what_its_steps_see(
-    taps: int, stride: int, before: int, dilation: int, unit: int
-) -> None:
-    outer = window(taps, stride, before, dilation)
-    inner = Reach(((0, 0b11), (1, 0b101), (1, 0)), shift=2)
-    expected = set()
-    for tap in range(taps):
-        first, mask = inner.at(unit * stride - before + tap * dilation)
-        expected |= {first + bit for bit in range(8) if mask >> bit & 1}
-    first, mask = compose(outer, inner, 100).at(unit)
-    assert {first + bit for bit in range(64) if mask >> bit & 1} == expected
-
-
 # -------------------------------------------------------------------- random candidates
 
 
@@ -271,47 +231,6 @@ def test_the_fast_way_agrees_with_the_table(seed: int, choices: dict[str, Any]) 
     assert table.macs == sum(row.macs for row in table.layers) == count_macs(network)
     rules = limits(**RULES, macs=5_000_000, depth=12, activation_bytes=300_000)
     assert violations(network, rules) == check(network, rules).violations
-
-
-@pytest.mark.parametrize("network", [*candidates(12, 11), *candidates(8, 11, VARIED_SPACE)])
-def test_counts_and_sizes_equal_torch(network: Architecture) -> None:
-    module, found = build(network), analyze(network)
-    assert found.parameters == oracle.parameters(module)
-    assert found.macs == oracle.macs(module, network.input)
-    rows = [row.n_out for row in found.layers if row.name.startswith("CONV")]
-    maps = [size for size in oracle.shapes(module, network.input) if size != (1, 1)]
-    assert maps == rows
-
-
-@pytest.mark.parametrize("network", [*candidates(12, 12), *candidates(4, 15, VARIED_SPACE)])
-def test_receptive_field_equals_the_gradient_on_both_axes(network: Architecture) -> None:
-    found = analyze(network)
-    (span,) = set(found.receptive_field)
-    assert span is not None
-    side = span + 64
-    maps = nn.Sequential(*(getattr(build(network), block) for block in ("C1", "C2", "C3", "C4")))
-    for parent in list(maps.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, SqueezeExcite):
-                setattr(parent, name, nn.Identity())
-    maps = oracle.linearize(maps)
-    for axis, shape in enumerate([(3, side, 8), (3, 8, side)]):
-        spans, seen = oracle.support(maps, shape, reach=0)
-        assert spans[axis] == span
-        assert seen[axis] == found.pixels_seen[axis]
-
-
-@pytest.mark.parametrize("network", [*candidates(8, 13), *candidates(6, 13, VARIED_SPACE)])
-def test_tracing_the_built_module_gives_the_same(network: Architecture) -> None:
-    given_, traced = analyze(network), analyze(trace(build(network), network.input))
-    for name in ("receptive_field", "jump", "center", "pixels_seen", "parameters", "macs"):
-        assert getattr(traced, name) == getattr(given_, name)
-    assert traced.activation_bytes == given_.activation_bytes
-    assert traced.feature_map == given_.feature_map
-    for name in ("separable", "dilated", "depth", "output_cells"):
-        assert getattr(traced.structure, name) == getattr(given_.structure, name)
-    if not given_.structure.missing:  # a graph has no blocks to miss a transition in
-        assert traced.structure == given_.structure
 
 
 def test_fields_grow_along_the_table(baseline: Architecture) -> None:
