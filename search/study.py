@@ -134,7 +134,8 @@ class Study:
         Raises:
             ConfigError: nothing has completed yet, or not that trial.
         """
-        from search.storage.trials import candidate_of, choose
+        from search.storage.finalists import choose
+        from search.storage.trials import candidate_of
 
         return candidate_of(choose(self.load(), trial)).architecture
 

@@ -42,9 +42,10 @@ from search.errors import ConfigError, MachineError
 from search.networks.architecture import Architecture
 from search.networks.module import build
 from search.storage.checkpoints import CheckpointError, checkpoint_path, load_checkpoint
+from search.storage.finalists import choose
 from search.storage.studies import require_same_data
 from search.storage.summary import summarize
-from search.storage.trials import Attributes, candidate_of, choose
+from search.storage.trials import Attributes, candidate_of
 from search.training.devices import describe_device
 from search.training.evaluation import Evaluation, evaluate
 from search.training.training import Training

@@ -34,7 +34,13 @@ from space import SearchSpace, with_halvings
 Objective = Literal["accuracy", "macs", "parameters", "seconds"]
 
 # Keys of `[study]` that a study may change when it is resumed.
-RESUMABLE = ("target", "trials", "hours", "failures", "minutes", "proposals")
+RESUMABLE = (
+    "target", "trials", "hours", "failures", "minutes", "proposals", "finalists",
+    "finalist_trainings",
+)  # fmt: skip
+
+FINALIST_MEASURES = 2
+"""Trainings of each finalist before any is preferred: fewer tell nothing about the noise."""
 
 # The requirement of the C1C2C3C40 assignment; a study file overrules it key by key.
 DEFAULT_LIMITS: dict[str, int] = {
@@ -59,6 +65,11 @@ class StudySection(_Section):
     `failures` how many trials may fail in a row; `minutes` how long one trial may take; `storage`
     is a database's URL, kept out of everything that is printed or stored because it may hold a
     password.
+
+    `finalists` best trials are trained again with fresh seeds when target or budget ends the
+    search, until one is the best with 95 % probability or all of them had
+    `finalist_trainings` together (four for each, where that is not given).  1 leaves the search's
+    own measure; so do several objectives, which have no single best.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
@@ -74,6 +85,8 @@ class StudySection(_Section):
     proposals: Annotated[int, Field(ge=1, strict=True)] = 100_000
     failures: Annotated[int, Field(ge=1, strict=True)] = 5
     minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    finalists: Annotated[int, Field(ge=1, le=100, strict=True)] = 3
+    finalist_trainings: Annotated[int, Field(ge=FINALIST_MEASURES, strict=True)] | None = None
     storage: Annotated[str | None, Field(min_length=1, exclude=True, repr=False)] = None
 
     @field_validator("name")
@@ -98,6 +111,22 @@ class StudySection(_Section):
         if len(self.objectives) > 1 and self.pruner != "none":
             raise ValueError("several objectives need pruner = 'none': Optuna prunes by one value")
         return self
+
+    @model_validator(mode="after")
+    def _trainings_tell_the_noise(self) -> StudySection:
+        least = FINALIST_MEASURES * self.finalists
+        if self.finalists > 1 and self.finalist_training_budget < least:
+            raise ValueError(
+                f"finalist_trainings must be at least {least}, {FINALIST_MEASURES} for each of "
+                f"{self.finalists} finalists, but is {self.finalist_trainings}"
+            )
+        return self
+
+    @property
+    def finalist_training_budget(self) -> int:
+        """How often the finalists may be trained, all together."""
+        given = self.finalist_trainings
+        return 4 * self.finalists if given is None else given
 
 
 class DataSection(_Section):

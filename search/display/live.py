@@ -109,10 +109,10 @@ class _Log:
     """Turns two readings of a study into the lines that tell the difference."""
 
     def __init__(self, before: Summary) -> None:
-        self._seen = {trial.number: trial for trial in before.trials}
+        self._seen = {trial.number: trial for trial in (*before.trials, *before.finals)}
 
     def news(self, summary: Summary) -> Iterable[str]:
-        for trial in summary.trials:
+        for trial in (*summary.trials, *summary.finals):
             before = self._seen.get(trial.number)
             if before == trial:
                 continue
@@ -121,12 +121,12 @@ class _Log:
 
 
 def _lines(before: Progress | None, trial: Progress, summary: Summary) -> Iterable[str]:
-    name = f"trial {trial.number}"
+    again = "" if trial.finalist is None else f" (finalist {trial.finalist} again)"
+    name = f"trial {trial.number}{again}"
     # A trial is there a moment before what it trains is.
     if trial.parameters is not None and (before is None or before.parameters is None):
         field, parameters, macs = wording.sizes(*trial.sizes)
-        tried = wording.plural(trial.proposals or 0, "proposal")
-        yield f"{name} started: RF {field}, {parameters} parameters, {macs} MACs, after {tried}"
+        yield f"{name} started: RF {field}, {parameters} parameters, {macs} MACs{_tried(trial)}"
     accuracy = wording.percent(trial.accuracy)
     if trial.epoch > (before.epoch if before else 0):
         eta = f", {wording.duration(trial.eta)} left" if trial.eta is not None else ""
@@ -134,9 +134,15 @@ def _lines(before: Progress | None, trial: Progress, summary: Summary) -> Iterab
     if before is not None and before.state == trial.state:
         return
     if trial.state == "complete":
-        best = wording.percent(summary.best[0].accuracy)
-        yield f"{name} completed: accuracy {accuracy}, best so far {best}"
+        best = "" if again else f", best so far {wording.percent(summary.best[0].accuracy)}"
+        yield f"{name} completed: accuracy {accuracy}{best}"
     elif trial.state == "pruned":
         yield f"{name} pruned at epoch {trial.epoch}: accuracy {accuracy}"
     elif trial.state == "fail":
         yield f"{name} failed: {trial.failure or 'no reason recorded'}"
+
+
+def _tried(trial: Progress) -> str:
+    if trial.finalist is not None:
+        return ""
+    return f", after {wording.plural(trial.proposals or 0, 'proposal')}"

@@ -246,6 +246,8 @@ def status_view(summary: Summary, most: int = 6, running: int = 100) -> Group:
         parts += ["", _leaders(summary.best[:LEADERS])]
     if summary.config.study.target is not None:
         parts += ["", _road(summary, summary.config.study.target)]
+    if summary.standing.begun:
+        parts += ["", _finalists(summary)]
     return Group(*parts)
 
 
@@ -294,6 +296,15 @@ def _leaders(trials: Sequence[Progress]) -> Table:
     for trial in trials:
         table.add_row(*tables.leader(trial))
     return table
+
+
+def _finalists(summary: Summary) -> RenderableType:
+    title, *columns = wording.FINALIST
+    table = _table(title.capitalize(), *columns)
+    for each in summary.standing.finalists:
+        table.add_row(*wording.finalist(each))
+    words = wording.leader(summary.standing, len(summary.trials))
+    return Group(table, Text(words)) if words else table
 
 
 def _road(summary: Summary, target: float) -> Table:

@@ -7,6 +7,7 @@ from typing import Any
 
 from constraints import LIMITS
 from search.analysis.table import Analysis, LayerRow
+from search.storage.finalists import Finalist, Standing, certainty
 
 
 def rule(name: str) -> str:
@@ -108,6 +109,34 @@ def duration(seconds: float | None) -> str:
     minutes, rest = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours:,}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def leader(standing: Standing, trials: int) -> str | None:
+    """What the finalists' trainings say of the best: `best of 42 trials: 85.6 % as measured
+    once, 85.1 ± 0.2 % over 4 trainings, the best of 3 finalists with 97 % probability`."""
+    found = standing.leader
+    if not standing.begun or (found is None and standing.racing):
+        return None
+    number = plural(len(standing.finalists), "finalist")
+    if found is None or found.mean is None or found.error is None:
+        return f"{number} of {plural(trials, 'trial')}: all lost"
+    return (
+        f"best of {plural(trials, 'trial')}: {percent(found.once, 1)} as measured once, "
+        f"{100 * found.mean:.1f} ± {100 * found.error:.1f} % over "
+        f"{plural(len(found.measures), 'training')}, "
+        f"the best of {number} with {certainty(found.probability or 0.0)}"
+    )
+
+
+def finalist(each: Finalist) -> tuple[str, ...]:
+    """The values of `FINALIST`: what was measured once, the mean since, over how many
+    trainings, and the probability of being the best, or why it is lost."""
+    mean = "–" if each.mean is None else f"{100 * each.mean:.2f} ± {100 * (each.error or 0):.2f} %"
+    chance = percent(each.probability, 0) if each.lost is None else f"lost: {each.lost}"
+    return (f"#{each.trial}", percent(each.once), mean, str(len(each.measures)), chance)
+
+
+FINALIST = ("finalist", "measured once", "mean ± error", "trainings", "best")
 
 
 def plural(number: int, noun: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from search.storage.finalists import searched
 from search.storage.trials import Attributes
 
 
@@ -56,7 +57,8 @@ class Scratch:
     """A study as the inner sampler sees it: reads go through, writes wait.
 
     Samplers note things in the storage whenever they propose.  Those of a rejected
-    proposal must not stay, and would cost a transaction each.
+    proposal must not stay, and would cost a transaction each.  Trainings of finalists are no
+    proposals: the best networks, many times over, would teach a sampler that nothing else is.
     """
 
     def __init__(self, study: Study, trial: FrozenTrial) -> None:
@@ -66,6 +68,12 @@ class Scratch:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._study, name)
+
+    def get_trials(self, *args: Any, **options: Any) -> list[FrozenTrial]:
+        return searched(self._study.get_trials(*args, **options))
+
+    def _get_trials(self, *args: Any, **options: Any) -> list[FrozenTrial]:
+        return searched(self._study._get_trials(*args, **options))
 
     def write(self) -> None:
         self._storage.write()

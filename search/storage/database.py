@@ -38,7 +38,7 @@ from search.storage.patience import (
     shown,
     translated,
 )
-from search.storage.trials import ARCHITECTURE, DEATHS, WORKER, Attributes
+from search.storage.trials import ARCHITECTURE, DEATHS, FINALIST, WORKER, Attributes
 from search.storage.writes import Batch
 
 CLOCK_GAP = 30.0
@@ -54,6 +54,10 @@ class BudgetSpentError(Exception):
     """As many trials as the study may have are finished, running or waiting."""
 
 
+class _OvertakenError(Exception):
+    """Another worker has queued the training of a finalist that this one wanted to."""
+
+
 class StudyStorage(RDBStorage):
     """Optuna's relational storage, with claims and budgets inside its transactions.
 
@@ -62,12 +66,14 @@ class StudyStorage(RDBStorage):
     (same machine) or its heartbeat has been silent for the grace period (any machine).
 
     `trials` bounds how many trials may be trained (complete or pruned), over all workers and
-    resumes; None does not bound.
+    resumes; None does not bound.  Trainings of finalists do not count; while `finals` holds they
+    are what this process may claim, and before nothing else is.
     """
 
     def __init__(self, url: URL, *, heartbeat: int, grace: int) -> None:
         self.location = url
         self.trials: int | None = None
+        self.finals = False
         self._thread = threading.local()
         self._given_up = False
         # Optuna fills `{SCHEMA_VERSION}` into URLs; a brace in a password is none.
@@ -213,9 +219,15 @@ class StudyStorage(RDBStorage):
             BudgetSpentError: a fresh trial would be one too many.
         """
         if template_trial is None:
+            if self.finals:
+                raise BudgetSpentError("the search is over")
             self._require_room(
                 session, study_id, (*_TRAINED, TrialState.RUNNING, TrialState.WAITING)
             )
+        elif (finalist := Attributes.of(template_trial).finalist) is not None:
+            found = self._trials_of(session, study_id, finals=True).count()
+            if found != finalist["index"]:
+                raise _OvertakenError
         trial = super()._get_prepared_new_trial(study_id, template_trial, session)
         if trial.state == TrialState.RUNNING:
             self._occupy(session, trial)
@@ -234,12 +246,14 @@ class StudyStorage(RDBStorage):
             )
             models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
             trial = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
-            if trial.state != TrialState.WAITING:
+            again = models.TrialUserAttributeModel.find_by_trial_and_key(trial, FINALIST, session)
+            if trial.state != TrialState.WAITING or (again is not None) != self.finals:
                 return False
-            try:
-                self._require_room(session, study_id, (*_TRAINED, TrialState.RUNNING))
-            except BudgetSpentError:
-                return False
+            if not self.finals:
+                try:
+                    self._require_room(session, study_id, (*_TRAINED, TrialState.RUNNING))
+                except BudgetSpentError:
+                    return False
             trial.state = TrialState.RUNNING
             trial.datetime_start = datetime.now()
             self._occupy(session, trial)
@@ -250,13 +264,28 @@ class StudyStorage(RDBStorage):
     ) -> None:
         if self.trials is None:
             return
-        found = (
-            session.query(sa.func.count(models.TrialModel.trial_id))
-            .filter(models.TrialModel.study_id == study_id, models.TrialModel.state.in_(states))
-            .scalar()
-        )
+        trials = self._trials_of(session, study_id, finals=False)
+        found = trials.filter(models.TrialModel.state.in_(states)).count()
         if found >= self.trials:
             raise BudgetSpentError(f"{found} of {self.trials} trials are taken")
+
+    @staticmethod
+    def _trials_of(session: sa.orm.Session, study_id: int, *, finals: bool) -> Any:
+        """The trials of the search, or the trainings of its finalists."""
+        attribute = models.TrialUserAttributeModel
+        again = sa.exists().where(
+            attribute.trial_id == models.TrialModel.trial_id, attribute.key == FINALIST
+        )
+        trials = session.query(models.TrialModel).filter(models.TrialModel.study_id == study_id)
+        return trials.filter(again if finals else ~again)
+
+    def queue_finalist(self, study_id: int, template: FrozenTrial) -> bool:
+        """Queues the training of a finalist; False where there is another of its index."""
+        try:
+            self.create_new_trial(study_id, template)
+        except _OvertakenError:
+            return False
+        return True
 
     def _occupy(self, session: sa.orm.Session, trial: models.TrialModel) -> None:
         # The first heartbeat belongs to the claim: a trial without one is never stale to Optuna.
@@ -365,28 +394,29 @@ class StudyStorage(RDBStorage):
 
     @patient
     def count(self, study_id: int) -> dict[TrialState, int]:
-        """How many trials of the study are in which state."""
+        """How many trials of the search are in which state."""
         with _create_scoped_session(self.scoped_session) as session:
+            trials = self._trials_of(session, study_id, finals=False)
+            states = models.TrialModel.state
             rows = (
-                session.query(models.TrialModel.state, sa.func.count(models.TrialModel.trial_id))
-                .filter(models.TrialModel.study_id == study_id)
-                .group_by(models.TrialModel.state)
+                trials.with_entities(states, sa.func.count(models.TrialModel.trial_id))
+                .group_by(states)
                 .all()
             )
             return {row[0]: row[1] for row in rows}
 
     @patient
     def best_value(self, study_id: int) -> float | None:
-        """The highest first value among complete trials; None when there is none."""
+        """The highest first value among complete trials of the search; None when there is none."""
         with _create_scoped_session(self.scoped_session) as session:
             best: float | None = (
-                session.query(sa.func.max(models.TrialValueModel.value))
-                .join(models.TrialModel)
+                self._trials_of(session, study_id, finals=False)
+                .join(models.TrialValueModel)
                 .filter(
-                    models.TrialModel.study_id == study_id,
                     models.TrialModel.state == TrialState.COMPLETE,
                     models.TrialValueModel.objective == 0,
                 )
+                .with_entities(sa.func.max(models.TrialValueModel.value))
                 .scalar()
             )
             return best

@@ -22,10 +22,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from search.config.sections import FINALIST_MEASURES
+
 CERTAIN = 0.95
 """The probability of being the best at which a leader is the winner."""
-LEAST = 2
-"""Measures of each finalist before any is preferred."""
 
 _DRAWS = 20_000
 # Spreads of the true means in units of the noise, at equal quantiles of the half-Cauchy prior.
@@ -41,15 +41,17 @@ class Ranking:
     """What the measures of finalists say about their true means.
 
     Raises:
-        ValueError: a finalist has fewer than `LEAST` measures, or there is none.
+        ValueError: a finalist has fewer than `FINALIST_MEASURES` measures, or there is none.
     """
 
     measures: tuple[tuple[float, ...], ...]
 
     def __post_init__(self) -> None:
         fewest = min(map(len, self.measures), default=0)
-        if fewest < LEAST:
-            raise ValueError(f"each finalist needs {LEAST} measures, but one has {fewest}")
+        if fewest < FINALIST_MEASURES:
+            raise ValueError(
+                f"each finalist needs {FINALIST_MEASURES} measures, but one has {fewest}"
+            )
 
     @cached_property
     def probabilities(self) -> tuple[float, ...]:

@@ -14,8 +14,9 @@ from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from search.config.sections import StudyConfig
+from search.storage.finalists import Standing, searched, standing
 from search.storage.studies import study_config
-from search.storage.trials import Attributes
+from search.storage.trials import Attributes, is_finalist
 
 LEADERS = 5  # how many of the best are shown
 
@@ -26,6 +27,7 @@ class Progress:
 
     `accuracy` is of the validation set: the value of a completed trial, else the last that
     was reported.  `seconds` were spent so far; `eta` seconds are left, where that is known.
+    `finalist` is the number of the trial that this one trains again.
     """
 
     number: int
@@ -42,6 +44,7 @@ class Progress:
     device: str | None
     worker: str | None
     failure: str | None
+    finalist: int | None
 
     @property
     def sizes(self) -> tuple[int | None, int | None, int | None]:
@@ -70,6 +73,7 @@ class Progress:
             device=carried.device,
             worker=_worker(carried),
             failure=carried.failure,
+            finalist=(carried.finalist or {}).get("trial"),
         )
 
 
@@ -80,12 +84,15 @@ class Summary:
     `proposed` counts all proposals, `accepted` those that kept every rule (a sampler that
     compares several makes a trial of one), `rejected` the others by rule (one may break
     several).  `road` is the best accuracy after each completed trial, `spent` the seconds in
-    which at least one worker was active.
+    which at least one worker was active.  `trials` are those of the search, `finals` the
+    trainings of finalists, and `standing` is how these stand.
     """
 
     name: str
     config: StudyConfig
     trials: tuple[Progress, ...]
+    finals: tuple[Progress, ...]
+    standing: Standing
     proposed: int
     accepted: int
     rejected: dict[str, int]
@@ -101,7 +108,8 @@ class Summary:
 
     @cached_property
     def running(self) -> tuple[Progress, ...]:
-        return tuple(trial for trial in self.trials if trial.state == "running")
+        every = (*self.trials, *self.finals)
+        return tuple(trial for trial in every if trial.state == "running")
 
     @cached_property
     def best(self) -> tuple[Progress, ...]:
@@ -139,6 +147,7 @@ class Summary:
             "started": self.started.isoformat() if self.started else None,
             "best": asdict(self.best[0]) if self.best else None,
             "leaders": [asdict(trial) for trial in self.best[:LEADERS]],
+            "finalists": self.standing.to_json(),
             "running": [asdict(trial) for trial in self.running],
             "proposals": {
                 "proposed": self.proposed,
@@ -155,7 +164,8 @@ def summarize(study: Study, config: StudyConfig | None = None) -> Summary:
     Raises:
         ConfigError: the study holds no study file of this program.
     """
-    trials = study.get_trials(deepcopy=False)
+    every = study.get_trials(deepcopy=False)
+    trials, finals = searched(every), [trial for trial in every if is_finalist(trial)]
     now = datetime.now()
     if config is None:
         config = study_config(study)
@@ -164,6 +174,8 @@ def summarize(study: Study, config: StudyConfig | None = None) -> Summary:
         name=study.study_name,
         config=config,
         trials=tuple(Progress.of(trial, now) for trial in trials),
+        finals=tuple(Progress.of(trial, now) for trial in finals),
+        standing=standing(every if finals else (), config),
         proposed=sum(each.proposals or 0 for each in carried),
         accepted=sum(_accepted(each) for each in carried),
         rejected=_rejected(carried),

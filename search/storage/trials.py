@@ -1,4 +1,4 @@
-"""What a trial carries, written and read here alone, and which trial is the best."""
+"""What a trial carries, written and read here alone."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, Trial
 
 from search.config.candidate import Candidate, Recipe
 from search.errors import ConfigError
 from search.networks.architecture import Architecture, ArchitectureError
 
-ARCHITECTURE, DEATHS, WORKER = "architecture", "deaths", "worker"
+ARCHITECTURE, DEATHS, FINALIST, WORKER = "architecture", "deaths", "finalist", "worker"
 """Names of attributes, for who asks the database for them."""
 
 
@@ -25,6 +25,8 @@ class Attributes:
     (by rule) tell what became of its `proposals`.  `seconds` were spent on training.  `worker`
     says who works on it: `identity()` and a `claim` of its own for every start.  `deaths` counts
     the workers that it lost, `batch_divisor` divides its batch after it ran out of memory.
+    `finalist` is there where a finalist is trained again: the number of its `trial`, which
+    `repeat` of it this is, and the `index` among all such trainings of the study.
     """
 
     candidate: str | None = None
@@ -46,6 +48,7 @@ class Attributes:
     deaths: int | None = None
     batch_divisor: int | None = None
     failure: str | None = None
+    finalist: Mapping[str, int] | None = None
 
     @classmethod
     def of(cls, trial: Trial | FrozenTrial) -> Attributes:
@@ -59,6 +62,11 @@ class Attributes:
 
 
 NAMES = tuple(field.name for field in fields(Attributes))
+
+
+def is_finalist(trial: Trial | FrozenTrial) -> bool:
+    """Whether the trial trains a finalist again; samplers ask it of every trial."""
+    return FINALIST in trial.user_attrs
 
 
 def write(trial: Trial, attributes: Attributes) -> None:
@@ -79,32 +87,6 @@ def without_bulk(trial: FrozenTrial) -> FrozenTrial:
     for name in ("architecture", "recipe", "history"):
         trial.user_attrs.pop(name, None)
     return trial
-
-
-def choose(study: optuna.Study, number: int | None = None) -> FrozenTrial:
-    """The trial to export: `number`, or the most accurate completed one (the earlier, of two).
-
-    Raises:
-        ConfigError: nothing has completed yet, or not that trial.
-    """
-    trials = study.get_trials(deepcopy=False)
-    completed = [
-        trial
-        for trial in trials
-        if trial.state == TrialState.COMPLETE and Attributes.of(trial).verdict == "accepted"
-    ]
-    if number is None:
-        if not completed:
-            raise ConfigError(
-                f"study {study.study_name}: no trial has completed yet; launch it for longer"
-            )
-        return min(completed, key=lambda trial: (-trial.values[0], trial.number))
-    for trial in completed:
-        if trial.number == number:
-            return trial
-    states = {trial.number: trial.state.name.lower() for trial in trials}
-    found = f"is {states[number]}" if number in states else "does not exist"
-    raise ConfigError(f"study {study.study_name}: trial {number} {found}; export a completed one")
 
 
 def architecture_of(trial: FrozenTrial) -> Architecture:

@@ -28,8 +28,9 @@ from search.storage.checkpoints import (
     load_checkpoint,
     save_checkpoint,
 )
+from search.storage.finalists import fresh_candidate
 from search.storage.studies import study_storage
-from search.storage.trials import Attributes, write
+from search.storage.trials import Attributes, is_finalist, write
 from search.training.devices import describe_device, use_bfloat16
 from search.training.evaluation import Evaluation
 from search.training.initialization import pass_on, whiten
@@ -104,7 +105,9 @@ class Objective:
         dataset = self._dataset
         storage, classes = study_storage(trial.study), len(dataset.classes)
         with storage.together():
-            candidate = suggest(trial, self._config, input=dataset.input, classes=classes)
+            candidate = fresh_candidate(trial, self._config) or suggest(
+                trial, self._config, input=dataset.input, classes=classes
+            )
             candidate = _fitted(candidate, Attributes.of(trial).batch_divisor or 1)
             self._describe(trial, candidate)
         training = self.training(candidate)
@@ -125,7 +128,7 @@ class Objective:
         # A checkpoint is never of the last epoch, so at least that one has run here.
         assert training.evaluation is not None
         with storage.together():
-            if self._met(self._metric(final)):
+            if self._met(trial, self._metric(final)):
                 write(trial, Attributes(pflop_to_target=pflop))
             self._show(Finished(trial, candidate, training, training.evaluation))
         return self._values(trial, self._metric(final))
@@ -208,7 +211,9 @@ class Objective:
         saved = time.monotonic()
         while True:
             record = training.run_epoch(on_step)
-            ended = training.epoch == training.recipe.epochs or self._met(self._metric(record))
+            ended = training.epoch == training.recipe.epochs or self._met(
+                trial, self._metric(record)
+            )
             with study_storage(trial.study).together() as batch:
                 if not ended and time.monotonic() - saved >= CHECKPOINT_INTERVAL:
                     save_checkpoint(path, training.state())
@@ -218,7 +223,7 @@ class Objective:
                 self._report(trial, self._metric(record), record.epoch)
             if ended:
                 return
-            if len(self._config.study.objectives) == 1 and trial.should_prune():
+            if self._reports(trial) and trial.should_prune():
                 path.unlink(missing_ok=True)
                 accuracy = f"{self._metric(record):.4f}"
                 raise optuna.TrialPruned(f"accuracy {accuracy} in epoch {record.epoch}")
@@ -227,8 +232,8 @@ class Objective:
         write(trial, Attributes(history=[vars(record) for record in training.history]))
 
     def _report(self, trial: optuna.Trial, accuracy: float, epoch: int) -> None:
-        if len(self._config.study.objectives) > 1:
-            return  # Optuna takes no reports for several
+        if not self._reports(trial):
+            return
         with warnings.catch_warnings():
             # A resumed trial may repeat epochs; Optuna keeps what it has, and says so.
             warnings.filterwarnings("ignore", message=".*already reported.*")
@@ -238,9 +243,15 @@ class Objective:
         value: float = getattr(record, self._config.study.metric)
         return value
 
-    def _met(self, accuracy: float) -> bool:
+    def _reports(self, trial: optuna.Trial) -> bool:
+        """Whether a pruner compares the trial with others: Optuna takes no reports for several
+        objectives, and trials of a later search are not to compete with finalists."""
+        return len(self._config.study.objectives) == 1 and not is_finalist(trial)
+
+    def _met(self, trial: optuna.Trial, accuracy: float) -> bool:
+        """Whether `accuracy` ends the trial; a finalist's training is measured at its end."""
         target = self._config.study.target
-        return target is not None and accuracy >= target
+        return target is not None and accuracy >= target and not is_finalist(trial)
 
     def _values(self, trial: optuna.Trial, accuracy: float) -> float | tuple[float, ...]:
         carried = Attributes.of(trial)

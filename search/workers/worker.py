@@ -27,6 +27,7 @@ from search.config.sections import StudyConfig
 from search.errors import ConfigError, MachineError
 from search.proposals.proposer import InfeasibleError
 from search.storage.database import BudgetSpentError, StudyStorage
+from search.storage.finalists import Standing, certainty, queued, standing, template
 from search.storage.studies import study_storage
 from search.storage.trials import Attributes, write
 from search.workers.objective import Interrupted
@@ -76,6 +77,7 @@ class Watch:
         self._signal: signal.Signals | None = None
         self._ending: Ending | None = None
         self._looked = -POLL
+        self._searched = False
         self._trial: Trial | None = None
         self._deadline: float | None = None
 
@@ -106,12 +108,19 @@ class Watch:
     def _look(self) -> Ending | None:
         if self._supervisor and os.getppid() != self._supervisor:
             return Ending("launch has ended", 128 + signal.SIGHUP)
+        hours = self._storage.advance_clock(self._study._study_id) / 3600
+        if self._searched:
+            return None
         if self.target_met():
             return Ending(f"target {self._section.target:g} met", 0)
-        hours = self._storage.advance_clock(self._study._study_id) / 3600
         if self._section.hours is not None and hours >= self._section.hours:
             return self.spent(f"{self._section.hours:g} hours")
         return None
+
+    def search_is_over(self) -> None:
+        """Target and hours have done their work; finalists have a budget of their own."""
+        self._searched = True
+        self._ending = None
 
     def target_met(self) -> bool:
         """Whether any trial of the study has reached the target."""
@@ -179,11 +188,13 @@ class Watch:
 class _Guarded:
     """The objective as Optuna calls it: failures get their reason, interruptions no verdict.
 
-    `failure` is the error of the last trial, None where it ended well.
+    `failure` is the error of the last trial, None where it ended well; `failures` counts those
+    in a row.
     """
 
     def __init__(self, objective: Objective, watch: Watch, storage: StudyStorage) -> None:
         self.failure: Exception | None = None
+        self.failures = 0
         self._objective = objective
         self._watch = watch
         self._storage = storage
@@ -196,8 +207,10 @@ class _Guarded:
                 values = _finite(self._train(trial))
                 if not self._storage.owns(trial._trial_id, Attributes.of(trial).worker):
                     raise Interrupted("another worker has taken this trial over")
+                self.failures = 0
                 return values
         except optuna.TrialPruned:
+            self.failures = 0
             raise
         except Exception as error:
             raise self._verdict(trial, error) from error
@@ -212,6 +225,7 @@ class _Guarded:
         if isinstance(error, Interrupted | MachineError):
             return _Unfinished(trial, error)
         self.failure = error
+        self.failures += 1
         reason = describe(error)
         log.warning("trial %d failed: %s", trial.number, reason)
         write(trial, Attributes(failure=reason))
@@ -281,28 +295,65 @@ def work(
 
 
 def _work(study: optuna.Study, config: StudyConfig, guarded: _Guarded, watch: Watch) -> Ending:
-    storage, failures = study_storage(study), 0
+    storage = study_storage(study)
     while (ending := watch.ending(fresh=True)) is None:
-        try:
-            # One at a time: heartbeats need `optimize`, an exact budget a look before each.
-            study.optimize(guarded, n_trials=1, catch=(Exception,))
-        except BudgetSpentError:
+        if not _run_one(study, guarded):
             if _trained(storage, study) >= config.study.trials:
-                return watch.spent(f"{config.study.trials} trials")
-            # Others still run; if one fails or dies, its place is free.
-            time.sleep(1)
-            storage.recover(study._study_id)
-            continue
-        except _Unfinished as unfinished:
-            _give_back(storage, unfinished)
-            continue
-        if isinstance(guarded.failure, ConfigError | InfeasibleError):
-            raise guarded.failure
-        failures = failures + 1 if guarded.failure else 0
-        if guarded.failure and failures >= config.study.failures:
-            reason = f"{failures} trials in a row failed; the last: {describe(guarded.failure)}"
-            return Ending(reason, 1)
+                ending = watch.spent(f"{config.study.trials} trials")
+                break
+            _await_others(storage, study)
+        elif guarded.failure and guarded.failures >= config.study.failures:
+            last = describe(guarded.failure)
+            return Ending(f"{guarded.failures} trials in a row failed; the last: {last}", 1)
+    return ending if ending.code > 1 else _finals(study, config, guarded, watch, ending)
+
+
+def _finals(
+    study: optuna.Study, config: StudyConfig, guarded: _Guarded, watch: Watch, searched: Ending
+) -> Ending:
+    """Trains the finalists of a search that ended so, beside other workers."""
+    storage = study_storage(study)
+    storage.finals = True
+    watch.search_is_over()
+    while (ending := watch.ending(fresh=True)) is None:
+        trials = study.get_trials(deepcopy=False)
+        now = standing(trials, config)
+        if now.decided or not (now.pending or now.next is not None):
+            reasons = [searched.reason, *_outcome(now)]
+            return Ending("; ".join(reasons), searched.code)
+        if now.next is not None and not queued(trials):
+            storage.queue_finalist(study._study_id, template(trials, now))
+        if not _run_one(study, guarded):
+            _await_others(storage, study)
     return ending
+
+
+def _outcome(now: Standing) -> list[str]:
+    number, leader = len(now.finalists), now.leader
+    if leader is not None:
+        surely = certainty(leader.probability or 0.0)
+        return [f"trial {leader.trial} is the best of the finalists ({number}) with {surely}"]
+    return [f"all finalists ({number}) are lost"] if number else []
+
+
+def _run_one(study: optuna.Study, guarded: _Guarded) -> bool:
+    """Runs one trial; False where none may start now."""
+    try:
+        # One at a time: heartbeats need `optimize`, an exact budget a look before each.
+        study.optimize(guarded, n_trials=1, catch=(Exception,))
+    except BudgetSpentError:
+        return False
+    except _Unfinished as unfinished:
+        _give_back(study_storage(study), unfinished)
+    if isinstance(guarded.failure, ConfigError | InfeasibleError):
+        raise guarded.failure
+    return True
+
+
+def _await_others(storage: StudyStorage, study: optuna.Study) -> None:
+    """Others still run; if one fails or dies, its place is free."""
+    time.sleep(1)
+    storage.recover(study._study_id)
 
 
 def _trained(storage: StudyStorage, study: optuna.Study) -> int:

@@ -30,7 +30,8 @@ from search.networks.architecture import Architecture
 from search.networks.module import build
 from search.networks.source import state_key
 from search.storage.checkpoints import checkpoint_path, load_checkpoint
-from search.storage.trials import candidate_of, choose
+from search.storage.finalists import choose
+from search.storage.trials import candidate_of
 from search.training.evaluation import evaluate
 from tests.bundles.conftest import CPU, Exported, metrics_of, seal
 

@@ -17,8 +17,9 @@ from search.bundles.report import write_report
 from search.config.sections import AugmentationSection, DataSection
 from search.data import datasets
 from search.data.datasets import Dataset
+from search.storage.finalists import choose
 from search.storage.summary import summarize
-from search.storage.trials import candidate_of, choose
+from search.storage.trials import candidate_of
 from tests.synthetic_study import build, config
 
 SECTIONS = (

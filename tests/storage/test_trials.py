@@ -15,7 +15,8 @@ from tests.processes import ROOT, ask, created
 # As databases hold them: renaming one would orphan every study that was made before.
 NAMES = (
     "candidate proposals accepted rejected architecture recipe receptive_field parameters macs "
-    "verdict device history seconds pflop pflop_to_target worker deaths batch_divisor failure"
+    "verdict device history seconds pflop pflop_to_target worker deaths batch_divisor failure "
+    "finalist"
 )
 
 

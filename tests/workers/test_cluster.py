@@ -92,7 +92,13 @@ def test_ray_starts_a_killed_worker_again_and_its_trial_goes_on(
 
     killer = threading.Thread(target=kill_one)
     killer.start()
-    changes = ["study.trials=2", "study.target=1.0", "study.pruner=none", "training.epochs=6"]
+    changes = [
+        "study.finalists=1",
+        "study.trials=2",
+        "study.target=1.0",
+        "study.pruner=none",
+        "training.epochs=6",
+    ]
     changes += [
         "augmentation.epochs=1",
         "space.block.width=8",

@@ -98,7 +98,13 @@ def _digits(url: str, runs: Path) -> None:
 
 
 def test_kill_9_in_a_real_training(sqlite: str, tmp_path: Path) -> None:
-    settings = ["study.trials=1", "study.target=1.0", "training.epochs=5", "augmentation.epochs=1"]
+    settings = [
+        "study.finalists=1",
+        "study.trials=1",
+        "study.target=1.0",
+        "training.epochs=5",
+        "augmentation.epochs=1",
+    ]
     study = create_or_resume(load(ROOT / "studies" / "quickstart.toml", settings), sqlite)
     process = start(_digits, sqlite, tmp_path)
     wait_until(lambda: study.trials and len(study.trials[0].intermediate_values) >= 2, 120)

@@ -23,6 +23,7 @@ def study_note(summary: Summary, study_id: int, now: datetime) -> str:
             _objective(summary),
             "## Leaderboard",
             _leaderboard(summary.best[:LEADERS], study_id),
+            *_finalists(summary),
             "## From proposals to trials",
             _funnel(summary),
             "## Limits",
@@ -72,6 +73,15 @@ def _leaderboard(best: Sequence[Progress], study_id: int) -> str:
         (f"[#{trial.number}]({address}{trial.number})", *tables.leader(trial)[1:]) for trial in best
     )
     return _table(tables.LEADERS, rows)
+
+
+def _finalists(summary: Summary) -> list[str]:
+    if not summary.standing.begun:
+        return []
+    rows = [wording.finalist(each) for each in summary.standing.finalists]
+    words = wording.leader(summary.standing, len(summary.trials))
+    table = _table(wording.FINALIST, rows)
+    return ["## Finalists, trained again with fresh seeds", *([words] if words else []), table]
 
 
 def _funnel(summary: Summary) -> str:

@@ -1,0 +1,260 @@
+"""Finalists: the best trials, trained again with fresh seeds before a winner is named.
+
+Each such training is a trial of the study whose attribute `finalist` names the trial that it
+repeats.  It has that trial's parameters, so that no view of the study misses any, but the
+search does not count it, and samplers do not see it.  Everything here follows from the
+study's trials: whoever reads them, in whatever process, comes to the same standing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+
+from search.config.candidate import Candidate
+from search.config.sections import FINALIST_MEASURES, StudyConfig
+from search.errors import ConfigError
+from search.storage.ranking import CERTAIN, Ranking
+from search.storage.studies import study_config
+from search.storage.trials import Attributes, candidate_of, is_finalist
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """One of the best trials, and its trainings since.
+
+    `once` is the accuracy that the search measured, `measures` those of the completed
+    trainings; `pending` counts those that wait or run.  `lost` tells why it cannot win any
+    more: a training of it diverged or died.  `mean` accuracy, its standard `error` and the
+    `probability` of being the best are those of `Ranking`, None before all can be ranked.
+    """
+
+    trial: int
+    once: float
+    measures: tuple[float, ...] = ()
+    pending: int = 0
+    lost: str | None = None
+    mean: float | None = None
+    error: float | None = None
+    probability: float | None = None
+
+    @property
+    def trainings(self) -> int:
+        """Completed and pending."""
+        return len(self.measures) + self.pending
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How the finalists stand, the best as the search measured them first.
+
+    `budget` bounds the trainings of all of them together, of which `begun` were, those that
+    failed included; `index` is that of the study's next one.
+    """
+
+    finalists: tuple[Finalist, ...]
+    budget: int
+    begun: int
+    index: int
+
+    @property
+    def leader(self) -> Finalist | None:
+        """The most probable best, None before there is one."""
+        return max(self._ranked, key=lambda each: each.probability or 0.0, default=None)
+
+    @property
+    def decided(self) -> bool:
+        """Whether the leader is the best with enough certainty, or all are lost."""
+        leader = self.leader
+        certain = leader is not None and (leader.probability or 0.0) >= CERTAIN
+        return certain or not self.racing
+
+    @property
+    def racing(self) -> list[Finalist]:
+        """Those that can win."""
+        return [each for each in self.finalists if each.lost is None]
+
+    @property
+    def pending(self) -> int:
+        return sum(each.pending for each in self.finalists)
+
+    @property
+    def next(self) -> int | None:
+        """The trial to train next; None while those that run must tell first, and at the end.
+
+        Of those that lack the least number of trainings, or else of the two that are most
+        probably the best, it is the one with fewer.
+        """
+        if self.decided or self.begun >= self.budget:
+            return None
+        contenders = [each for each in self.racing if each.trainings < FINALIST_MEASURES]
+        if not contenders:
+            ranked = sorted(self._ranked, key=lambda each: -(each.probability or 0.0))
+            contenders = ranked[:2]
+        return min(contenders, key=lambda each: each.trainings).trial if contenders else None
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The finalists, the leader first and the lost last; none before they are trained."""
+        order = sorted(self.finalists, key=lambda each: (each.lost is not None, -(each.mean or 0)))
+        order.sort(key=lambda each: each != self.leader)
+        return [asdict(each) for each in order] if self.begun else []
+
+    @property
+    def _ranked(self) -> list[Finalist]:
+        return [each for each in self.finalists if each.probability is not None]
+
+
+def searched(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials of the search: all but the trainings of finalists."""
+    return [trial for trial in trials if not is_finalist(trial)]
+
+
+def standing(trials: Sequence[FrozenTrial], config: StudyConfig) -> Standing:
+    """How the finalists stand by all `trials` of the study.
+
+    They are the most accurate completed trials of now: where another comes in late, or the
+    search goes on later, others may take their place, and the budget is that of the new ones.
+    """
+    section = config.study
+    several = section.finalists > 1 and len(section.objectives) == 1
+    best = _best(searched(trials), section.finalists) if several else []
+    again = [trial for trial in trials if is_finalist(trial)]
+    finalists = [_finalist(trial, again) for trial in best]
+    begun = sum(_source(trial) in {each.trial for each in finalists} for trial in again)
+    budget = section.finalist_training_budget
+    return Standing(tuple(_ranked(finalists)), budget, begun, len(again))
+
+
+def _best(trials: Sequence[FrozenTrial], number: int) -> list[FrozenTrial]:
+    """The best completed trials of different trainings: of one with several seeds, the best."""
+    found: dict[str, FrozenTrial] = {}
+    for trial in sorted(_completed(trials), key=_merit):
+        if len(found) == number:
+            break
+        found.setdefault(_with_repeat(candidate_of(trial), 0).hash, trial)
+    return list(found.values())
+
+
+def _completed(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    return [
+        trial
+        for trial in trials
+        if trial.state == TrialState.COMPLETE and Attributes.of(trial).verdict == "accepted"
+    ]
+
+
+def _merit(trial: FrozenTrial) -> tuple[float, int]:
+    return -trial.values[0], trial.number
+
+
+def _finalist(best: FrozenTrial, again: Sequence[FrozenTrial]) -> Finalist:
+    own = [trial for trial in again if _source(trial) == best.number]
+    failed = next((trial for trial in own if trial.state == TrialState.FAIL), None)
+    return Finalist(
+        trial=best.number,
+        once=best.values[0],
+        measures=tuple(t.values[0] for t in own if t.state == TrialState.COMPLETE),
+        pending=sum(not trial.state.is_finished() for trial in own),
+        lost=(Attributes.of(failed).failure or "its training failed") if failed else None,
+    )
+
+
+def _source(trial: FrozenTrial) -> int | None:
+    finalist = Attributes.of(trial).finalist
+    return None if finalist is None else finalist["trial"]
+
+
+def _ranked(finalists: Sequence[Finalist]) -> list[Finalist]:
+    """The same with what the measures say, once each that can win has enough."""
+    racing = [each for each in finalists if each.lost is None]
+    if not racing or any(len(each.measures) < FINALIST_MEASURES for each in racing):
+        return list(finalists)
+    ranking = Ranking(tuple(each.measures for each in racing))
+    numbers = zip(ranking.means, ranking.errors, ranking.probabilities, strict=True)
+    found = {
+        each.trial: replace(each, mean=mean, error=error, probability=probability)
+        for each, (mean, error, probability) in zip(racing, numbers, strict=True)
+    }
+    return [found.get(each.trial, each) for each in finalists]
+
+
+def certainty(probability: float) -> str:
+    """0.968 -> `97 % probability`; draws cannot tell what is closer to one from one."""
+    return (
+        f"{100 * probability:.0f} % probability" if probability < 0.99 else "over 99 % probability"
+    )
+
+
+# --- their trainings -------------------------------------------------------------------
+
+
+def queued(trials: Sequence[FrozenTrial]) -> bool:
+    """Whether the training of a finalist waits for a worker."""
+    return any(trial.state == TrialState.WAITING and is_finalist(trial) for trial in trials)
+
+
+def template(trials: Sequence[FrozenTrial], now: Standing) -> FrozenTrial:
+    """The queued trial that trains the next finalist of the standing of `trials`."""
+    source = next(trial for trial in trials if trial.number == now.next)
+    repeat = sum(_source(trial) == source.number for trial in trials)
+    finalist = {"trial": source.number, "repeat": repeat, "index": now.index}
+    carried = Attributes(architecture=Attributes.of(source).architecture, finalist=finalist)
+    return create_trial(
+        state=TrialState.WAITING,
+        params=source.params,
+        distributions=source.distributions,
+        user_attrs=dict(carried.items()),
+    )
+
+
+def fresh_candidate(trial: Trial, config: StudyConfig) -> Candidate | None:
+    """What a finalist's training trains: its candidate with a seed that no trial of the search
+    has; None for a trial of the search."""
+    finalist = Attributes.of(trial).finalist
+    if finalist is None:
+        return None
+    trials = trial.study.get_trials(deepcopy=False)
+    source = next(each for each in trials if each.number == finalist["trial"])
+    return _with_repeat(candidate_of(source), config.study.repeats + finalist["repeat"])
+
+
+def _with_repeat(candidate: Candidate, repeat: int) -> Candidate:
+    return replace(candidate, recipe=replace(candidate.recipe, repeat=repeat))
+
+
+# --- the winner ------------------------------------------------------------------------
+
+
+def choose(study: optuna.Study, number: int | None = None) -> FrozenTrial:
+    """The trial to export: `number`, or the leader of the finalists, or where there is none
+    the most accurate completed one (the earlier, of two).
+
+    Raises:
+        ConfigError: nothing has completed yet, or not that trial.
+    """
+    trials = study.get_trials(deepcopy=False)
+    if number is None:
+        return _winner(study, trials)
+    for trial in _completed(trials):
+        if trial.number == number:
+            return trial
+    states = {trial.number: trial.state.name.lower() for trial in trials}
+    found = f"is {states[number]}" if number in states else "does not exist"
+    raise ConfigError(f"study {study.study_name}: trial {number} {found}; export a completed one")
+
+
+def _winner(study: optuna.Study, trials: Sequence[FrozenTrial]) -> FrozenTrial:
+    completed = _completed(searched(trials))
+    if not completed:
+        raise ConfigError(
+            f"study {study.study_name}: no trial has completed yet; launch it for longer"
+        )
+    leader = None
+    if any(map(is_finalist, trials)):
+        leader = standing(trials, study_config(study)).leader
+    best = min(completed, key=_merit)
+    return next((t for t in completed if leader and t.number == leader.trial), best)
