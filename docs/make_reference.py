@@ -49,6 +49,10 @@ SECTIONS: dict[str, tuple[type[BaseModel], dict[str, str]]] = {
             "proposals": "Rejections in a row after which the search is called infeasible.",
             "failures": "Failed trials in a row that end a worker.",
             "minutes": "How long one trial may take.",
+            "finalists": "How many of the best trials are trained again with fresh seeds, "
+            "until one is the best with 95 % probability; 1: none.",
+            "finalist_trainings": "How often the finalists may be trained, all together; "
+            "four times each, where it is not given.",
             "storage": "The database's URL; no password in it.",
         },
     ),

@@ -303,7 +303,7 @@ def _finalists(summary: Summary) -> RenderableType:
     table = _table(title.capitalize(), *columns)
     for each in summary.standing.finalists:
         table.add_row(*wording.finalist(each))
-    words = wording.leader(summary.standing, len(summary.trials))
+    words = wording.leader(summary.standing, summary.finished)
     return Group(table, Text(words)) if words else table
 
 

@@ -120,11 +120,12 @@ def leader(standing: Standing, trials: int) -> str | None:
     number = plural(len(standing.finalists), "finalist")
     if found is None or found.mean is None or found.error is None:
         return f"{number} of {plural(trials, 'trial')}: all lost"
+    surely = certainty(found.probability or 0.0)
     return (
         f"best of {plural(trials, 'trial')}: {percent(found.once, 1)} as measured once, "
         f"{100 * found.mean:.1f} ± {100 * found.error:.1f} % over "
-        f"{plural(len(found.measures), 'training')}, "
-        f"the best of {number} with {certainty(found.probability or 0.0)}"
+        f"{plural(len(found.measures), 'training')}"
+        + (f", the best of {number} with {surely}" if len(standing.finalists) > 1 else "")
     )
 
 

@@ -330,10 +330,10 @@ def _finals(
 
 def _outcome(now: Standing) -> list[str]:
     number, leader = len(now.finalists), now.leader
-    if leader is not None:
+    if leader is not None and number > 1:
         surely = certainty(leader.probability or 0.0)
         return [f"trial {leader.trial} is the best of the finalists ({number}) with {surely}"]
-    return [f"all finalists ({number}) are lost"] if number else []
+    return [f"all finalists ({number}) are lost"] if number and not now.racing else []
 
 
 def _run_one(study: optuna.Study, guarded: _Guarded) -> bool:

@@ -79,7 +79,7 @@ def _finalists(summary: Summary) -> list[str]:
     if not summary.standing.begun:
         return []
     rows = [wording.finalist(each) for each in summary.standing.finalists]
-    words = wording.leader(summary.standing, len(summary.trials))
+    words = wording.leader(summary.standing, summary.finished)
     table = _table(wording.FINALIST, rows)
     return ["## Finalists, trained again with fresh seeds", *([words] if words else []), table]
 
