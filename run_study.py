@@ -13,7 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from search.config.secrecy import concealed, require_no_password
-from search.errors import MachineError
+from search.errors import MachineError, printable
 from search.proposals.proposer import InfeasibleError
 
 # Before torch is imported: threads that wait spin for some microseconds and then sleep.  The layers
@@ -344,7 +344,8 @@ def _tell(error: BaseException) -> int:
     """Says what is wrong; answers with the exit code."""
     code, message = _ending(error)
     if message:  # without a command, the help is all there is to say
-        print(f"run_study: {message}", file=sys.stderr)
+        lines = map(printable, f"run_study: {message}".splitlines())
+        print(*lines, sep="\n", file=sys.stderr)
     return code
 
 

@@ -14,3 +14,8 @@ class MachineError(RuntimeError):
 def first_line(error: Exception) -> str:
     """What an error says, in one line; its kind where it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def printable(text: str) -> str:
+    """`text` on one line, with escapes for whatever a terminal would obey."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

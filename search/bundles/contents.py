@@ -32,12 +32,6 @@ class UnknownError(LookupError):
     """Why something of a bundle cannot be looked at here, in one line."""
 
 
-def printable(text: str) -> str:
-    """`text` without anything that a terminal would obey, on one line, of bounded length."""
-    bounded = shortened(text, 1_000)
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in bounded)
-
-
 def shortened(text: str, largest: int = 60) -> str:
     """`text`, or its beginning."""
     return text if len(text) <= largest else f"{text[: largest - 1]}…"

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from search.bundles.contents import BundleError, UnknownError, printable, unnamed
+from search.bundles.contents import BundleError, UnknownError, shortened, unnamed
 from search.bundles.parts import Parts
 from search.bundles.proof import FAILURES, Proof
-from search.errors import ConfigError
+from search.errors import ConfigError, printable
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ def verify(bundle: Path, data_root: Path | None = None, seed: int | None = None)
     try:
         parts = Parts.of(bundle)
     except BundleError as failure:
-        return [Check("files", False, printable(str(failure)))]
+        return [Check("files", False, _shown(str(failure)))]
     # From the system, so that no bundle knows the images beforehand.
     proof = Proof(parts, data_root, int.from_bytes(os.urandom(4)) if seed is None else seed)
     digests = f"{len(parts.files)} files have the SHA-256 that metrics.json names"
     others = _others(bundle, parts)
     return [
         Check("files", True, digests),
-        *([Check("other files", None, printable(others))] if others else []),
+        *([Check("other files", None, _shown(others))] if others else []),
         *(_look(name, look) for name, look in proof.looks.items()),
     ]
 
@@ -61,8 +61,13 @@ def _others(bundle: Path, parts: Parts) -> str:
 
 def _look(name: str, look: Callable[[], str]) -> Check:
     try:
-        return Check(name, True, printable(look()))
+        return Check(name, True, _shown(look()))
     except UnknownError as reason:
-        return Check(name, None, printable(str(reason)))
+        return Check(name, None, _shown(str(reason)))
     except FAILURES as failure:
-        return Check(name, False, printable(str(failure)))
+        return Check(name, False, _shown(str(failure)))
+
+
+def _shown(text: str) -> str:
+    """A bundle may name things as it likes."""
+    return printable(shortened(text, 1_000))

@@ -14,7 +14,6 @@ import pytest
 from search.bundles import contents
 from search.bundles.contents import (
     BundleError,
-    printable,
     read_file,
     read_json,
     read_named,
@@ -146,12 +145,6 @@ def test_what_is_no_json_object(content: bytes) -> None:
     with pytest.raises(BundleError, match="it") as told:
         read_json(content, "it")
     assert len(str(told.value).splitlines()) == 1
-
-
-def test_nothing_that_a_terminal_obeys_is_shown() -> None:
-    shown = printable("a\x1b[31m\x07\r\n\x9b\u202e\u2028é✓ ")
-    assert shown == "a\\x1b[31m\\x07\\r\\n\\x9b\\u202e\\u2028é✓ "
-    assert len(printable("x" * 10**6)) == 1_000
 
 
 def test_a_check_shows_nothing_raw(committed: Path) -> None:
