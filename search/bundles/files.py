@@ -156,8 +156,8 @@ _ELSEWHERE = """\
 def write_log(path: Path, runs: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
     """One line per epoch of each run; what was not measured is left blank."""
     fields = (
-        "run", "epoch", "train_loss", "validation_loss", "accuracy", "learning_rate", "images",
-        "seconds",
+        "run", "epoch", "train_loss", "validation_loss", "accuracy", "balanced_accuracy",
+        "learning_rate", "images", "seconds",
     )  # fmt: skip
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fields, restval="", extrasaction="ignore")

@@ -50,8 +50,8 @@ def from_itself(metrics: Metrics) -> Found:
     return {"accuracy.test": (accuracy.test_correct / images, _EXACT)} if images else {}
 
 
-def from_log(content: bytes, metrics: Metrics, architecture: Architecture) -> Found:
-    """What the log of the trainings tells: accuracy and costs.
+def from_log(content: bytes, metric: str, metrics: Metrics, architecture: Architecture) -> Found:
+    """What the log of the trainings tells: costs, and the accuracy that the study compares.
 
     Raises:
         BundleError: the log is no table.
@@ -60,7 +60,7 @@ def from_log(content: bytes, metrics: Metrics, architecture: Architecture) -> Fo
         rows = [*csv.DictReader(io.StringIO(content.decode()))]
         runs = {run: [row for row in rows if row["run"] == run] for run in ("search", "retraining")}
         seen = {run: int(part[-1]["images"]) if part else 0 for run, part in runs.items()}
-        told = [float(row["accuracy"]) for row in runs["search"] if row["accuracy"]]
+        told = [float(row[metric]) for row in runs["search"] if row.get(metric)]
     except (ValueError, KeyError, TypeError, csv.Error) as error:
         raise BundleError(f"training_log.csv: {error}") from None
     found: Found = {"retrained": (bool(runs["retraining"]), 0)}

@@ -186,7 +186,8 @@ class Proof:
     @property
     def _logged(self) -> Found:
         parts = self.parts
-        return numbers.from_log(parts.files["training_log.csv"], parts.stated, parts.architecture)
+        log, metric = parts.files["training_log.csv"], parts.config.study.metric
+        return numbers.from_log(log, metric, parts.stated, parts.architecture)
 
     @property
     def _exact(self) -> Found:

@@ -116,9 +116,10 @@ def tally(exported: Exported) -> Tally:
 def compared(exported: Exported, tally: Tally, content: Any) -> str:
     """What is said of `metrics.json` with `content`."""
     parts, metrics = Parts.of(exported.bundle), read(json.dumps(content).encode())
+    log = parts.files["training_log.csv"]
     found = {
         **numbers.from_itself(metrics),
-        **numbers.from_log(parts.files["training_log.csv"], metrics, parts.architecture),
+        **numbers.from_log(log, parts.config.study.metric, metrics, parts.architecture),
         **numbers.from_tally(tally, metrics.data.classes),
     }
     return numbers.compare(metrics, found, "texts")
@@ -188,10 +189,21 @@ def test_limits_below_the_usual_are_said(copy: Path) -> None:
     place = copy / "study.toml"
     assert "WEAKER" not in proof_of(copy).looks["rules"]()
     text = place.read_text().replace("parameters = 60000", "parameters = 900000")
-    place.write_text(text.replace("receptive_field = 44", "receptive_field = 3"))
+    place.write_text(text.replace("receptive_field = 44", 'receptive_field = "off"'))
     seal(copy)
     said = proof_of(copy).looks["rules"]()
-    assert "WEAKER THAN USUAL: receptive field 3, usually 44, parameters 900000" in said
+    assert "WEAKER THAN USUAL: receptive field not asked, usually 44, parameters 900000" in said
+
+
+def test_the_log_tells_the_accuracy_that_the_study_compares(exported: Exported) -> None:
+    parts = Parts.of(exported.bundle)
+    log = b"run,images,accuracy,balanced_accuracy\nsearch,9,0.5,0.25\nretraining,9,,\n"
+    for metric, value in (("accuracy", 0.5), ("balanced_accuracy", 0.25)):
+        told = numbers.from_log(log, metric, parts.stated, parts.architecture)
+        assert told["accuracy.validation"][0] == value
+    before = b"run,images,accuracy\nsearch,9,0.5\n"
+    told = numbers.from_log(before, "balanced_accuracy", parts.stated, parts.architecture)
+    assert "accuracy.validation" not in told
 
 
 @pytest.mark.parametrize("kind", ["float64", "float16", "NaN"])
