@@ -1,5 +1,5 @@
 """An exported winner: written, reported, proved again.
 
 Read `export.py` first, then `verify.py`.
-A new part is one class that writes itself and verifies itself.
+A new part: `files.py` writes and names it, one entry of `Proof.looks` in `proof.py` proves it.
 """
