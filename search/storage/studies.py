@@ -145,7 +145,7 @@ def study_names(url: str) -> list[str]:
     """
     storage = open_storage(url)
     summaries = optuna.get_all_study_summaries(storage, include_best_trial=False)
-    return sorted(found.study_name for found in summaries if "config" in found.user_attrs)
+    return sorted(study.study_name for study in summaries if "config" in study.user_attrs)
 
 
 def delete_study(name: str, url: str) -> None:
