@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from run_study import run
-from search import commands
+from search.commands import networks
 from tests.conftest import STUDIES
 
 ROOT = STUDIES.parent
@@ -60,7 +60,7 @@ def test_the_end_of_a_file_is_no_end_of_the_terminal(
     def cut_off(*_: object, **__: object) -> int:
         raise EOFError("no data left in file")
 
-    monkeypatch.setattr(commands, "sample", cut_off)
+    monkeypatch.setattr(networks, "sample", cut_off)
     assert run(["sample", QUICK]) == 3
     assert "run_study: EOFError: no data left in file" in capsys.readouterr().err
 
