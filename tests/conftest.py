@@ -25,6 +25,7 @@ from space import SearchSpace
 
 # A shell that starts the tests behind & leaves this ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # likewise behind nohup
 
 pytest_plugins = ["tests.servers"]
 
