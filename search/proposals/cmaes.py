@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 from optuna._transform import _SearchSpaceTransform
-from optuna.samplers import BaseSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from search.proposals.filling import Choices
-from search.proposals.sequences import Distributions
+from search.proposals.inner import Distributions, InnerSampler
 
 
-class ReplayedCMAES(BaseSampler):
+class ReplayedCMAES(InnerSampler):
     """CMA-ES (Hansen, arXiv:1604.00772) whose state follows from the trials that it proposed.
 
     Optuna's own keeps a pickle of the state in the study, so whoever may write to the database
@@ -28,9 +27,6 @@ class ReplayedCMAES(BaseSampler):
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._optimizer: Any = None
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> Distributions:
-        return {}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: Distributions
@@ -70,8 +66,3 @@ class ReplayedCMAES(BaseSampler):
         while len(told := generations.get(optimizer.generation, [])[:size]) == size:
             optimizer.tell([(space.transform(t.params), sign * t.values[0]) for t in told])
         return optimizer
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: Any
-    ) -> Any:
-        raise RuntimeError(f"{param_name} is no parameter of the generation")

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any
 
-from optuna.samplers import BaseSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from search.proposals.draws import Draws
 from search.proposals.filling import Choices
-from search.proposals.sequences import Distributions
+from search.proposals.inner import Distributions, InnerSampler
 
 
-class FeasibleLocalSearch(BaseSampler):
+class FeasibleLocalSearch(InnerSampler):
     """After a few uniform draws, the survivors among mutations of the best completed trial.
 
     With several objectives the parent is any trial of the Pareto front.  Where mutation after
@@ -29,9 +27,6 @@ class FeasibleLocalSearch(BaseSampler):
     def __init__(self, seed: int, draws: Draws) -> None:
         self._rng = random.Random(seed)
         self._draws = draws
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> Distributions:
-        return {}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: Distributions
@@ -49,8 +44,3 @@ class FeasibleLocalSearch(BaseSampler):
             return self._rng.choice(study.best_trials)
         sign = 1 if study.direction is StudyDirection.MAXIMIZE else -1
         return max(done, key=lambda trial: sign * trial.values[0])
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: Any
-    ) -> Any:
-        raise RuntimeError(f"{param_name} is mutated with all others")

@@ -15,8 +15,8 @@ from optuna.distributions import (
 from search.config.candidate import Candidate
 from search.config.sections import StudyConfig
 from search.domains import Choice, Domain, IntRange, Scalar
+from search.proposals.inner import Distributions
 from search.proposals.proposer import Input, Proposer
-from search.proposals.sequences import Distributions
 from search.storage.trials import Attributes, write
 
 

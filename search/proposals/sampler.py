@@ -39,11 +39,12 @@ from search.proposals.cmaes import ReplayedCMAES
 from search.proposals.draws import Draws
 from search.proposals.filling import Choices
 from search.proposals.gp import FeasibleGP
+from search.proposals.inner import Distributions
 from search.proposals.local import FeasibleLocalSearch
 from search.proposals.parameters import distributions, open_distributions
 from search.proposals.proposer import Input, Proposer
 from search.proposals.scratch import Scratch, Taken
-from search.proposals.sequences import Distributions, FeasibleGrid, FeasibleQMC
+from search.proposals.sequences import FeasibleGrid, FeasibleQMC
 from search.proposals.tpe import FeasibleTPE
 from search.storage.trials import Attributes, write_proposed
 

@@ -20,23 +20,22 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 from scipy.stats import qmc
 
 from search.proposals.draws import Draws
 from search.proposals.filling import Choices
+from search.proposals.inner import Distributions, InnerSampler
 from search.proposals.proposer import Acceptance, InfeasibleError
 
-Distributions = dict[str, BaseDistribution]
 Floats = NDArray[np.float64]
 
 # Where the sequences of qmc and grid stand, as a system attribute of the study.
 _POSITION = "feasible:position"
 
 
-class FeasibleQMC(BaseSampler):
+class FeasibleQMC(InnerSampler):
     """A scrambled Sobol sequence that a study consumes without gaps.
 
     Optuna's own builds a new engine and winds it forward for every single point.  The
@@ -48,9 +47,6 @@ class FeasibleQMC(BaseSampler):
     def __init__(self, study_seed: int) -> None:
         self._study_seed = study_seed
         self._points: Iterator[Floats] | None = None
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> Distributions:
-        return {}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: Distributions
@@ -66,11 +62,6 @@ class FeasibleQMC(BaseSampler):
                 search_space.items(), point.tolist(), strict=True
             )
         }
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: Any
-    ) -> Any:
-        raise RuntimeError(f"{param_name} is no parameter of the sequence")
 
     def _walk(self, dimension: int, start: int) -> Iterator[Floats]:
         engine = qmc.Sobol(dimension, rng=np.random.default_rng(self._study_seed))
@@ -105,7 +96,7 @@ class ExhaustedError(InfeasibleError):
         super().__init__(acceptance, "the grid has no candidate left: each legal one has its trial")
 
 
-class FeasibleGrid(BaseSampler):
+class FeasibleGrid(InnerSampler):
     """Every point of the grid once, in an order that the study's seed shuffles.
 
     The order is an affine map of the point's number, so that a grid of any size takes no
@@ -115,9 +106,6 @@ class FeasibleGrid(BaseSampler):
     def __init__(self, study_seed: int, draws: Draws) -> None:
         self._study_seed = study_seed
         self._draws = draws
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> Distributions:
-        return {}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: Distributions
@@ -139,11 +127,6 @@ class FeasibleGrid(BaseSampler):
             number, index = divmod(number, size)
             point[name] = _member(distribution, index)
         return point
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: Any
-    ) -> Any:
-        raise RuntimeError(f"{param_name} is no parameter of the grid")
 
 
 def _shuffle(total: int, seed: int) -> tuple[int, int]:

@@ -12,7 +12,8 @@ from optuna.trial import FrozenTrial
 
 from search.proposals.draws import Draws
 from search.proposals.filling import Choices
-from search.proposals.sequences import Distributions, Floats
+from search.proposals.inner import Distributions
+from search.proposals.sequences import Floats
 
 
 class FeasibleTPE(TPESampler):
