@@ -7,6 +7,10 @@ class ConfigError(ValueError):
     """Bad usage or bad input: exit code 2."""
 
 
+class NoStudyError(ConfigError):
+    """No database holds a study of that name."""
+
+
 class MachineError(RuntimeError):
     """Data, device, storage or disk is not as it must be: exit code 3."""
 

@@ -14,7 +14,7 @@ from constraints import Limits
 from search.analysis.graph import Graph
 from search.config.sections import DEFAULT_LIMITS
 from search.display import terminal
-from search.errors import ConfigError
+from search.errors import ConfigError, NoStudyError
 from search.networks.architecture import Architecture, ArchitectureError
 from search.storage.places import STUDIES
 from search.storage.trials import architecture_of
@@ -39,7 +39,7 @@ def study_of(source: str, overrides: Sequence[str] = (), storage: str | None = N
         return Study(path, overrides=overrides, storage=storage)
     try:
         return Study(source, overrides=overrides, storage=storage)
-    except ConfigError:
+    except NoStudyError:
         files = [file for file in (path, STUDIES / f"{source}.toml") if file.exists()]
         if not files:
             raise

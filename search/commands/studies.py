@@ -16,8 +16,8 @@ from search.errors import ConfigError
 from search.proposals.proposer import Acceptance
 from search.storage.checkpoints import artifact_store
 from search.storage.places import places, redacted
-from search.storage.studies import delete_study, study_names
-from search.storage.summary import Summary
+from search.storage.studies import delete_study, load_study, study_names
+from search.storage.summary import Summary, summarize
 from search.study import Study
 from search.targets import study_of
 from search.workers.supervisor import Ending
@@ -121,7 +121,7 @@ def status(name: str, storage: str | None, *, as_json: bool) -> int:
 def list_studies(storage: str | None, *, as_json: bool) -> int:
     """Shows which studies there are: at `storage`, or else in the databases of studies/."""
     found = [
-        Study(name, storage=url).summary for url in places(storage) for name in study_names(url)
+        summarize(load_study(name, url)) for url in places(storage) for name in study_names(url)
     ]
     if as_json:
         print_json([summary.to_json() for summary in found])

@@ -13,7 +13,7 @@ from optuna.exceptions import ExperimentalWarning
 
 from search.config.private import private
 from search.config.sections import RESUMABLE, StudyConfig
-from search.errors import ConfigError
+from search.errors import ConfigError, NoStudyError
 from search.storage.database import StudyStorage
 from search.storage.opening import (
     GRACE,
@@ -124,7 +124,7 @@ def load_study(
     """
     target = parse_url(url)
     if is_sqlite(target) and not sqlite_path(target).exists():
-        raise ConfigError(f"no study {name}: {shown(target)} does not exist; launch it first")
+        raise NoStudyError(f"no study {name}: {shown(target)} does not exist; launch it first")
     require_place(target)
     with opened(target):
         storage = connect(target, heartbeat, grace)
@@ -132,7 +132,7 @@ def load_study(
             study = optuna.load_study(study_name=name, storage=storage)
         except KeyError:
             there = ", ".join(sorted(optuna.get_all_study_names(storage))) or "none"
-            raise ConfigError(f"no study {name} at {shown(target)}; there are: {there}") from None
+            raise NoStudyError(f"no study {name} at {shown(target)}; there are: {there}") from None
         storage.trials = study_config(study).study.trials
     return study
 

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from run_study import run
 from search.commands.studies import _token, next_commands
@@ -30,13 +33,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_what_comes_next_depends_on_how_it_ended(place: Path) -> None:
+def test_what_comes_next_depends_on_how_it_ended(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["c1c4-search"])
     study = build(config(), "sqlite:///studies/demo.db", trials=3, running=0)
     summary, again = summarize(study), "c1c4-search launch s.toml"
     exported = next_commands(summary, 0, again, "sqlite:///studies/demo.db")
-    assert [line.split(" ", 1)[1] for line in exported] == [
-        "-m run_study export demo --storage sqlite:///studies/demo.db"
-    ] or "export demo --storage sqlite:///studies/demo.db" in exported[0]
+    assert exported == ["c1c4-search export demo --storage sqlite:///studies/demo.db"]
     missed = next_commands(summary, 1, again, None)
     assert missed[-1] == f"{again} --trials {2 * summary.config.study.trials}"
     assert next_commands(summary, 130, again, None) == [again]
@@ -53,6 +57,29 @@ def test_studies_are_listed_and_deleted(place: Path, capsys: pytest.CaptureFixtu
     assert run(["delete", "demo", "--yes"]) == 0
     assert not list((place / "studies").rglob("*demo*"))
     assert run(["delete", "demo", "--yes"]) == 2
+
+
+def test_a_database_with_a_password_is_listed(
+    postgresql: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    postgresql.psql("DROP DATABASE IF EXISTS fresh WITH (FORCE); CREATE DATABASE fresh;")
+    server = sa.make_url(postgresql.get_uri(database="fresh"))
+    url = server.set(password="secret").render_as_string(hide_password=False)
+    build(config(), url, trials=1, running=0)
+    monkeypatch.setenv("STUDY_STORAGE", url)
+    assert run(["list"]) == 0
+    shown = capsys.readouterr()
+    assert "demo" in shown.out
+    assert "secret" not in shown.out + shown.err
+
+
+def test_a_bad_override_of_a_study_is_told_and_no_file_taken_for_it(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build(config("quickstart"), "sqlite:///studies/quickstart.db", trials=1, running=0)
+    assert run(["init"]) == 0
+    assert run(["sample", "quickstart", "--set", "study.trials=x"]) == 2
+    assert "study quickstart: study.trials" in capsys.readouterr().err
 
 
 def test_a_running_study_is_not_deleted(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
