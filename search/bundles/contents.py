@@ -53,7 +53,7 @@ def read_json(content: bytes, name: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{name}: {error or type(error).__name__}") from None
     if not isinstance(value, dict):
-        raise BundleError(f"{name} must hold a JSON object")
+        raise BundleError(f"{name}: must hold a JSON object")
     return value
 
 
