@@ -180,7 +180,7 @@ class Proof:
         if not isinstance(parts.judgment, str):
             numbers.require_constants(parts.judgment.constants, stated)
         headline = numbers.require_headline(parts.files["README.md"], stated)
-        texts = f"README.md{headline}, report.html, training_log.csv, figures"
+        texts = f"README.md{headline}, report.html, training_log.csv, comments in model.py, figures"
         return numbers.compare(stated, found, texts)
 
     @property
