@@ -28,9 +28,9 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
+from search.storage import patience
 from search.storage.identity import identity, is_gone
 from search.storage.patience import (
-    PATIENCE,
     is_sqlite,
     light,
     patient,
@@ -80,7 +80,7 @@ class StudyStorage(RDBStorage):
         template = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
         options: dict[str, Any] = {"pool_pre_ping": True}
         if is_sqlite(url):
-            options = {"connect_args": {"timeout": PATIENCE, "isolation_level": None}}
+            options = {"connect_args": {"timeout": patience.PATIENCE, "isolation_level": None}}
         super().__init__(
             template, engine_kwargs=options, heartbeat_interval=heartbeat, grace_period=grace
         )
@@ -108,7 +108,7 @@ class StudyStorage(RDBStorage):
         self, dialect: sa.Dialect, record: object, args: tuple[Any, ...], options: dict[str, Any]
     ) -> Any:
         # Only a server that answered once is waited for: a wrong host name fails at once.
-        deadline = time.monotonic() + (0 if self._given_up else PATIENCE)
+        deadline = time.monotonic() + (0 if self._given_up else patience.PATIENCE)
         while True:
             try:
                 connection = dialect.connect(*args, **options)
