@@ -243,6 +243,10 @@ def export(
     trial: Annotated[int | None, typer.Option(min=0, help="Number; else the best.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Else exports/STUDY.")] = None,
     retrain: Annotated[bool, typer.Option(help="Retrains on training + validation images.")] = True,
+    int8: Annotated[
+        bool,
+        typer.Option("--int8", help="For microcontrollers, too: int8 as ONNX, .tflite and C++."),
+    ] = False,
     overrides: Overrides = None,
     storage: Storage = None,
     device: Device = "auto",
@@ -251,7 +255,14 @@ def export(
     from search.commands import bundles
 
     return bundles.export(
-        study, storage, overrides or [], trial=trial, out=out, retrain=retrain, device=device
+        study,
+        storage,
+        overrides or [],
+        trial=trial,
+        out=out,
+        retrain=retrain,
+        int8=int8,
+        device=device,
     )
 
 

@@ -18,12 +18,12 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
 from search.domains import Choice, Domain, FloatRange, IntRange, Scalar, Setting, _Frozen, setting
-from search.networks.architecture import BLOCK_NAMES, Architecture, Block, Layer
+from search.networks.architecture import BLOCK_NAMES, Activation, Architecture, Block, Layer
 from search.networks.operators import OPERATORS, _head, _output, _transition, _unit
 
 MOST_HALVINGS = 2  # of one transition
@@ -95,7 +95,7 @@ class SearchSpace(_Frozen):
     C3: BlockSpace = BlockSpace()
     C4: BlockSpace = BlockSpace()
     head: Annotated[Setting, setting(int, low=0, high=4096)] = 0
-    activation: Annotated[Setting, setting(str, "relu", "gelu", "silu", "hardswish")] = "relu"
+    activation: Annotated[Setting, setting(str, *get_args(Activation))] = "relu"
     dropout: Annotated[Setting, setting(float, low=0.0, high=0.9)] = 0.0
     classifier: Annotated[Setting, setting(str, "linear", "conv")] = "linear"
     fill: Fill | None = None

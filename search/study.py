@@ -276,10 +276,12 @@ class Study:
         *,
         trial: int | None = None,
         retrain: bool = True,
+        int8: bool = False,
         device: str = "auto",
         progress: Callable[[str], None] = lambda _: None,
     ) -> Path:
-        """Writes the bundle of trial number `trial`, or of the best; answers with its path."""
+        """Writes the bundle of trial number `trial`, or of the best, with `int8` also for
+        microcontrollers; answers with its path."""
         from search.bundles.export import export
         from search.training.devices import choose_device
 
@@ -293,6 +295,7 @@ class Study:
             trial=trial,
             retrain=retrain,
             processes=psutil.cpu_count() or 1,
+            int8=int8,
             progress=progress,
         )
 

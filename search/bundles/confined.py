@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import marshal
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -115,6 +116,90 @@ def _onnx(questions: BinaryIO) -> Iterator[bytes]:
         yield _array(session.run(None, {given.name: images})[0])
 
 
+def _litert(questions: BinaryIO) -> Iterator[bytes]:
+    """LiteRT's reference kernels on a file in int8; numbers as the file has them."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    shape, file = (read_frame(questions) or b"" for _ in range(2))
+    kernels = OpResolverType.BUILTIN_REF
+    runtime = Interpreter(model_content=file, experimental_op_resolver_type=kernels)
+    runtime.allocate_tensors()
+    (given,), (made,) = runtime.get_input_details(), runtime.get_output_details()
+    scale, zero = given["quantization"]
+
+    def run(image: Any) -> Any:
+        runtime.set_tensor(given["index"], image)
+        runtime.invoke()
+        return runtime.get_tensor(made["index"]).copy()
+
+    yield b""
+    for frame in _frames(questions):
+        yield _scores(run, _pixels(frame, json.loads(shape), scale, zero))
+
+
+def _micro(questions: BinaryIO) -> Iterator[bytes]:
+    """TensorFlow Lite Micro on the same; first the arena that it takes, and within that."""
+    from tflite_micro import runtime as tflm
+
+    shape, file, room = (read_frame(questions) or b"" for _ in range(3))
+    channels, height, width = json.loads(shape)
+    recorder = tflm.Interpreter.from_bytes(file, arena_size=json.loads(room))
+    details = recorder.get_input_details(0)
+    (scale,), (zero,) = (
+        details["quantization_parameters"][key] for key in ("scales", "zero_points")
+    )
+    recorder.set_input(
+        _pixels(bytes(4 * channels * height * width), [*json.loads(shape)], 1, 0)[0], 0
+    )
+    recorder.invoke()
+    arena = dict(
+        re.findall(r"allocation (total|head|tail) (\d+)", _heard(recorder.print_allocations))
+    )
+    yield json.dumps({name: int(size) for name, size in arena.items()}).encode()
+    runtime = tflm.Interpreter.from_bytes(file, arena_size=int(arena["total"]))
+
+    def run(image: Any) -> Any:
+        runtime.set_input(image, 0)
+        runtime.invoke()
+        return runtime.get_output(0)
+
+    for frame in _frames(questions):
+        yield _scores(run, _pixels(frame, json.loads(shape), scale, zero))
+
+
+def _pixels(frame: bytes, shape: Any, scale: float, zero: int) -> Any:
+    """Images (N, 1, H, W, C) in int8 of those (N, C, H, W) that are normalized."""
+    import numpy as np
+
+    images = np.frombuffer(frame, np.float32).reshape(-1, 1, *shape).transpose(0, 1, 3, 4, 2)
+    return np.clip(np.round(images / np.float32(scale)) + zero, -128, 127).astype(np.int8)
+
+
+def _scores(run: Callable[[Any], Any], images: Any) -> bytes:
+    """Whole numbers (N, classes), which float32 holds."""
+    import numpy as np
+
+    scores = np.concatenate([run(image) for image in images])
+    if scores.dtype != np.int8:
+        raise TypeError(f"gives {scores.dtype}, not int8")
+    return _array(scores.astype(np.float32))
+
+
+def _heard(speak: Callable[[], None]) -> str:
+    """What `speak` writes to the standard error stream, below Python."""
+    reader, writer = os.pipe()
+    kept = os.dup(2)
+    os.dup2(writer, 2)
+    try:
+        speak()
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(writer)
+    with os.fdopen(reader) as file:
+        return file.read()
+
+
 def _trace(questions: BinaryIO) -> Iterator[bytes]:
     """The verdict, as `check --json` has it, on the code's traced network."""
     from constraints import Limits, check
@@ -135,6 +220,8 @@ _KINDS: dict[str, Callable[[BinaryIO], Iterator[bytes]]] = {
     "nothing": _nothing,
     "network": _network,
     "onnx": _onnx,
+    "litert": _litert,
+    "micro": _micro,
     "trace": _trace,
 }
 

@@ -7,7 +7,7 @@ import math
 import os
 import platform
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,13 @@ from search.bundles.files import (
     fingerprint,
     made_at_once,
     study_file,
+    write_files,
     write_json,
     write_log,
     write_network,
 )
 from search.bundles.findings import Findings, importances
+from search.bundles.int8.making import Maker, require
 from search.bundles.metrics import write as write_metrics
 from search.bundles.report import write_report
 from search.config.candidate import Candidate
@@ -70,6 +72,7 @@ def export(
     trial: int | None = None,
     retrain: bool = True,
     processes: int = 1,
+    int8: bool = False,
     progress: Progress = lambda _: None,
 ) -> Path:
     """Writes the bundle of trial number `trial`, or of the best, to the new directory `out`.
@@ -77,14 +80,15 @@ def export(
     With `retrain` the candidate is trained again, by the trial's recipe and seed, on
     training and validation images together; else the trial's own weights are exported, or
     trained again as in the trial where they are gone.  Then the test images are read, once.
-    `out`, which is returned, comes to be complete or not at all.
+    `out`, which is returned, comes to be complete or not at all.  With `int8` it also holds the
+    network for microcontrollers.
 
     `runs` keeps the study's checkpoints, `cache` its augmented epochs; `processes` make
     those.  `progress` gets a line about each step.
 
     Raises:
         ConfigError: nothing to export, or `out` cannot be made.
-        MachineError: the data is not there, or no test images.
+        MachineError: the data is not there, no test images, or no extra for `int8`.
     """
     if without_test(config.data):
         raise MachineError(without_test(config.data))
@@ -94,6 +98,8 @@ def export(
         dataset = load(config.data)
         require_same_data(study, dataset.identity)
         _require_fit(candidate.architecture, dataset)
+        if int8:
+            require(candidate.architecture, len(dataset.train))
         objective = Objective(
             config,
             dataset.joined() if retrain else dataset,
@@ -108,6 +114,11 @@ def export(
         findings = _findings(study, config, chosen, candidate, dataset, trained, device)
         accuracy = wording.percent(findings.metrics["accuracy"]["test"])
         progress(f"test accuracy {accuracy}; writing the bundle")
+        if int8:
+            maker = Maker(candidate, dataset, objective, config.study.seed, progress)
+            made = maker.make(trained.network, findings.test)
+            findings = replace(findings, metrics={**findings.metrics, "int8": made.section})
+            write_files(bundle, made.files)
         _write(bundle, findings, trained)
     return out
 

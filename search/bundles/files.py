@@ -94,7 +94,7 @@ def write_network(
         for key, tensor in network.state_dict().items()
     }
     (bundle / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
-    _write_onnx(bundle / "model.onnx", network, architecture.input)
+    (bundle / "model.onnx").write_bytes(onnx_graph(network, architecture.input))
 
 
 def _facts(metrics: Mapping[str, Any]) -> list[str]:
@@ -108,7 +108,8 @@ def _facts(metrics: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _write_onnx(path: Path, network: nn.Module, shape: tuple[int, int, int]) -> None:
+def onnx_graph(network: nn.Module, shape: tuple[int, int, int]) -> bytes:
+    """`network` as ONNX: `images` (N, *shape) to `logits` (N, classes)."""
     program = torch.onnx.export(
         network,
         (torch.zeros(2, *shape),),
@@ -128,7 +129,8 @@ def _write_onnx(path: Path, network: nn.Module, shape: tuple[int, int, int]) -> 
     for value in (*model.graph.value_info, *model.graph.initializer):
         value.ClearField("metadata_props")
     onnx.checker.check_model(model)
-    path.write_bytes(model.SerializeToString())
+    graph: bytes = model.SerializeToString()
+    return graph
 
 
 def study_file(config: StudyConfig) -> str:
@@ -166,6 +168,12 @@ def write_log(path: Path, runs: Mapping[str, Iterable[Mapping[str, Any]]]) -> No
             for record in records:
                 measured = {k: v for k, v in record.items() if v is not None and math.isfinite(v)}
                 writer.writerow({"run": run, **measured})
+
+
+def write_files(bundle: Path, files: Mapping[str, bytes]) -> None:
+    """Writes `files`, by name, into the directory `bundle`."""
+    for name, content in files.items():
+        (bundle / name).write_bytes(content)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

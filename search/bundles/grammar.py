@@ -12,7 +12,7 @@ from torch import nn
 _LAYERS = frozenset(
     {
         *("Module", "Sequential", "Conv2d", "BatchNorm2d", "Dropout", "Linear", "Flatten"),
-        *("AvgPool2d", "AdaptiveAvgPool2d", "ReLU", "GELU", "SiLU", "Hardswish"),
+        *("AvgPool2d", "AdaptiveAvgPool2d", "ReLU", "ReLU6", "GELU", "SiLU", "Hardswish"),
     }
 )
 _FUNCTIONS = frozenset({"relu", "sigmoid"})

@@ -68,6 +68,25 @@ def onnx(graph: bytes, shape: Shape, work: float) -> Iterator[Predict]:
         yield process.predict
 
 
+@contextmanager
+def litert(file: bytes, shape: Shape, work: float) -> Iterator[Predict]:
+    """What LiteRT's reference kernels make of images of `shape` by a file in int8: its whole
+    numbers, as float32; otherwise as `network`."""
+    with _Process("litert", [json.dumps(shape).encode(), file], work) as process:
+        yield process.predict
+
+
+@contextmanager
+def micro(
+    file: bytes, shape: Shape, work: float, room: int
+) -> Iterator[tuple[dict[str, int], Predict]]:
+    """The same by TensorFlow Lite Micro, and the bytes of its arena: `total`, `head` and `tail`.
+    It may use `room` to find them, and runs within `total`."""
+    frames = [json.dumps(shape).encode(), file, json.dumps(room).encode()]
+    with _Process("micro", frames, work) as process:
+        yield json.loads(process.first), process.predict
+
+
 def traced(code: CodeType, shape: Shape, limits: Mapping[str, int]) -> dict[str, Any]:
     """The verdict, as `check --json` has it, on the traced `Network` of `code`.
 

@@ -39,6 +39,36 @@ class Accuracy(_Part):
     per_class: dict[str, _Share | None] = Field(default_factory=dict)
 
 
+class Int8File(_Part):
+    """A network in int8: its bytes, how many test images it gets right, and the share of them
+    that it sees as the network in float32 does."""
+
+    bytes: _Count
+    test: _Share
+    test_correct: _Count
+    agreement: _Share
+
+
+class Arena(_Part):
+    """Bytes that TensorFlow Lite Micro allocates: `head` for feature maps, `tail` for the rest."""
+
+    total: _Count
+    head: _Count
+    tail: _Count
+
+
+class Int8(_Part):
+    """What was made for microcontrollers, and of what; `validation` are shares by format."""
+
+    onnx: Int8File
+    tflite: Int8File
+    arena: Arena
+    calibration_images: _Count
+    calibration_seed: _Count
+    fine_tuning_epochs: _Count
+    validation: dict[str, _Share]
+
+
 class Data(_Part):
     """The images: `mean` and `std` per channel in [0, 1], counts, and what names them."""
 
@@ -72,6 +102,7 @@ class Metrics(_Part):
         default_factory=dict
     )
     onnx_opset: _Count | None = None
+    int8: Int8 | None = None
 
 
 def read(content: bytes) -> Metrics:

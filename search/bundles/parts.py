@@ -26,6 +26,7 @@ from search.bundles.contents import (
     read_named,
 )
 from search.bundles.files import REQUIRED
+from search.bundles.int8.c_source import NAMES as INT8_NAMES
 from search.bundles.metrics import Data, Metrics
 from search.bundles.plain import NotPlainError, Plain
 from search.config.files import parse
@@ -82,7 +83,8 @@ class Parts:
         return [
             name
             for name, content in self.files.items()
-            if name not in REQUIRED and not (_PICTURE.fullmatch(name) and content[:8] == _PNG)
+            if name not in (*REQUIRED, *(INT8_NAMES if self.stated.int8 else ()))
+            and not (_PICTURE.fullmatch(name) and content[:8] == _PNG)
         ]
 
     @cached_property

@@ -14,6 +14,7 @@ from search.bundles.agreement import DisagreementError, Tally
 from search.bundles.contents import BundleError, UnknownError
 from search.bundles.files import fingerprint
 from search.bundles.held_out import read_test_set
+from search.bundles.int8.proof import Int8Proof
 from search.bundles.isolated import Predict, RunError
 from search.bundles.numbers import Found
 from search.bundles.onnx_graph import require_plain_graph
@@ -47,7 +48,23 @@ class Proof:
             "numbers": self._numbers,
             "report": lambda: page.require_still(self.parts.files["report.html"]),
             "accuracy": self._accuracy,
+            **(self._int8.looks if self._int8 else {}),
         }
+
+    @cached_property
+    def _int8(self) -> Int8Proof | None:
+        stated = self.parts.stated.int8
+        return Int8Proof(self.parts, stated, self._test_images) if stated else None
+
+    def _test_images(self) -> Images:
+        """Those on which accuracy is claimed.
+
+        Raises:
+            UnknownError: they are not here.
+        """
+        if not self._measured:
+            raise UnknownError("not measured: the images here are others than those of the test")
+        return self._images
 
     def _rules(self) -> str:
         verdict, rules = self.parts.verdict, self.parts.config.rules
@@ -175,6 +192,7 @@ class Proof:
             if self._measured:
                 found |= numbers.from_tally(self._tally, stated.data.classes)
                 found["data.test_fingerprint"] = (stated.data.test_fingerprint, 0)
+                found |= self._int8.found if self._int8 else {}
         except (*FAILURES, UnknownError):
             pass  # `accuracy` says so
         if not isinstance(parts.judgment, str):

@@ -21,13 +21,14 @@ def export(
     trial: int | None,
     out: Path | None,
     retrain: bool,
+    int8: bool,
     device: str,
 ) -> int:
     """Writes the bundle of a study's winner."""
     study = Study(name, overrides=overrides, storage=storage)
     with handled(_stop):
         bundle = study.export(
-            out, trial=trial, retrain=retrain, device=device, progress=terminal.note
+            out, trial=trial, retrain=retrain, int8=int8, device=device, progress=terminal.note
         )
     root = study.config.data.root
     elsewhere = ["--data", str(root)] if root.is_absolute() else []

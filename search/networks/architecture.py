@@ -15,7 +15,7 @@ JSON_VERSION = 1
 BlockName = Literal["C1", "C2", "C3", "C4"]
 BLOCK_NAMES: tuple[BlockName, ...] = get_args(BlockName)
 
-Activation = Literal["relu", "gelu", "silu", "hardswish"]
+Activation = Literal["relu", "relu6", "gelu", "silu", "hardswish"]
 
 # Bounds of what is ever meant as a small convolutional network.  They turn a slip of the
 # keyboard (10^9 channels) into a message instead of an exhausted machine.

@@ -20,6 +20,7 @@ from search.templates import template
 LINE_LENGTH = 100
 _ACTIVATIONS: dict[Activation, str] = {
     "relu": "nn.ReLU()",
+    "relu6": "nn.ReLU6()",
     "gelu": "nn.GELU()",
     "silu": "nn.SiLU()",
     "hardswish": "nn.Hardswish()",

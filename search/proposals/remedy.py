@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import get_args
 
 from constraints import Limits, Violation, violations
 from search.analysis.facts import Facts
 from search.domains import Choice, Domain, FloatRange, IntRange, Scalar
 from search.networks.architecture import (
     BLOCK_NAMES,
+    Activation,
     Architecture,
     ArchitectureError,
     Block,
@@ -44,7 +46,7 @@ ANY_SPACE = SearchSpace.model_validate(
         },
         "C4": {"depth": {"low": 1, "high": 6}},
         "head": [0, 64, 128, 256],
-        "activation": ["relu", "gelu", "silu", "hardswish"],
+        "activation": list(get_args(Activation)),
         "dropout": {"low": 0.0, "high": 0.9},
         "classifier": ["linear", "conv"],
     }

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import optuna
 import torch
+from torch import nn
 
 from search.analysis.table import analyze
 from search.config.candidate import Candidate
@@ -139,26 +140,31 @@ class Objective:
         except Exception as error:  # whatever a picture stumbles over, the training is done
             log.warning("trial %d has no pictures: %s", finished.trial.number, error)
 
-    def training(self, candidate: Candidate) -> Training:
-        """A training of `candidate` on this study's data, not begun."""
+    def training(self, candidate: Candidate, network: nn.Module | None = None) -> Training:
+        """A training of `candidate` on this study's data, not begun; of `network`, whose weights
+        are there already, in float32."""
         seed = self._config.study.seed + candidate.recipe.repeat
         torch.manual_seed(seed)
-        network = build(candidate.architecture)
-        if candidate.recipe.identity:
-            pass_on(network)
-        if candidate.recipe.whitening:
-            whiten(network, self._dataset.train.pixels, self.normalization)
+        half = use_bfloat16(self._device, self._config.training.precision)
         return Training(
-            network,
+            self._fresh(candidate) if network is None else network,
             candidate.recipe,
             self._epochs(candidate.recipe.augmentation_strength),
             self._dataset.train.labels,
             self.normalization,
             validation=self._dataset.validation if len(self._dataset.validation) else None,
             device=self._device,
-            bfloat16=use_bfloat16(self._device, self._config.training.precision),
+            bfloat16=half and network is None,
             seed=seed,
         )
+
+    def _fresh(self, candidate: Candidate) -> nn.Module:
+        network = build(candidate.architecture)
+        if candidate.recipe.identity:
+            pass_on(network)
+        if candidate.recipe.whitening:
+            whiten(network, self._dataset.train.pixels, self.normalization)
+        return network
 
     def _epochs(self, strength: float) -> ResidentEpochs:
         if strength not in self._made:

@@ -99,3 +99,9 @@ def test_what_the_device_lacks_has_no_arena() -> None:
     assert violation.found is None
     assert "no gelu" in violation.message
     assert check(network, rules).violations == (violation,)
+
+
+def test_relu6_costs_what_relu_does() -> None:
+    assert memory(of("relu6")) == memory(of("relu"))
+    graph = trace(build(of("relu6")))
+    assert check(graph, Limits(())).analysis.memory == memory(of("relu6"))

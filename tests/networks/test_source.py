@@ -47,7 +47,7 @@ def odd() -> Architecture:
             Block("C1", (), (Layer(3, 8, 4, stride=2, padding=2, norm=False),)),
             Block("C2", (Unit((grouped,), squeeze_excite=2), mixed), (lone,)),
             Block("C3", (Unit((grouped,)),), (lone, Layer(8, 8, 1, padding=1))),
-            Block("C4", (Unit((Layer(8, 16, 3, padding=0, dropout=0.25),)),)),
+            Block("C4", (Unit((Layer(8, 16, 3, activation="relu6", dropout=0.25),)),)),
         ),
         Output(10, classifier="conv", bias=False, pool_kernel=3, dropout=0.5),
     )

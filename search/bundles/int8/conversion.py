@@ -1,0 +1,90 @@
+"""From weights to a `.tflite` file in int8: the work of a process of its own.
+
+LiteRT brings jax, prints its progress, and warns about others; here that disturbs nobody.
+Numbers are calibrated by the least and the greatest that images give, weights per channel.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load
+from torch import nn
+
+from search.bundles.confined import read_frame, write_frame
+from search.networks.architecture import Architecture
+from search.networks.module import build
+
+Array = NDArray[np.float32]
+
+
+def main() -> None:
+    """Reads architecture, weights and images (N, H, W, C), and answers with the file."""
+    answer = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what LiteRT prints is no answer
+    architecture, weights, images = (read_frame(sys.stdin.buffer) or b"" for _ in range(3))
+    network = build(Architecture.from_json(json.loads(architecture))).eval()
+    network.load_state_dict(load(weights))
+    channels, height, width = network_input(architecture)
+    pixels = np.frombuffer(images, np.float32).reshape(-1, height, width, channels)
+    write_frame(answer, _compact(_quantized(_converted(network, pixels), pixels)))
+
+
+def network_input(architecture: bytes) -> tuple[int, int, int]:
+    """(channels, height, width) that the JSON of an architecture names."""
+    channels, height, width = json.loads(architecture)["input"]
+    return channels, height, width
+
+
+def _converted(network: nn.Module, pixels: Array) -> bytes:
+    import litert_torch
+
+    # As microcontrollers read images; otherwise the first operation would transpose them.
+    last = litert_torch.to_channel_last_io(network, args=[0]).eval()
+    model = litert_torch.convert(last, (torch.from_numpy(pixels[:1].copy()),))
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "model.tflite"
+        model.export(str(place))
+        return place.read_bytes()
+
+
+def _quantized(model: bytes, pixels: Array) -> bytes:
+    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_quantizer.quantizer import Quantizer
+    from ai_edge_quantizer.recipe import static_wi8_ai8
+
+    ((signature, names),) = Interpreter(model_content=model).get_signature_list().items()
+    (given,) = names["inputs"]
+    quantizer = Quantizer(model, static_wi8_ai8())
+    images = [{given: image[None]} for image in pixels]
+    # In order, so that equal images give equal files.
+    seen = quantizer.calibrate({signature: images}, num_threads=1)
+    return bytes(quantizer.quantize(seen).quantized_model or b"")
+
+
+def _compact(model: bytes) -> bytes:
+    """The same without what no interpreter needs: names of tensors inside, signatures, notes."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    content: Any = flatbuffer_utils.read_model_from_bytearray(bytearray(model))
+    content.metadata = content.signatureDefs = content.metadataBuffer = None
+    content.description = None
+    (graph,) = content.subgraphs
+    graph.name = None
+    for tensor in graph.tensors:
+        tensor.name = None
+    graph.tensors[graph.inputs[0]].name = "image"
+    graph.tensors[graph.outputs[0]].name = "logits"
+    used = sorted({0, *(tensor.buffer for tensor in graph.tensors)})  # 0 must be there, empty
+    content.buffers = [content.buffers[number] for number in used]
+    for tensor in graph.tensors:
+        tensor.buffer = used.index(tensor.buffer)
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(content))

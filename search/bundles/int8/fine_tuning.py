@@ -1,0 +1,103 @@
+"""Quantization-aware training: a few epochs in which a network feels the steps of int8.
+
+Weights are rounded per channel and feature maps as a whole wherever a microcontroller stores
+them, and gradients pass through (Jacob et al., 2018), by torch's own `FakeQuantize`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.ao.quantization import (
+    FakeQuantize,
+    MovingAverageMinMaxObserver,
+    PerChannelMinMaxObserver,
+)
+from torch.nn.utils.parametrize import register_parametrization
+
+from search.config.candidate import Candidate
+from search.networks.module import Residual, SqueezeExcite, build
+from search.workers.objective import Objective
+
+EPOCHS = 3
+LEARNING_RATE = 0.005
+
+_WEIGHTS = partial(
+    FakeQuantize,
+    observer=PerChannelMinMaxObserver,
+    quant_min=-127,
+    quant_max=127,
+    dtype=torch.qint8,
+    qscheme=torch.per_channel_symmetric,
+    ch_axis=0,
+)
+_MAPS = partial(
+    FakeQuantize,
+    observer=MovingAverageMinMaxObserver,
+    quant_min=-128,
+    quant_max=127,
+    dtype=torch.qint8,
+    qscheme=torch.per_tensor_affine,
+)
+_WEIGHTED = (nn.Conv2d, nn.Linear)
+_FOLDED = (nn.BatchNorm2d, nn.ReLU, nn.ReLU6)  # into what stands before
+_ORIGINAL = ".parametrizations.weight.original"
+
+
+def fine_tuned(objective: Objective, candidate: Candidate, network: nn.Module) -> nn.Module:
+    """`network` after `EPOCHS` more epochs on the study's training images, on the CPU."""
+    recipe = replace(
+        candidate.recipe,
+        epochs=EPOCHS,
+        optimizer="sgd",
+        learning_rate=LEARNING_RATE,
+        momentum=0.9,
+        schedule="linear",
+        warmup=0.1,
+        average=0.0,
+        small_epochs=0.0,
+    )
+    training = objective.training(replace(candidate, recipe=recipe), imitating(network))
+    while training.epoch < EPOCHS:
+        training.run_epoch()
+    result = build(candidate.architecture)
+    state = training.evaluated.cpu().state_dict()
+    trained = {key.replace(_ORIGINAL, ".weight"): tensor for key, tensor in state.items()}
+    result.load_state_dict({key: trained[key] for key in result.state_dict()})
+    return result.eval()
+
+
+def imitating(network: nn.Module) -> nn.Module:
+    """A copy of `network` that rounds as int8 does."""
+    copied = copy.deepcopy(network)
+    for part in [part for part in copied.modules() if isinstance(part, _WEIGHTED)]:
+        register_parametrization(part, "weight", _WEIGHTS())
+    for module in [*_stored(copied)]:
+        module.register_module("int8", _MAPS())
+        module.register_forward_hook(_rounded)
+    return copied
+
+
+def _rounded(module: Any, _: object, output: Tensor) -> Tensor:
+    rounded: Tensor = module.int8(output)
+    return rounded
+
+
+def _stored(network: nn.Module) -> Iterator[nn.Module]:
+    """The modules whose results a microcontroller stores."""
+    for part in network.modules():
+        if isinstance(part, Residual | SqueezeExcite):
+            yield part
+        elif type(part) is nn.Sequential:
+            for module, after in pairwise([*part, None]):
+                leaf = next(module.children(), None) is None or isinstance(module, _WEIGHTED)
+                moved = isinstance(module, nn.Dropout | nn.Flatten)
+                if leaf and not moved and not isinstance(after, _FOLDED):
+                    yield module

@@ -1,0 +1,73 @@
+"""What a network in int8 makes of images: by onnxruntime, LiteRT and TensorFlow Lite Micro."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.analysis.facts import Facts
+from search.bundles import isolated
+from search.bundles.agreement import batches
+from search.bundles.isolated import Predict
+from search.data.images import Images
+from search.data.normalization import Normalization
+from search.networks.architecture import Architecture
+
+Scores = NDArray[np.float32]  # (N, classes); of a file in int8 its whole numbers
+
+
+class Pair(NamedTuple):
+    """A network in both formats."""
+
+    onnx: bytes
+    tflite: bytes
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs the files of one network on images, each in a confined process of its own."""
+
+    architecture: Architecture
+    normalization: Normalization
+    images: Images
+
+    def scores(self, predict: Predict) -> Scores:
+        """What `predict` makes of all images."""
+        parts = [predict(inputs) for inputs, _ in batches(self.images, self.normalization)]
+        return np.concatenate(parts)
+
+    def onnx(self, graph: bytes) -> Scores:
+        """By onnxruntime."""
+        with isolated.onnx(graph, self.architecture.input, self._work) as predict:
+            return self.scores(predict)
+
+    def litert(self, file: bytes) -> Scores:
+        """By LiteRT's reference kernels: three times as fast as the microcontroller's own, from
+        which they differ by a step in one number of a thousand."""
+        with isolated.litert(file, self.architecture.input, self._work) as predict:
+            return self.scores(predict)
+
+    def micro(self, file: bytes) -> tuple[Scores, Mapping[str, int]]:
+        """By TensorFlow Lite Micro; and the bytes of its arena: `total`, `head`, `tail`."""
+        room = 4 * Facts(self.architecture).memory.arena + 2**20
+        shape = self.architecture.input
+        with isolated.micro(file, shape, self._work, room) as (arena, predict):
+            return self.scores(predict), arena
+
+    @property
+    def _work(self) -> float:
+        return float(Facts(self.architecture).macs) * len(self.images)
+
+
+def correct(scores: Scores, images: Images) -> int:
+    """How many of `images` get their own class."""
+    return int((scores.argmax(axis=1) == images.labels).sum())
+
+
+def agreement(scores: Scores, others: Scores) -> float:
+    """The share of images that get the same class."""
+    return float((scores.argmax(axis=1) == others.argmax(axis=1)).mean())
