@@ -1,6 +1,8 @@
 """How a gradient becomes a step: schedule, SGD, Muon, and the average of the weights.
 
-Nothing here waits for the device, so that a CUDA graph can hold all of it.
+Nothing here waits for the device, so that a CUDA graph can hold all of it.  What is done to
+every tensor is done to all at once (torch's `_foreach_*`, on which its own optimizers are
+built): on a GPU the kernels of a small network's step take less time than their launches.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ class Optimization:
         self._flat = [(p, nn.Parameter(_as_matrix(p.data))) for p in trained if p in dense]
         rest = [p for p in trained if p not in dense]
         self._weights = [*rest, *(matrix for _, matrix in self._flat)]
+        self._before = [torch.empty_like(weight) for weight in self._weights]
         self._optimizers: list[torch.optim.Optimizer] = [
             torch.optim.SGD(
                 [
@@ -82,12 +85,14 @@ class Optimization:
             # Row norms of one on average: the step size alone sets the turning rate.
             matrix.data.mul_(math.sqrt(len(matrix)) / matrix.data.norm())
             weight.grad = None
-        before = [weight.detach().clone() for weight in self._weights]
+        weights = [weight.detach() for weight in self._weights]
+        torch._foreach_copy_(self._before, weights)
         for optimizer in self._optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        for weight, old in zip(self._weights, before, strict=True):
-            weight.data.copy_(old.lerp_(weight.data, share))
+        steps = torch._foreach_sub(weights, self._before)
+        torch._foreach_mul_(steps, share)
+        torch._foreach_copy_(weights, torch._foreach_add(self._before, steps))
 
     def state(self) -> list[dict[str, Any]]:
         """The momenta, for `restore`."""
@@ -105,17 +110,17 @@ class Average:
     def __init__(self, network: nn.Module, steps: float) -> None:
         self.network = copy.deepcopy(network)
         self._share = min(1.0, 1 / steps)
-        self._pairs = list(
-            zip(_tensors(self.network), _tensors(network), strict=True),
-        )
+        pairs = list(zip(_tensors(self.network), _tensors(network), strict=True))
+        floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._means, self._values = [m for m, _ in floats], [v for _, v in floats]
+        counts = [pair for pair in pairs if not pair[0].is_floating_point()]
+        self._seen, self._counts = [m for m, _ in counts], [v for _, v in counts]
 
     def update(self) -> None:
         """Moves the average towards the network as it is now."""
-        for mean, value in self._pairs:
-            if mean.is_floating_point():
-                mean.lerp_(value, self._share)
-            else:
-                mean.copy_(value)
+        torch._foreach_lerp_(self._means, self._values, self._share)
+        if self._counts:
+            torch._foreach_copy_(self._seen, self._counts)
 
 
 def _tensors(network: nn.Module) -> list[Tensor]:
