@@ -39,7 +39,7 @@ from search.data.epochs import ResidentEpochs
 from search.data.normalization import Normalization
 from search.networks.module import build
 from search.proposals.proposer import propose
-from search.training.devices import use_bfloat16
+from search.training.devices import choose_dtype
 from search.training.evaluation import evaluate
 from search.training.training import Training
 
@@ -89,7 +89,7 @@ def curve(candidate: Candidate, images: str, folder: str) -> Curve:
     device = torch.device("cpu")
     network = build(candidate.architecture)
     normalization = Normalization(dataset.mean, dataset.std)
-    bfloat16 = use_bfloat16(device, "auto")
+    dtype = choose_dtype(device, "auto")
     validation = dataset.validation.take(
         np.arange(VALIDATION) * (len(dataset.validation) // VALIDATION)
     )
@@ -101,13 +101,13 @@ def curve(candidate: Candidate, images: str, folder: str) -> Curve:
         normalization,
         validation=validation,
         device=device,
-        bfloat16=bfloat16,
+        dtype=dtype,
         seed=0,
     )
     result = []
     for _ in range(EPOCHS):
         averaged = training.run_epoch().accuracy
-        raw = evaluate(network, validation, normalization, device, bfloat16=bfloat16).accuracy
+        raw = evaluate(network, validation, normalization, device, dtype=dtype).accuracy
         result.append((averaged, raw))
     return result
 

@@ -327,7 +327,7 @@ def trainer(root: Path, images: int, cache: Path) -> Callable[[Candidate], float
     from search.data.epochs import ResidentEpochs
     from search.data.normalization import Normalization
     from search.networks.module import build
-    from search.training.devices import choose_device, use_bfloat16
+    from search.training.devices import choose_device, choose_dtype
     from search.training.training import DivergedError, Training
 
     torch.set_num_threads(1)
@@ -357,7 +357,7 @@ def trainer(root: Path, images: int, cache: Path) -> Callable[[Candidate], float
             Normalization(dataset.mean, dataset.std),
             validation=dataset.validation,
             device=device,
-            bfloat16=use_bfloat16(device, "auto"),
+            dtype=choose_dtype(device, "auto"),
             seed=0,
         )
         try:

@@ -18,7 +18,7 @@ from search.data.sources import source
 from search.errors import ConfigError, MachineError
 from search.storage.opening import open_storage
 from search.storage.places import redacted, storage_url
-from search.training.devices import choose_device, describe_device, use_bfloat16
+from search.training.devices import choose_device, choose_dtype, describe_device
 
 PACKAGES = (
     "torch",
@@ -75,7 +75,7 @@ def _device(name: str) -> Finding:
         device = choose_device(name)
     except MachineError as error:
         return Finding("device", False, str(error), "--device auto")
-    number = "bfloat16" if use_bfloat16(device, "auto") else "float32"
+    number = str(choose_dtype(device, "auto")).removeprefix("torch.")
     detail = f"{describe_device(device)}, trains in {number}"
     if device.type != "cuda" and torch.version.cuda:
         detail += "; torch has CUDA, but no NVIDIA GPU answers"

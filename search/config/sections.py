@@ -216,7 +216,7 @@ class TrainingSection(_Section):
     small_epochs: Annotated[Setting, setting(float, low=0.0, high=1.0)] = 0.0
     small_side: Annotated[Setting, setting(float, low=0.1, high=1.0)] = 0.75
     class_weights: Annotated[Setting, setting(bool)] = False
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
 
 class StudyConfig(_Section):

@@ -197,6 +197,8 @@ class AugmentedEpochs:
             return
         started, (count, images, *_) = time.monotonic(), self.shape
         size = f"{self._bytes / 1e9:.1f} GB"
+        # One that starts takes longer to import than a chunk takes to augment.
+        processes = min(processes, math.ceil(images / CHUNK))
         log.info("augmenting %d x %d images into %s (%s)", count, images, self.path, size)
         try:
             with ProcessPoolExecutor(

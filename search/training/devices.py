@@ -1,4 +1,4 @@
-"""Where trials train: the device by name, in words, and whether it has bfloat16."""
+"""Where trials train: the device by name, in words, and the arithmetic that suits it."""
 
 from __future__ import annotations
 
@@ -57,10 +57,23 @@ def describe_device(device: torch.device) -> str:
     return str(device)
 
 
-def use_bfloat16(device: torch.device, precision: str) -> bool:
-    """Whether to compute in bfloat16: as told, or where the device has it in hardware."""
+def choose_dtype(device: torch.device, precision: str) -> torch.dtype:
+    """The type to compute in: as told; `auto` is bfloat16 where the device has it in hardware,
+    else float16 where a GPU has tensor cores for it (Volta, Turing), else float32.
+
+    Raises:
+        ConfigError: for float16 anywhere but on CUDA.
+    """
+    if precision == "float16" and device.type != "cuda":
+        raise ConfigError("training.precision = float16: is for CUDA alone; try auto")
     if precision != "auto":
-        return precision == "bfloat16"
+        dtype: torch.dtype = getattr(torch, precision)
+        return dtype
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return torch.bfloat16
+        tensor_cores = torch.cuda.get_device_capability(device) >= (7, 0)
+        return torch.float16 if tensor_cores else torch.float32
+    if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported():
+        return torch.bfloat16
+    return torch.float32

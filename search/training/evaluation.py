@@ -16,6 +16,14 @@ from search.data.normalization import Normalization
 EVALUATION_BATCH = 1_000
 
 
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """A context in which layers compute in `dtype`."""
+    # What one recording of a CUDA graph has cast, another must not see: nothing is kept.
+    return torch.autocast(
+        device.type, dtype, enabled=dtype is not torch.float32, cache_enabled=False
+    )
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """How a network does on some images; `logits` float32 (N, classes).
@@ -35,15 +43,16 @@ def evaluate(
     normalization: Normalization,
     device: torch.device,
     *,
-    bfloat16: bool = False,
+    dtype: torch.dtype = torch.float32,
 ) -> Evaluation:
-    """Loss, accuracy and logits of `network` on one view of each of `images`."""
+    """Loss, accuracy and logits of `network`, which computes in `dtype`, on one view of each of
+    `images`."""
     network.eval()
     batches = []
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+    with torch.inference_mode(), autocast(device, dtype):
         for start in range(0, len(images), EVALUATION_BATCH):
             pixels = torch.from_numpy(images.pixels[start : start + EVALUATION_BATCH])
-            x = normalization(pixels.to(device), torch.bfloat16 if bfloat16 else torch.float32)
+            x = normalization(pixels.to(device), dtype)
             batches.append(network(x).float().cpu())
     logits = torch.cat(batches)
     labels = torch.from_numpy(images.labels)

@@ -38,11 +38,14 @@ def _half_cosine(share: float) -> float:
 class Optimization:
     """Nesterov SGD, and Muon for the dense convolutions where the recipe says so.
 
+    `scaled` keeps small gradients of float16 from becoming zero: torch's gradient scaler, but
+    for its decision whether to step, which would wait for the device.
+
     torch's Muon takes matrices, so `_flat` holds, for each of its convolution weights, a
     matrix that shares its memory.
     """
 
-    def __init__(self, network: nn.Module, recipe: Recipe) -> None:
+    def __init__(self, network: nn.Module, recipe: Recipe, *, scaled: bool = False) -> None:
         trained = [p for p in network.parameters() if p.requires_grad]
         dense = set(_trunk_weights(network)) if recipe.optimizer == "muon" else set()
         self._flat = [(p, nn.Parameter(_as_matrix(p.data))) for p in trained if p in dense]
@@ -72,19 +75,25 @@ class Optimization:
                 ns_steps=3,
             )
             self._optimizers.append(muon)
+        self._scaler = torch.amp.GradScaler(self._weights[0].device.type, enabled=scaled)
+
+    def scaled(self, loss: Tensor) -> Tensor:
+        """What to call `backward` on."""
+        return self._scaler.scale(loss)
 
     def step(self, share: Tensor) -> None:
         """One update from the gradients, which are gone afterwards.
 
         The optimizers step at the peak rate, and `share`, a tensor of no dimension, says
         how much of that step is taken: they would bake a rate that is a number into a
-        CUDA graph.
+        CUDA graph.  Of gradients that are no numbers, none is taken.
         """
         for weight, matrix in self._flat:
             matrix.grad = None if weight.grad is None else _as_matrix(weight.grad)
-            # Row norms of one on average: the step size alone sets the turning rate.
-            matrix.data.mul_(math.sqrt(len(matrix)) / matrix.data.norm())
             weight.grad = None
+        self._normalize()
+        if self._scaler.is_enabled():
+            share = share * self._unscale()
         weights = [weight.detach() for weight in self._weights]
         torch._foreach_copy_(self._before, weights)
         for optimizer in self._optimizers:
@@ -94,14 +103,40 @@ class Optimization:
         torch._foreach_mul_(steps, share)
         torch._foreach_copy_(weights, torch._foreach_add(self._before, steps))
 
+    def _normalize(self) -> None:
+        """Row norms of one on average: the step size alone sets the turning rate."""
+        matrices = [matrix.detach() for _, matrix in self._flat]
+        if matrices:
+            norms = torch._foreach_norm(matrices)
+            torch._foreach_div_(norms, [math.sqrt(len(matrix)) for matrix in matrices])
+            torch._foreach_div_(matrices, norms)
+
+    def _unscale(self) -> Tensor:
+        """Takes the scale out of the gradients; 1 where all are numbers, else 0."""
+        for optimizer in self._optimizers:
+            self._scaler.unscale_(optimizer)
+        flags = [
+            flag
+            for optimizer in self._optimizers
+            for flag in self._scaler._found_inf_per_device(optimizer).values()
+        ]
+        found = torch.stack(flags).amax()  # before `update`, which adds them up in place
+        self._scaler.update()
+        for weight in self._weights:  # momenta must not take in what is no number
+            if weight.grad is not None:
+                weight.grad.nan_to_num_(0.0, 0.0, 0.0)
+        return 1.0 - found
+
     def state(self) -> list[dict[str, Any]]:
-        """The momenta, for `restore`."""
-        return [optimizer.state_dict() for optimizer in self._optimizers]
+        """The momenta and the scale, for `restore`."""
+        return [*(part.state_dict() for part in self._optimizers), self._scaler.state_dict()]
 
     def restore(self, state: list[dict[str, Any]]) -> None:
-        """Takes up the momenta that `state` returned."""
-        for optimizer, saved in zip(self._optimizers, state, strict=True):
+        """Takes up what `state` returned."""
+        *momenta, scale = state
+        for optimizer, saved in zip(self._optimizers, momenta, strict=True):
             optimizer.load_state_dict(saved)
+        self._scaler.load_state_dict(scale)
 
 
 class Average:

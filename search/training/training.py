@@ -24,7 +24,7 @@ from search.config.candidate import Recipe
 from search.data.images import Images, Labels
 from search.data.normalization import Normalization
 from search.training.cuda_graph import Captured
-from search.training.evaluation import Evaluation, evaluate
+from search.training.evaluation import Evaluation, autocast, evaluate
 from search.training.optimization import Average, Optimization, rate
 
 Size = tuple[int, int]
@@ -55,7 +55,7 @@ class Training:
     """The training of one network by one recipe.
 
     `epochs` answers with the images of an epoch, uint8 (N, H, W, 3) on `device`, and
-    `labels` (N,) are theirs.  Evaluates on `validation` after
+    `labels` (N,) are theirs.  Layers compute in `dtype`.  Evaluates on `validation` after
     every epoch where it is given.  `state` and `restore` carry it over interruptions.
     """
 
@@ -69,7 +69,7 @@ class Training:
         *,
         validation: Images | None,
         device: torch.device,
-        bfloat16: bool,
+        dtype: torch.dtype,
         seed: int,
     ) -> None:
         self.recipe = recipe
@@ -83,11 +83,11 @@ class Training:
         self._normalization = normalization
         self._validation = validation
         self._device = device
-        self._dtype = torch.bfloat16 if bfloat16 else torch.float32
+        self._dtype = dtype
         self._seed = seed
         self._batch = min(recipe.batch_size, len(labels))
         self._steps = len(labels) // self._batch  # of an epoch; its last few images wait
-        self._optimization = Optimization(self._network, recipe)
+        self._optimization = Optimization(self._network, recipe, scaled=dtype is torch.float16)
         self._average = (
             Average(self._network, recipe.average * self._steps) if recipe.average else None
         )
@@ -151,12 +151,7 @@ class Training:
     def _train(self, size: Size, pixels: Tensor, labels: Tensor, share: Tensor) -> Tensor:
         """One step on one batch, at `share` of the peak learning rate; its loss."""
         x = self._normalization(pixels, self._dtype, size)
-        with torch.autocast(
-            self._device.type,
-            torch.bfloat16,
-            enabled=self._dtype is torch.bfloat16,
-            cache_enabled=False,  # what one recording of a graph has cast, another must not see
-        ):
+        with autocast(self._device, self._dtype):
             logits = self._network(x)
         loss = F.cross_entropy(
             logits.float(),
@@ -164,7 +159,7 @@ class Training:
             self._weights,
             label_smoothing=self.recipe.label_smoothing,
         )
-        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimization.scaled(loss).backward()  # type: ignore[no-untyped-call]
         self._optimization.step(share)
         if self._average is not None:
             self._average.update()
@@ -191,7 +186,7 @@ class Training:
             images,
             self._normalization,
             self._device,
-            bfloat16=self._dtype is torch.bfloat16,
+            dtype=self._dtype,
         )
 
     def state(self) -> dict[str, Any]:

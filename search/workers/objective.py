@@ -32,7 +32,7 @@ from search.storage.checkpoints import (
 from search.storage.finalists import fresh_candidate
 from search.storage.studies import study_storage
 from search.storage.trials import Attributes, is_finalist, write
-from search.training.devices import describe_device, use_bfloat16
+from search.training.devices import choose_dtype, describe_device
 from search.training.evaluation import Evaluation
 from search.training.initialization import pass_on, whiten
 from search.training.training import EpochRecord, Training
@@ -145,7 +145,7 @@ class Objective:
         are there already, in float32."""
         seed = self._config.study.seed + candidate.recipe.repeat
         torch.manual_seed(seed)
-        half = use_bfloat16(self._device, self._config.training.precision)
+        dtype = choose_dtype(self._device, self._config.training.precision)
         return Training(
             self._fresh(candidate) if network is None else network,
             candidate.recipe,
@@ -154,7 +154,7 @@ class Objective:
             self.normalization,
             validation=self._dataset.validation if len(self._dataset.validation) else None,
             device=self._device,
-            bfloat16=half and network is None,
+            dtype=dtype if network is None else torch.float32,
             seed=seed,
         )
 

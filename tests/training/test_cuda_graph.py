@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import pytest
 import torch
@@ -32,8 +33,9 @@ def test_a_replay_computes_what_the_function_does() -> None:
         assert torch.equal(result, torch.full((4,), 3.0 * calls, device="cuda"))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_captured_training_learns_what_an_eager_one_does(
-    digits: Dataset, tmp_path_factory: pytest.TempPathFactory
+    dtype: torch.dtype, digits: Dataset, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("augmented")
     section = AugmentationSection(epochs=2, flip_probability=0.0)
@@ -50,11 +52,11 @@ def test_a_captured_training_learns_what_an_eager_one_does(
             Normalization(digits.mean, digits.std),
             validation=digits.validation,
             device=torch.device("cuda"),
-            bfloat16=False,
+            dtype=dtype,
             seed=0,
         )
         if eager:
-            training._step = training._train
+            training._step = lambda size: partial(training._train, size)
         return [training.run_epoch() for _ in range(3)][-1].accuracy
 
     assert accuracy(eager=False) == pytest.approx(accuracy(eager=True), abs=0.03)

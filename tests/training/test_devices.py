@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from search.errors import ConfigError, MachineError
-from search.training.devices import choose_device, describe_device, use_bfloat16
+from search.training.devices import choose_device, choose_dtype, describe_device
 
 CPU = torch.device("cpu")
 
@@ -38,5 +38,26 @@ def test_freed_memory_stays_with_the_process() -> None:
 
 
 def test_precision_is_as_told() -> None:
-    assert use_bfloat16(CPU, "bfloat16")
-    assert not use_bfloat16(CPU, "float32")
+    assert choose_dtype(CPU, "bfloat16") is torch.bfloat16
+    assert choose_dtype(CPU, "float32") is torch.float32
+    with pytest.raises(ConfigError, match="float16: is for CUDA alone"):
+        choose_dtype(CPU, "float16")
+
+
+@pytest.mark.parametrize(
+    ("bfloat16", "capability", "dtype"),
+    [
+        (True, (9, 0), torch.bfloat16),
+        (False, (7, 5), torch.float16),
+        (False, (6, 1), torch.float32),
+    ],
+)
+def test_a_gpu_computes_in_what_its_hardware_has(
+    monkeypatch: pytest.MonkeyPatch,
+    bfloat16: bool,
+    capability: tuple[int, int],
+    dtype: torch.dtype,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bfloat16)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert choose_dtype(torch.device("cuda"), "auto") is dtype

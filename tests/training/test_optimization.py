@@ -88,6 +88,33 @@ def test_a_weight_that_asks_for_no_gradient_stays() -> None:
     assert not torch.equal(network[4].weight, before["4.weight"])
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
+def test_scaled_gradients_make_the_same_steps_and_none_where_they_overflow(optimizer: str) -> None:
+    recipe = dataclasses.replace(SGD, optimizer=optimizer)
+    plain, scaled = _network(), _network()
+    reference = Optimization(plain, recipe)
+    optimization = Optimization(scaled, recipe, scaled=True)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(4):
+        x = torch.randn(16, 3, 8, 8, generator=generator)
+        y = torch.randint(0, 5, (16,), generator=generator)
+        if step != 2:
+            F.cross_entropy(plain(x), y).backward()
+            reference.step(torch.tensor(0.5))
+            optimization.scaled(F.cross_entropy(scaled(x), y)).backward()
+            optimization.step(torch.tensor(0.5))
+            continue
+        before, scale = copy.deepcopy(scaled.state_dict()), optimization.state()[-1]["scale"]
+        optimization.scaled(scaled(x).sum() * float("inf")).backward()
+        optimization.step(torch.tensor(0.5))
+        assert torch.equal(scaled[4].weight, before["4.weight"])
+        assert optimization.state()[-1]["scale"] == scale / 2
+    for mine, expected in zip(scaled.parameters(), plain.parameters(), strict=True):
+        assert torch.isfinite(mine).all()
+        # The step that was not taken has let the momenta fade.
+        assert torch.allclose(mine, expected, atol=0.1)
+
+
 def test_the_average_is_that_of_torch() -> None:
     network = _network()
     reference = AveragedModel(

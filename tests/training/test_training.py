@@ -48,7 +48,7 @@ def _training(
     epochs: AugmentedEpochs,
     digits: Dataset,
     *,
-    bfloat16: bool = False,
+    dtype: torch.dtype = torch.float32,
     **changes: object,
 ) -> Training:
     torch.manual_seed(0)
@@ -60,7 +60,7 @@ def _training(
         Normalization(digits.mean, digits.std),
         validation=digits.validation,
         device=CPU,
-        bfloat16=bfloat16,
+        dtype=dtype,
         seed=0,
     )
 
@@ -161,7 +161,7 @@ def test_evaluation_counts_one_view_of_each_image(
 def test_bfloat16_learns_too(
     architecture: Architecture, epochs: AugmentedEpochs, digits: Dataset
 ) -> None:
-    training = _training(architecture, epochs, digits, bfloat16=True)
+    training = _training(architecture, epochs, digits, dtype=torch.bfloat16)
     for _ in range(3):
         record = training.run_epoch()
     assert record.accuracy > 0.6
