@@ -2,7 +2,7 @@
 
     python -m benchmarks.early_stopping IMAGES [N]
 
-Trains N (default 30) random survivors of `studies/cifar10.toml`, made smaller, on half of
+Trains N (default 30) random survivors of `studies/cifar10-fast.toml`, made smaller, on half of
 the training images in the imagefolder IMAGES, for 8 epochs each, and evaluates both after
 every epoch: the moving average, which trials report, and the raw weights, the naive value.
 Prints Spearman's correlation of either at a third of the epochs with the final accuracy,
@@ -43,7 +43,7 @@ from search.training.devices import choose_dtype
 from search.training.evaluation import evaluate
 from search.training.training import Training
 
-STUDY = Path(__file__).parent.parent / "studies" / "cifar10.toml"
+STUDY = Path(__file__).parent.parent / "studies" / "cifar10-fast.toml"
 EPOCHS = 8
 THIRD = round(EPOCHS / 3)
 CHANGES = (
