@@ -12,7 +12,7 @@ from search.analysis.graph import Graph
 from search.commands.answers import print_json
 from search.config.files import DEFAULTS, overridden
 from search.data import datasets
-from search.display import tables, terminal
+from search.display import tables, terminal, wording
 from search.networks.architecture import Architecture
 from search.proposals import remedy
 from search.proposals.proposer import Acceptance, propose
@@ -61,7 +61,7 @@ def check(
     if form == "json":
         print_json(verdict.to_json())
     elif form == "markdown":
-        print(tables.markdown(tables.LAYERS, rows, left=3))
+        print(tables.markdown(tables.LAYERS, rows, left=3), f"{wording.LEGEND}.", sep="\n\n")
     elif form == "csv":
         print(tables.comma_separated(tables.LAYERS, rows))
     else:

@@ -91,7 +91,8 @@ class LiveView:
 
     def _draw(self) -> None:
         height = self._console.height
-        view = status_view(self.summary, most=5 if height >= 32 else 3, running=max(1, height - 22))
+        few = 5 if height >= 32 else 3
+        view = status_view(self.summary, most=few, running=max(1, height - 22), leaders=few)
         self._live.update(Padding(Group(view, self._clock()), (1, 1, 0, 1)), refresh=True)
 
     def _clock(self) -> Text:

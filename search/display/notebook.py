@@ -12,7 +12,7 @@ from search.config.sections import StudyConfig
 from search.display import tables, wording
 from search.domains import Choice, Domain
 from search.networks.architecture import Architecture
-from search.networks.glance import glance
+from search.networks.glance import LEGEND, glance
 from search.proposals.proposer import Acceptance
 from search.storage.summary import Progress, Summary
 from space import SearchSpace
@@ -36,7 +36,8 @@ def html(shown: object) -> str:
 def _(shown: Architecture) -> str:
     analysis = analyze(shown)
     name = f"<b>{escape(shown.name)}</b><br>" if shown.name else ""
-    return f"{name}{_facts(analysis)}<code>{escape(glance(shown))}</code>{_layers(analysis)}"
+    line = f"<code>{escape(glance(shown))}</code>{_small(LEGEND)}"
+    return f"{name}{_facts(analysis)}{line}{_layers(analysis)}"
 
 
 @html.register
@@ -90,7 +91,12 @@ def _layers(analysis: Analysis) -> str:
         (*row, _Bar(layer.parameters / max(most, 1)))
         for row, layer in zip(tables.layers(analysis.layers), analysis.layers, strict=True)
     )
-    return _table((*tables.LAYERS, "share of parameters"), rows, left=3)
+    table = _table((*tables.LAYERS, "share of parameters"), rows, left=3)
+    return f"{table}{_small(wording.LEGEND)}"
+
+
+def _small(legend: str) -> str:
+    return f'<div style="font-size:.85em; opacity:.7">{escape(legend)}</div>'
 
 
 def _choices(parameters: Iterable[tuple[str, Domain]]) -> Iterable[Sequence[str | _Bar]]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -25,8 +27,10 @@ from constraints import Limits, Verdict
 from search.analysis.facts import Facts
 from search.config.candidate import Candidate
 from search.display import tables, wording
+from search.display.apart import apart
+from search.display.fitting import Fitting
 from search.networks.architecture import Architecture
-from search.networks.glance import glance
+from search.networks.glance import LEGEND, glance
 from search.storage.summary import LEADERS, Progress, Summary, summarize
 
 if TYPE_CHECKING:
@@ -74,31 +78,48 @@ def render_check(
     `limits` are the rules that were asked; `advice` are lines that tell what to change.
     """
     parts: list[RenderableType] = [Text(name, "bold")] if name else []
-    parts += [_layers(verdict), *map(Text, wording.memory(verdict.analysis)), ""]
+    parts += [_layers(verdict), Text(f"{wording.LEGEND}.", "dim"), ""]
+    parts += [*map(Text, wording.memory(verdict.analysis)), ""]
     parts.append(_verdict(verdict, limits))
     parts += [Text(f"note: {line}", "yellow") for line in verdict.analysis.notes]
     if advice:
-        parts += ["", Text("What would help", "bold"), *(Text(f"• {line}") for line in advice)]
+        title = "Notes" if verdict.accepted else "What would help"
+        parts += ["", Text(title, "bold"), *(Text(f"• {line}") for line in advice)]
     return Group(*parts)
 
 
-def _layers(verdict: Verdict) -> Table:
+# What a narrow terminal does without, the first to go first: what goes into a layer comes out
+# of one above it.
+_SPARE = ("", "of params", "Jin", "Nin", "Rin", "p", "Jout", "s", "d", "k", "Nout", "Rout")
+
+
+def _layers(verdict: Verdict) -> Fitting:
+    return Fitting(partial(_layers_without, verdict), _SPARE, told=True)
+
+
+def _layers_without(verdict: Verdict, gone: Sequence[str]) -> Table:
+    analysis = verdict.analysis
+    layers, total = analysis.layers, analysis.parameters
+    titles = [title for title in (*wording.GEOMETRY, "params", "MACs") if title not in gone]
+    totals = {"params": wording.count(total), "MACs": wording.count(analysis.macs)}
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_footer=True)
     table.add_column("", style="dim", no_wrap=True)
     table.add_column("op", no_wrap=True)
-    for title in wording.GEOMETRY:
-        table.add_column(title, justify="right", no_wrap=True)
-    total = verdict.analysis.parameters
-    largest = max((layer.parameters for layer in verdict.analysis.layers), default=0)
-    table.add_column("params", wording.count(total), justify="right", no_wrap=True)
-    table.add_column("MACs", wording.count(verdict.analysis.macs), justify="right", no_wrap=True)
-    table.add_column("of params", justify="right", no_wrap=True)
-    table.add_column("", max_width=16, min_width=3)
-    layers = verdict.analysis.layers
-    for layer, (block, name, _, *cells) in zip(layers, tables.layers(layers), strict=True):
+    for title in titles:
+        table.add_column(title, totals.get(title, ""), justify="right", no_wrap=True)
+    if "of params" not in gone:
+        table.add_column("of params", justify="right", no_wrap=True)
+    if "" not in gone:
+        table.add_column("", max_width=16, min_width=3)
+    largest = max((layer.parameters for layer in layers), default=0)
+    for layer, row in zip(layers, tables.layers(layers), strict=True):
+        cells = dict(zip(tables.LAYERS, row, strict=True))
         share = wording.percent(layer.parameters / max(total, 1), 0)
         bar = Bar(max(largest, 1), 0, layer.parameters, color="cyan")
-        table.add_row(block, _in_lines(name), *cells, share, bar)
+        shown: list[RenderableType] = [cells[title] for title in titles]
+        shown += [share] if "of params" not in gone else []
+        shown += [bar] if "" not in gone else []
+        table.add_row(cells[""], _in_lines(cells["op"]), *shown)
     return table
 
 
@@ -153,21 +174,28 @@ def render_funnel(
 
 
 def render_histogram(title: str, values: Sequence[int]) -> Table:
-    """How often each range of `values` occurs, one bar a range."""
+    """How often `values` occur: one bar a value where there are few, else one a range."""
     table = Table.grid(padding=(0, 2, 0, 0), expand=True)
     table.add_column(title, justify="right", no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(ratio=1, min_width=6)
     table.add_row(Text(title, "bold"))
-    bins = min(BINS, max(values) - min(values) + 1)
-    # Whole numbers belong to bins whole: edges half way between neighbours.
-    edges = np.linspace(min(values) - 0.5, max(values) + 0.5, bins + 1)
-    counts = np.histogram(values, bins=edges)[0]
-    for number, (low, high) in zip(counts, pairwise(edges), strict=True):
-        first, last = int(np.ceil(low)), int(np.ceil(high)) - 1
-        label = f"{first:,}" if first == last else f"{first:,} – {last:,}"
-        table.add_row(label, str(number), Bar(max(counts), 0, number, color="cyan"))
+    counts = _counted(values)
+    for label, number in counts.items():
+        table.add_row(label, str(number), Bar(max(counts.values()), 0, number, color="cyan"))
     return table
+
+
+def _counted(values: Sequence[int]) -> dict[str, int]:
+    """How often each value occurs where there are few, else each of `BINS` ranges."""
+    counted = Counter(values)
+    if len(counted) <= BINS:
+        return {f"{value:,}": counted[value] for value in sorted(counted)}
+    # Whole numbers belong to bins whole: edges half way between neighbors.
+    edges = np.linspace(min(values) - 0.5, max(values) + 0.5, BINS + 1)
+    ends = [int(np.ceil(edge)) for edge in edges]
+    labels = [f"{first:,} – {after - 1:,}" for first, after in pairwise(ends)]
+    return dict(zip(labels, map(int, np.histogram(values, bins=edges)[0]), strict=True))
 
 
 def render_sample(acceptance: Acceptance, candidates: Sequence[Candidate]) -> RenderableType:
@@ -181,6 +209,7 @@ def render_sample(acceptance: Acceptance, candidates: Sequence[Candidate]) -> Re
         funnel,
         "",
         _candidates(candidates[:LISTED], sizes),
+        Text(f"{LEGEND}.", "dim"),
         "",
         render_histogram("receptive field", fields),
         "",
@@ -198,9 +227,12 @@ def _size(architecture: Architecture) -> tuple[int, int, int]:
 def _candidates(candidates: Sequence[Candidate], sizes: Sequence[tuple[int, int, int]]) -> Table:
     table = _table("Candidate", *wording.SIZES)
     table.add_column("architecture", overflow="fold")
-    for candidate, size in zip(candidates, sizes, strict=False):
-        numbers = wording.sizes(*size)
-        table.add_row(candidate.hash[:8], *numbers, glance(candidate.architecture))
+    differences = apart(candidates)
+    for candidate, size, difference in zip(candidates, sizes, differences, strict=False):
+        network = Text(glance(candidate.architecture))
+        if difference:
+            network.append(f"\n{difference}", "dim")
+        table.add_row(candidate.hash[:8], *wording.sizes(*size), network)
     if len(sizes) > len(candidates):
         table.add_row(Text(f"and {len(sizes) - len(candidates):,} more", "dim"))
     return table
@@ -219,12 +251,11 @@ def render_status(study: Study) -> RenderableType:
     return Group(*parts)
 
 
-def render_studies(summaries: Sequence[Summary]) -> Table:
+def render_studies(summaries: Sequence[Summary]) -> Fitting:
     """One line a study."""
-    table = _table("Study", *tables.STUDIES[1:])
-    for summary in summaries:
-        table.add_row(*tables.study(summary))
-    return table
+    titles = ("Study", *tables.STUDIES[1:])
+    rows = list(map(tables.study, summaries))
+    return _fitting(titles, rows, ("pruned", "accepted", "time", "MACs", "RF", "target"), told=True)
 
 
 def status_json(study: Study) -> dict[str, Any]:
@@ -232,8 +263,10 @@ def status_json(study: Study) -> dict[str, Any]:
     return summarize(study).to_json()
 
 
-def status_view(summary: Summary, most: int = 6, running: int = 100) -> Group:
-    """A study at a glance: its `most` best trials and at most `running` that run."""
+def status_view(
+    summary: Summary, most: int = 6, running: int = 100, leaders: int = LEADERS
+) -> Group:
+    """A study at a glance: at most so many broken rules, trials that run, and best trials."""
     parts: list[RenderableType] = [_header(summary), ""]
     parts.append(
         render_funnel(summary.proposed, summary.accepted, summary.rejected, most)
@@ -243,7 +276,7 @@ def status_view(summary: Summary, most: int = 6, running: int = 100) -> Group:
     if summary.running:
         parts += ["", _running(summary.running, running)]
     if summary.best:
-        parts += ["", _leaders(summary.best[:LEADERS])]
+        parts += ["", _leaders(summary.best[:leaders])]
     if summary.config.study.target is not None:
         parts += ["", _road(summary, summary.config.study.target)]
     if summary.standing.begun:
@@ -251,16 +284,11 @@ def status_view(summary: Summary, most: int = 6, running: int = 100) -> Group:
     return Group(*parts)
 
 
-def _header(summary: Summary) -> Table:
+def _header(summary: Summary) -> Text:
     states, budget = summary.states, summary.config.study.trials
     words = [f"{summary.finished:,} of {wording.plural(budget, 'trial')}"]
     words += [f"{states[s]:,} {w}" for s, w in _STATE_WORDS.items() if states[s]]
-    # Never wraps: the live view counts on its height.
-    line = Table.grid(padding=(0, 2, 0, 0))
-    line.add_column(no_wrap=True, overflow="ellipsis")
-    line.add_column(no_wrap=True, overflow="ellipsis")
-    line.add_row(Text(summary.name, "bold"), Text(" · ".join(words), "dim"))
-    return line
+    return Text.assemble((summary.name, "bold"), "  ", (" · ".join(words), "dim"))
 
 
 _STATE_WORDS = {"running": "running", "pruned": "pruned", "fail": "failed", "waiting": "waiting"}
@@ -274,40 +302,58 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _running(trials: Sequence[Progress], most: int) -> Table:
-    table = _table("Running", "", "epoch", "accuracy", "ETA", *wording.SIZES)
-    for trial in trials[:most]:
-        epochs = trial.epochs or 0
-        table.add_row(
+def _fitting(
+    titles: Sequence[str],
+    rows: Sequence[Sequence[RenderableType]],
+    spare: Sequence[str],
+    *,
+    told: bool = False,
+) -> Fitting:
+    """A table under `titles`, the first of which is its own."""
+
+    def make(gone: Sequence[str]) -> Table:
+        kept = [index for index, title in enumerate(titles) if title not in gone]
+        table = _table(*(titles[index] for index in kept))
+        for row in rows:
+            table.add_row(*(row[index] for index in kept))
+        return table
+
+    return Fitting(make, spare, told)
+
+
+def _running(trials: Sequence[Progress], most: int) -> RenderableType:
+    titles = ("Running", "", "epoch", "accuracy", "ETA", *wording.SIZES)
+    rows = [
+        (
             f"#{trial.number}",
-            ProgressBar(total=max(epochs, 1), completed=trial.epoch, width=12),
-            f"{trial.epoch}/{epochs or '?'}",
+            ProgressBar(total=max(trial.epochs or 0, 1), completed=trial.epoch, width=12),
+            f"{trial.epoch}/{trial.epochs or '?'}",
             wording.percent(trial.accuracy),
             wording.duration(trial.eta),
             *wording.sizes(*trial.sizes),
         )
-    if len(trials) > most:
-        table.add_row(Text(f"and {len(trials) - most:,} more", "dim"))
-    return table
+        for trial in trials[:most]
+    ]
+    table = _fitting(titles, rows, ("MACs", "parameters", "RF", ""))
+    if len(trials) <= most:
+        return table
+    return Group(table, Text(f"and {len(trials) - most:,} more", "dim"))
 
 
-def _leaders(trials: Sequence[Progress]) -> Table:
-    table = _table("Best", *tables.LEADERS[1:])
-    for trial in trials:
-        table.add_row(*tables.leader(trial))
-    return table
+def _leaders(trials: Sequence[Progress]) -> Fitting:
+    rows = list(map(tables.leader, trials))
+    return _fitting(("Best", *tables.LEADERS[1:]), rows, ("time", "MACs"))
 
 
 def _finalists(summary: Summary) -> RenderableType:
     title, *columns = wording.FINALIST
-    table = _table(title.capitalize(), *columns)
-    for each in summary.standing.finalists:
-        table.add_row(*wording.finalist(each))
+    rows = list(map(wording.finalist, summary.standing.finalists))
+    table = _fitting((title.capitalize(), *columns), rows, ("measured once", "trainings"))
     words = wording.leader(summary.standing, summary.finished)
     return Group(table, Text(words)) if words else table
 
 
-def _road(summary: Summary, target: float) -> Table:
+def _road(summary: Summary, target: float) -> Fitting:
     best = summary.road[-1] if summary.road else 0.0
     if summary.met:
         words = Text(f"{wording.percent(best)}: met", "green")
@@ -315,11 +361,21 @@ def _road(summary: Summary, target: float) -> Table:
         words = Text(f"{wording.percent(best)}, {100 * (target - best):.2f} points to go")
     else:
         words = Text("no trial completed yet", "dim")
+    cells: dict[str, RenderableType] = {
+        "target": Text(f"Target {wording.percent(target)}", "bold"),
+        "bar": ProgressBar(total=target, completed=min(best, target), width=20),
+        "words": words,
+        "sparks": _sparks(summary.road[-24:]),
+    }
+    return Fitting(partial(_in_a_row, cells), ("sparks", "bar"))
+
+
+def _in_a_row(cells: Mapping[str, RenderableType], gone: Sequence[str]) -> Table:
+    kept = [cell for name, cell in cells.items() if name not in gone]
     table = Table.grid(padding=(0, 2, 0, 0))
-    bar = ProgressBar(total=target, completed=min(best, target), width=20)
-    table.add_row(
-        Text(f"Target {wording.percent(target)}", "bold"), bar, words, _sparks(summary.road[-24:])
-    )
+    for _ in kept:
+        table.add_column(no_wrap=True)
+    table.add_row(*kept)
     return table
 
 

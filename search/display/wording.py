@@ -45,6 +45,10 @@ _GEOMETRY = {
     "Jout": "j_out",
 }
 GEOMETRY = tuple(_GEOMETRY)
+LEGEND = (
+    "k kernel, p padding, s stride, d dilation; J jump (input pixels between neighboring units), "
+    "N side of the map, R receptive field in pixels, before and after each layer"
+)
 
 
 def geometry(layer: LayerRow) -> list[str]:

@@ -7,6 +7,12 @@ from collections.abc import Sequence
 from search.networks.architecture import Architecture, Block, Layer, Unit
 from search.networks.operators import OPERATORS, operator_of, spatial_of
 
+LEGEND = (
+    "2×sep3d2·64: two units, separable, kernel 3, dilation 2, 64 channels; "
+    + ", ".join(f"{operator.glance} {name}" for name, operator in OPERATORS.items())
+    + "; ↓ halves the map"
+)
+
 
 def glance(architecture: Architecture) -> str:
     """The blocks in one line: units, operator and kernel, dilation, width, a `↓` a halving."""

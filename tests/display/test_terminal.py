@@ -22,6 +22,7 @@ from rich.console import Console, RenderableType
 from constraints import Limits, check
 from search.config.sections import DEFAULT_LIMITS
 from search.display import terminal, wording
+from search.display.apart import apart
 from search.display.live import LiveView
 from search.networks.architecture import Architecture
 from search.networks.glance import glance
@@ -78,6 +79,25 @@ def test_check_prints_the_published_table(baseline: Architecture, width: int) ->
     for published in PUBLISHED:
         assert any(re.match(rf"(C\d )?{published} ", row) for row in rows), published
     assert any("186,570 23,143,552" in row for row in rows)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_check_explains_its_columns_and_cuts_none(baseline: Architecture, width: int) -> None:
+    text = shown(terminal.render_check(check(baseline, LIMITS), LIMITS), width)
+    assert "…" not in text
+    assert "k kernel, p padding, s stride, d dilation; J jump" in text
+    rows = [line.split() for line in text.splitlines()]
+    assert any(row[:1] == ["CLASSIFIER"] or row[1:2] == ["CLASSIFIER"] for row in rows)
+    assert any(row[:2] == ["186,570", "23,143,552"] for row in rows)
+    assert ("A wider terminal shows" in text) == (width < 80)
+
+
+def test_advice_is_a_note_where_there_is_nothing_to_help(baseline: Architecture) -> None:
+    lenient = Limits.from_mapping({"parameters": 10**9})
+    kept = shown(terminal.render_check(check(baseline, lenient), lenient, advice=["so"]))
+    lost = shown(terminal.render_check(check(baseline, LIMITS), LIMITS, advice=["so"]))
+    assert ("Notes" in kept, "What would help" in kept) == (True, False)
+    assert ("Notes" in lost, "What would help" in lost) == (False, True)
 
 
 def test_check_tells_the_verdict_per_rule(baseline: Architecture) -> None:
@@ -158,6 +178,36 @@ def test_sample_shows_funnel_candidates_and_spreads() -> None:
     assert "and 2 more" in text
     assert "receptive field" in text
     assert "70.0 %" in text
+
+
+def test_sample_explains_its_line_and_tells_twins_apart() -> None:
+    study_config = config()
+    choices = feasible(study_config, seed=3)
+    twins = [
+        study_config.candidate({**choices, **changed}, input=INPUT, classes=CLASSES)
+        for changed in ({"training.learning_rate": 0.02}, {"training.learning_rate": 0.1})
+    ]
+    other = study_config.candidate(feasible(study_config, seed=4), input=INPUT, classes=CLASSES)
+    assert apart([*twins, other]) == ["learning rate 0.02", "learning rate 0.1", ""]
+    text = shown(terminal.render_sample(Acceptance(proposed=2, accepted=2), twins))
+    assert "2×sep3d2·64: two units, separable, kernel 3, dilation 2, 64 channels" in text
+    assert text.count("learning rate") == 2
+
+
+def test_a_histogram_of_few_values_has_a_bar_for_each() -> None:
+    rows = shown(terminal.render_histogram("RF", [85] * 7 + [69] * 8)).splitlines()[1:]
+    assert [row.split()[:2] for row in rows] == [["69", "8"], ["85", "7"]]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_no_width_cuts_names_or_totals(study: optuna.Study, width: int) -> None:
+    summary = terminal.summarize(study)
+    for view in (terminal.render_status(study), terminal.render_studies([summary])):
+        text = shown(view, width)
+        assert "…" not in text
+        assert summary.name in text
+        assert wording.percent(study.best_value) in text
+    assert "14 of 40 trials" in shown(terminal.render_status(study), width)
 
 
 def test_sample_without_survivors_is_a_funnel() -> None:
@@ -253,19 +303,20 @@ def test_the_end_leaves_table_reason_and_next_command(
     assert captured.err.split("\n")[-3:] == ["budget ended", "next: do the next thing", ""]
 
 
-@pytest.mark.parametrize("running", [0, 2, 30])
-def test_the_live_view_fits_a_small_terminal(tmp_path: Path, running: int) -> None:
+@pytest.mark.parametrize(("running", "width"), [(0, 80), (2, 60), (30, 60), (30, 80)])
+def test_the_live_view_fits_a_small_terminal(tmp_path: Path, running: int, width: int) -> None:
     name = "a-name-as-long-as-names-may-be-" + "x" * 60
     study = build(config(name), f"sqlite:///{tmp_path}/d.db", trials=14, running=running)
     screen = Console(
-        file=io.StringIO(), force_terminal=True, width=80, height=24, color_system=None
+        file=io.StringIO(), force_terminal=True, width=width, height=24, color_system=None
     )
     with LiveView(study, config(name), screen=screen):
         frame = screen.file.getvalue()
     lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", frame).splitlines()
     assert len(lines) <= 24
     assert any("passed" in line for line in lines), "the last line must not be cropped"
-    assert max(map(len, lines)) <= 80
+    assert max(map(len, lines)) <= width
+    assert name in "".join(map(str.strip, lines))
 
 
 def test_a_silent_storage_leaves_the_last_picture(

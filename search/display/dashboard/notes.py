@@ -9,7 +9,7 @@ from constraints import Limits, Verdict, check
 from search.analysis.table import LayerRow
 from search.display import tables, wording
 from search.networks.architecture import Architecture
-from search.networks.glance import glance
+from search.networks.glance import LEGEND, glance
 from search.storage.summary import Progress, Summary
 
 LEADERS = 10
@@ -39,10 +39,12 @@ def trial_note(architecture: Architecture, limits: Limits) -> str:
     return "\n\n".join(
         [
             "```\n" + glance(architecture).replace("  ", "\n") + "\n```",
+            f"*{LEGEND}.*",
             "## Verdict",
             _verdict(verdict, limits),
             "## Receptive field, layer by layer",
             _layers(verdict.analysis.layers),
+            f"*{wording.LEGEND}.*",
         ]
     )
 
