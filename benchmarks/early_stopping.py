@@ -35,7 +35,7 @@ from search.config.sections import StudyConfig
 from search.data.augmentation import AugmentedEpochs
 from search.data.datasets import Dataset
 from search.data.datasets import load as load_data
-from search.data.epochs import ResidentEpochs
+from search.data.epochs import DeviceEpochs
 from search.data.normalization import Normalization
 from search.networks.module import build
 from search.proposals.proposer import propose
@@ -96,7 +96,7 @@ def curve(candidate: Candidate, images: str, folder: str) -> Curve:
     training = Training(
         network,
         candidate.recipe,
-        ResidentEpochs(epochs, device),
+        DeviceEpochs(epochs, device),
         dataset.train.labels,
         normalization,
         validation=validation,

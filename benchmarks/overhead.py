@@ -45,6 +45,7 @@ from search.storage.checkpoints import artifact_store
 from search.storage.database import StudyStorage
 from search.storage.studies import create_or_resume, study_storage
 from search.storage.summary import summarize
+from search.training.trainer import Trainer
 from search.training.training import Training
 from search.workers.objective import Finished, Objective, make_pruner
 
@@ -53,7 +54,7 @@ INTERVAL = search.workers.objective.CHECKPOINT_INTERVAL
 TRAINING, REST = "training", "Optuna and the rest"
 STAGES: tuple[tuple[str, Any, str], ...] = (
     ("proposals and checker", FeasibleSampler, "sample_relative"),
-    ("building", Objective, "training"),
+    ("building", Trainer, "training"),
     (TRAINING, Training, "run_epoch"),
     ("checkpoints", search.objective, "save_checkpoint"),
     ("note and data of pictures", refresh, "annotate"),
@@ -123,9 +124,8 @@ def prepare(
     def finished(trial: Finished) -> None:
         refresh.annotate(trial, config, dataset, store)  # looked up, so that it is timed
 
-    objective = Objective(
-        config, dataset, torch.device("cpu"), runs=folder, cache=folder, finished=finished
-    )
+    trainer = Trainer(config, dataset, torch.device("cpu"), cache=folder)
+    objective = Objective(config, trainer, runs=folder, finished=finished)
     study.optimize(objective, n_trials=2)
     grow(url, config.study.name, size)
     add_notes(study, config)

@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 from search.config.sections import AugmentationSection
 from search.data.augmentation import AugmentedEpochs, pipeline
 from search.data.normalization import Normalization
-from search.training.devices import choose_device
+from search.training.devices import keep_memory
 
 IMAGES = 20_000
 BATCH = 500
@@ -77,7 +77,7 @@ def rate(batches: Iterator[Tensor]) -> float:
 
 
 def main() -> None:
-    choose_device()  # as a worker does
+    keep_memory()  # as a worker does
     cores = os.cpu_count() or 1
     pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, 32, 32, 3), np.uint8)
     loader = DataLoader(Augmented(pixels), BATCH, num_workers=cores, persistent_workers=True)

@@ -324,7 +324,7 @@ def trainer(root: Path, images: int, cache: Path) -> Callable[[Candidate], float
     from search.config.sections import AugmentationSection, DataSection
     from search.data.augmentation import AugmentedEpochs
     from search.data.datasets import load
-    from search.data.epochs import ResidentEpochs
+    from search.data.epochs import DeviceEpochs
     from search.data.normalization import Normalization
     from search.networks.module import build
     from search.training.devices import choose_device, choose_dtype
@@ -352,7 +352,7 @@ def trainer(root: Path, images: int, cache: Path) -> Callable[[Candidate], float
         training = Training(
             build(candidate.architecture),
             candidate.recipe,
-            ResidentEpochs(epochs, device),
+            DeviceEpochs(epochs, device),
             dataset.train.labels,
             Normalization(dataset.mean, dataset.std),
             validation=dataset.validation,

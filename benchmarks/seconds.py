@@ -32,8 +32,8 @@ from search.config.candidate import Candidate
 from search.config.files import load, overridden
 from search.data.datasets import load as load_data
 from search.training.devices import choose_device, describe_device
+from search.training.trainer import Trainer
 from search.training.training import Size, Training
-from search.workers.objective import Objective
 
 REPLAYS = 50
 SHOWN = 18  # kernels
@@ -55,10 +55,10 @@ class Clock:
         return time.perf_counter()
 
 
-def timeline(objective: Objective, candidate: Candidate) -> tuple[Training, dict[str, float]]:
+def timeline(trainer: Trainer, candidate: Candidate) -> tuple[Training, dict[str, float]]:
     """A whole training, and its seconds by what they went to."""
     clock = Clock()
-    training = objective.training(candidate)
+    training = trainer.training(candidate)
     parts = {"network, first weights, upload": clock()}
     sizes: set[Size] = set()
     first, later = 0.0, []
@@ -162,11 +162,9 @@ def main() -> None:
     candidate, dataset = winner(), load_data(config.data)
     print(f"{describe_device(device)}; {platform.machine()}, {os.cpu_count()} cores;", end=" ")
     print(f"torch {version('torch')}; batch {candidate.recipe.batch_size}\n")
-    objective = Objective(
-        config, dataset, device, runs=CACHE, cache=CACHE, processes=os.cpu_count() or 1
-    )
+    trainer = Trainer(config, dataset, device, cache=CACHE, processes=os.cpu_count() or 1)
     for name in ("first", "second"):
-        training, parts = timeline(objective, candidate)
+        training, parts = timeline(trainer, candidate)
         print(f"{name} training: {100 * training.history[-1].accuracy:.2f} %", end="; ")
         print("; ".join(f"{what} {seconds:.2f} s" for what, seconds in parts.items()), flush=True)
     macs = count_macs(candidate.architecture)

@@ -39,8 +39,8 @@ from search.data.datasets import load as load_data
 from search.networks.module import build
 from search.targets import read_architecture
 from search.training.devices import choose_device, describe_device
+from search.training.trainer import Trainer
 from search.training.training import EpochRecord
-from search.workers.objective import Objective
 
 ROOT = Path(__file__).parent.parent
 WINNER = ROOT / "docs" / "results" / "cifar10"
@@ -62,15 +62,14 @@ def curve(
 ) -> list[EpochRecord]:
     """One training; its accuracies are those of `dataset.validation`."""
     study = config.study.model_copy(update={"seed": seed})
-    objective = Objective(
+    trainer = Trainer(
         config.model_copy(update={"study": study}),
         dataset,
         choose_device(),
-        runs=CACHE,
         cache=CACHE,
         processes=os.cpu_count() or 1,
     )
-    training = objective.training(candidate)
+    training = trainer.training(candidate)
     return [training.run_epoch() for _ in range(candidate.recipe.epochs)]
 
 

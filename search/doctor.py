@@ -17,7 +17,7 @@ from search.data.datasets import load, without_test
 from search.data.sources import source
 from search.errors import ConfigError, MachineError
 from search.storage.opening import open_storage
-from search.storage.places import redacted, storage_url
+from search.storage.places import find_place
 from search.training.devices import choose_device, choose_dtype, describe_device
 
 PACKAGES = (
@@ -109,13 +109,13 @@ def _data(config: StudyConfig) -> Finding:
 def _storage(config: StudyConfig, flag: str | None) -> Finding:
     name = config.study.name
     try:
-        url = storage_url(flag, config.study.storage, name)
-        if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
-            return Finding("storage", True, f"{redacted(url)}: launch will make it")
-        open_storage(url)
+        place = find_place(flag, config.study.storage, name)
+        if place.file and not place.file.exists():
+            return Finding("storage", True, f"{place}: launch will make it")
+        open_storage(place)
     except (ConfigError, MachineError) as error:
         return Finding("storage", False, str(error), "--storage sqlite:///studies/NAME.db")
-    return Finding("storage", True, f"{redacted(url)}: answers")
+    return Finding("storage", True, f"{place}: answers")
 
 
 def _disk(config: StudyConfig) -> Finding:

@@ -24,7 +24,7 @@ from search.errors import ConfigError, MachineError
 from search.networks.architecture import Architecture
 from search.proposals.proposer import Acceptance, InfeasibleError, estimate, propose
 from search.storage.checkpoints import artifact_store
-from search.storage.places import is_shared, run_directory, storage_url
+from search.storage.places import Place, find_place
 from search.storage.studies import (
     create_or_resume,
     load_study,
@@ -88,7 +88,7 @@ class Study:
         source: str | Path,
         *,
         overrides: Sequence[str] = (),
-        storage: str | None = None,
+        storage: str | Place | None = None,
         root: Path | None = None,
     ) -> None:
         self._prepared = False
@@ -96,10 +96,10 @@ class Study:
         if isinstance(source, Path) or source.endswith(".toml"):
             self.config = files.load(Path(source), overrides)
             section = self.config.study
-            self.url = storage_url(storage, section.storage, section.name)
+            self.place = find_place(storage, section.storage, section.name)
         else:
-            self.url = storage_url(storage, None, files.require_name(source))
-            kept = study_config(load_study(source, self.url))
+            self.place = find_place(storage, None, files.require_name(source))
+            kept = study_config(load_study(source, self.place))
             self.config = files.overridden(kept, overrides)
         if root is not None:
             data = self.config.data.model_copy(update={"root": root})
@@ -112,7 +112,7 @@ class Study:
     @property
     def runs(self) -> Path:
         """Where checkpoints, artifacts and logs lie."""
-        return run_directory(self.url, self.name)
+        return self.place.run_directory(self.name)
 
     @property
     def cache(self) -> Path:
@@ -121,7 +121,7 @@ class Study:
 
     def load(self) -> optuna.Study:
         """The study as Optuna knows it, with all its trials."""
-        return load_study(self.name, self.url)
+        return load_study(self.name, self.place)
 
     @property
     def summary(self) -> Summary:
@@ -162,7 +162,7 @@ class Study:
     @cached_property
     def _created(self) -> optuna.Study:
         self.prepare()
-        return create_or_resume(self.config, self.url, data=self.identity)
+        return create_or_resume(self.config, self.place, data=self.identity)
 
     def prepare(self) -> None:
         """Raises what `create` would, without making the study; torch is not needed for it.
@@ -173,7 +173,7 @@ class Study:
             return
         shape, _ = datasets.describe(self.config.data)
         require_fit(self.config.augmentation, shape)
-        require_resumable(self.config, self.url)
+        require_resumable(self.config, self.place)
         self.estimate()
         self.identity = datasets.load(self.config.data).identity  # before several workers would
         if datasets.without_test(self.config.data):
@@ -221,7 +221,7 @@ class Study:
         command += [f"--data={self.config.data.root}"]
         return launch(
             command,
-            self.url,
+            self.place.secret,
             workers=workers,
             logs=self.runs / "logs",
             device=device,
@@ -240,13 +240,14 @@ class Study:
             return nullcontext()
         from search.workers.cluster import joined
 
-        return joined(ray, shared=is_shared(self.url))
+        return joined(ray, shared=self.place.is_shared)
 
     def work(self, *, device: str = "auto") -> Ending:
         """Runs trials in this process, beside other workers, until the study ends."""
         from search.display.dashboard.refresh import annotate
         from search.proposals.sampler import make_sampler
         from search.training.devices import choose_device
+        from search.training.trainer import Trainer
         from search.workers.objective import Objective, make_pruner
         from search.workers.worker import work
 
@@ -257,13 +258,17 @@ class Study:
         store = artifact_store(self.runs)
 
         def make_objective(stop: Callable[[], str | None]) -> Objective:
-            return Objective(
+            trainer = Trainer(
                 self.config,
                 dataset,
                 choose_device(device),
-                runs=self.runs,
                 cache=self.cache,
                 processes=psutil.cpu_count() or 1,
+            )
+            return Objective(
+                self.config,
+                trainer,
+                runs=self.runs,
                 stop=stop,
                 finished=partial(annotate, config=self.config, dataset=dataset, store=store),
             )

@@ -25,6 +25,7 @@ from search.errors import MachineError
 from search.storage.checkpoints import (
     CheckpointError,
     checkpoint_path,
+    latest_checkpoint,
     load_checkpoint,
     save_checkpoint,
 )
@@ -108,7 +109,9 @@ def toy(
             trial.set_user_attr("architecture", {})
             path = checkpoint_path(runs, trial)
             try:
-                history = (load_checkpoint(path) or {"history": []})["history"]
+                history = (load_checkpoint(latest_checkpoint(runs, trial)) or {"history": []})[
+                    "history"
+                ]
             except CheckpointError:
                 history = []
             reported = trial.storage.get_trial(trial._trial_id).intermediate_values

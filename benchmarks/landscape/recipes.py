@@ -32,9 +32,9 @@ from search.networks.architecture import Architecture
 from search.proposals.filling import Choices
 from search.proposals.proposer import Proposer
 from search.storage.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
+from search.training import trainer
 from search.training.devices import choose_device, describe_device
 from search.training.training import DivergedError, Training
-from search.workers.objective import Objective
 
 ROOT = Path(__file__).parent.parent.parent
 STUDY = ROOT / "studies" / "wide.toml"
@@ -154,14 +154,14 @@ class Trainer:
         self._images = images
         self._cache = cache
         self._device = choose_device(device)
-        self._made: dict[RecipeName, Objective] = {}
+        self._made: dict[RecipeName, trainer.Trainer] = {}
         self.header = Header(
             landscape=VERSION, images=self._dataset("whole").fingerprint, settings=settings()
         )
 
     def train(self, job: Job, checkpoint: Path) -> Row:
         """The row of `job`; what `checkpoint` holds of it is not trained again."""
-        training = self._objective(job.recipe).training(job.candidate)
+        training = self._trainer(job.recipe).training(job.candidate)
         processor, diverged = self._run(training, checkpoint)
         facts = analyze(job.candidate.architecture)
         sides = [side for side in facts.receptive_field if side is not None]
@@ -207,11 +207,11 @@ class Trainer:
                 saved = time.monotonic()
         return time.process_time() - before, False
 
-    def _objective(self, recipe: RecipeName) -> Objective:
+    def _trainer(self, recipe: RecipeName) -> trainer.Trainer:
         if recipe not in self._made:
             dataset = _part(self._dataset(recipe), RECIPES[recipe].share)
-            self._made[recipe] = Objective(
-                study(recipe), dataset, self._device, runs=self._cache, cache=self._cache
+            self._made[recipe] = trainer.Trainer(
+                study(recipe), dataset, self._device, cache=self._cache
             )
         return self._made[recipe]
 

@@ -21,8 +21,8 @@ from optuna.trial import FrozenTrial, TrialState
 from benchmarks.landscape.recipes import CLASSES, INPUT, study
 from search.analysis.facts import count_macs
 from search.config.sections import StudyConfig, StudySection
-from search.proposals.draws import Draws
 from search.proposals.filling import Choices
+from search.proposals.judged import JudgedProposals
 from search.proposals.parameters import open_distributions, suggest
 from search.proposals.proposer import Proposal, Proposer
 from search.proposals.sampler import FeasibleSampler, make_sampler
@@ -58,7 +58,7 @@ class Arm:
 class _Classic(BaseSampler):
     """Proposes survivors by a rule of its own."""
 
-    def __init__(self, seed: int, draws: Draws) -> None:
+    def __init__(self, seed: int, draws: JudgedProposals) -> None:
         self._rng = random.Random(seed)
         self._draws = draws
 

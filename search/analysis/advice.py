@@ -1,46 +1,10 @@
-"""What would help a network: where its parameters go, where receptive field is cheap."""
+"""What is legal in a network, but wasteful."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from search.analysis.table import Analysis, LayerRow
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """One layer's shares, from 0 to 1, and the pixels that it adds to the smaller axis of
-    the receptive field (None where that has no value)."""
-
-    name: str
-    block: str
-    parameters: float
-    macs: float
-    field: int | None
-
-
-def costs(analysis: Analysis) -> tuple[Cost, ...]:
-    """What each layer carries, in the order of the table."""
-    return tuple(
-        Cost(
-            row.name,
-            row.block,
-            row.parameters / max(analysis.parameters, 1),
-            row.macs / max(analysis.macs, 1),
-            _gain(row),
-        )
-        for row in analysis.layers
-    )
-
-
-def _gain(row: LayerRow) -> int | None:
-    gains = [
-        after - before
-        for before, after in zip(row.r_in, row.r_out, strict=True)
-        if before is not None and after is not None
-    ]
-    return min(gains, default=None)
 
 
 def advice(analysis: Analysis) -> tuple[str, ...]:

@@ -43,22 +43,22 @@ from search.display import wording
 from search.errors import ConfigError, MachineError
 from search.networks.architecture import Architecture
 from search.networks.module import build
-from search.storage.checkpoints import CheckpointError, checkpoint_path, load_checkpoint
+from search.storage.checkpoints import CheckpointError, latest_checkpoint, load_checkpoint
 from search.storage.finalists import choose
 from search.storage.studies import require_same_data
 from search.storage.summary import summarize
 from search.storage.trials import Attributes, candidate_of
 from search.training.devices import describe_device
 from search.training.evaluation import Evaluation, evaluate
+from search.training.trainer import Trainer
 from search.training.training import Training
-from search.workers.objective import Objective
 
 PACKAGES = (
     "torch", "torchvision", "albumentations", "optuna", "numpy", "onnx", "onnxscript",
     "safetensors", "scikit-learn",
 )  # fmt: skip
 
-Progress = Callable[[str], None]
+Announce = Callable[[str], None]
 
 
 def export(
@@ -73,7 +73,7 @@ def export(
     retrain: bool = True,
     processes: int = 1,
     int8: bool = False,
-    progress: Progress = lambda _: None,
+    progress: Announce = lambda _: None,
 ) -> Path:
     """Writes the bundle of trial number `trial`, or of the best, to the new directory `out`.
 
@@ -100,22 +100,18 @@ def export(
         _require_fit(candidate.architecture, dataset)
         if int8:
             require(candidate.architecture, len(dataset.train))
-        objective = Objective(
-            config,
-            dataset.joined() if retrain else dataset,
-            device,
-            runs=runs,
-            cache=cache,
-            processes=processes,
-        )
-        train = _retrained if retrain else _as_in_trial
-        trained = train(objective, chosen, candidate, progress)
+        if retrain:
+            trainer = Trainer(config, dataset.joined(), device, cache=cache, processes=processes)
+            trained = _retrained(trainer, chosen, candidate, progress)
+        else:
+            trainer = Trainer(config, dataset, device, cache=cache, processes=processes)
+            trained = _as_in_trial(trainer, runs, chosen, candidate, progress)
         progress("reading the test images")
         findings = _findings(study, config, chosen, candidate, dataset, trained, device)
         accuracy = wording.percent(findings.metrics["accuracy"]["test"])
         progress(f"test accuracy {accuracy}; writing the bundle")
         if int8:
-            maker = Maker(candidate, dataset, objective, config.study.seed, progress)
+            maker = Maker(candidate, dataset, trainer, config.study.seed, progress)
             made = maker.make(trained.network, findings.test)
             findings = replace(findings, metrics={**findings.metrics, "int8": made.section})
             write_files(bundle, made.files)
@@ -143,29 +139,29 @@ class _Trained:
 
 
 def _retrained(
-    objective: Objective, trial: FrozenTrial, candidate: Candidate, progress: Progress
+    trainer: Trainer, trial: FrozenTrial, candidate: Candidate, progress: Announce
 ) -> _Trained:
-    training = objective.training(candidate)
+    training = trainer.training(candidate)
     _train(training, candidate.recipe.epochs, f"retraining trial {trial.number}", progress)
     history = [asdict(record) for record in training.history]
-    return _Trained(training.evaluated, objective.normalization, history, retrained=True)
+    return _Trained(training.evaluated, trainer.normalization, history, retrained=True)
 
 
 def _as_in_trial(
-    objective: Objective, trial: FrozenTrial, candidate: Candidate, progress: Progress
+    trainer: Trainer, runs: Path, trial: FrozenTrial, candidate: Candidate, progress: Announce
 ) -> _Trained:
     """The weights that the trial left, or what the same training makes again."""
-    network = _kept(checkpoint_path(objective.runs, trial), candidate.architecture, progress)
+    network = _kept(latest_checkpoint(runs, trial), candidate.architecture, progress)
     if network is None:
-        training = objective.training(candidate)
+        training = trainer.training(candidate)
         # A trial ends where it meets the target, maybe before its last epoch.
         epochs = len(Attributes.of(trial).history or ()) or candidate.recipe.epochs
         _train(training, epochs, f"training trial {trial.number} again", progress)
         network = training.evaluated
-    return _Trained(network, objective.normalization, [], retrained=False)
+    return _Trained(network, trainer.normalization, [], retrained=False)
 
 
-def _kept(path: Path, architecture: Architecture, progress: Progress) -> nn.Module | None:
+def _kept(path: Path, architecture: Architecture, progress: Announce) -> nn.Module | None:
     try:
         state = load_checkpoint(path)
     except CheckpointError as error:
@@ -179,7 +175,7 @@ def _kept(path: Path, architecture: Architecture, progress: Progress) -> nn.Modu
     return network
 
 
-def _train(training: Training, epochs: int, what: str, progress: Progress) -> None:
+def _train(training: Training, epochs: int, what: str, progress: Announce) -> None:
     while training.epoch < epochs:
         record = training.run_epoch()
         spent = wording.duration(record.seconds)

@@ -15,7 +15,7 @@ from search.display.live import LiveView
 from search.errors import ConfigError
 from search.proposals.proposer import Acceptance
 from search.storage.checkpoints import artifact_store
-from search.storage.places import places, redacted
+from search.storage.places import places
 from search.storage.studies import delete_study, load_study, study_names
 from search.storage.summary import Summary, summarize
 from search.study import Study
@@ -54,7 +54,7 @@ def _place(device: str, ray: str | None) -> str:
     if ray is not None:
         from search.workers import cluster
 
-        return cluster.describe()
+        return cluster.cluster_in_words()
     from search.training.devices import choose_device, describe_device
 
     return f"device: {describe_device(choose_device(device))}"
@@ -65,7 +65,7 @@ def _run(study: Study, again: str, storage: str | None, **where: Any) -> Ending:
     from search.display.dashboard.refresh import Refresher
 
     running = study.create()
-    terminal.note(f"study: {study.name} in {redacted(study.url)}")
+    terminal.note(f"study: {study.name} in {study.place}")
     refresher = Refresher(running)
     with LiveView(running, study.config) as view:
 
@@ -121,7 +121,9 @@ def status(name: str, storage: str | None, *, as_json: bool) -> int:
 def list_studies(storage: str | None, *, as_json: bool) -> int:
     """Shows which studies there are: at `storage`, or else in the databases of studies/."""
     found = [
-        summarize(load_study(name, url)) for url in places(storage) for name in study_names(url)
+        summarize(load_study(name, place))
+        for place in places(storage)
+        for name in study_names(place)
     ]
     if as_json:
         print_json([summary.to_json() for summary in found])
@@ -145,7 +147,7 @@ def delete(name: str, storage: str | None, *, sure: bool) -> int:
     if not sure and not terminal.confirmed(f"Delete study {name}, {trials}, {study.runs}?"):
         terminal.note("nothing deleted")
         return 1
-    delete_study(name, study.url)
+    delete_study(name, study.place)
     return 0
 
 

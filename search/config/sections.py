@@ -7,8 +7,6 @@ and nothing is started here.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping
 from functools import cached_property
@@ -31,7 +29,7 @@ from search.config.transforms import Transform
 from search.domains import Choice, Domain, FloatRange, IntRange, Setting, setting
 from space import SearchSpace, with_halvings
 
-Objective = Literal["accuracy", "macs", "parameters", "seconds"]
+Goal = Literal["accuracy", "macs", "parameters", "seconds"]
 
 # Keys of `[study]` that a study may change when it is resumed.
 RESUMABLE = (
@@ -73,7 +71,7 @@ class StudySection(_Section):
     """
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
-    objectives: Annotated[tuple[Objective, ...], Field(min_length=1)] = ("accuracy",)
+    objectives: Annotated[tuple[Goal, ...], Field(min_length=1)] = ("accuracy",)
     metric: Literal["accuracy", "balanced_accuracy"] = "accuracy"
     target: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 0
@@ -303,15 +301,6 @@ class StudyConfig(_Section):
     def to_toml(self) -> str:
         """The study file that means this configuration."""
         return tomli_w.dumps(self.model_dump(mode="json", by_alias=True, exclude_none=True))
-
-    @property
-    def search_hash(self) -> str:
-        """Names what a study must keep when it is resumed: everything that trials compare."""
-        content = self.model_dump(mode="json", by_alias=True)
-        for key in RESUMABLE:
-            del content["study"][key]
-        del content["data"]["root"]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 _RECIPE_KEYS = tuple(key for key in TrainingSection.model_fields if key != "precision")

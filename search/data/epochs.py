@@ -15,7 +15,7 @@ RESERVE = 4
 """An epoch stays on the device while this many times its bytes are free beside it."""
 
 
-class ResidentEpochs:
+class DeviceEpochs:
     """`epochs` as tensors on `device`; call it with an epoch's index, counted from 0.
 
     Answers uint8 (N, H, W, 3), not to be written to: on a CPU as the file has it, on a CUDA

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from optuna._transform import _SearchSpaceTransform
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from search.proposals.filling import Choices
 from search.proposals.inner import Distributions, InnerSampler
+from search.proposals.internals import SearchSpaceTransform
+from search.storage.internals import storage_of, trial_id
 
 
 class ReplayedCMAES(InnerSampler):
@@ -35,16 +36,16 @@ class ReplayedCMAES(InnerSampler):
         done = study._get_trials(deepcopy=False, states=(TrialState.COMPLETE,), use_cache=True)
         if not done:
             return {}
-        space = _SearchSpaceTransform(search_space, transform_step=True, transform_0_1=True)
+        space = SearchSpaceTransform(search_space, transform_step=True, transform_0_1=True)
         if self._optimizer is None:
             sign = -1 if study.direction is StudyDirection.MAXIMIZE else 1
             self._optimizer = self.replayed(space, done, sign)
         generation = self._optimizer.generation
-        study._storage.set_trial_system_attr(trial._trial_id, self.GENERATION, generation)
+        storage_of(study).set_trial_system_attr(trial_id(trial), self.GENERATION, generation)
         return space.untransform(self._optimizer.ask())
 
     def replayed(
-        self, space: _SearchSpaceTransform, trials: Sequence[FrozenTrial], sign: int
+        self, space: SearchSpaceTransform, trials: Sequence[FrozenTrial], sign: int
     ) -> Any:
         """The `cmaes.CMA` that was told every full generation of the completed `trials`;
         `sign` is -1 where values are maximized."""

@@ -11,9 +11,9 @@ from optuna.samplers import GPSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 
-from search.proposals.draws import Draws
 from search.proposals.filling import Choices
 from search.proposals.inner import Distributions
+from search.proposals.judged import JudgedProposals
 from search.proposals.sequences import Floats
 
 
@@ -31,9 +31,9 @@ class FeasibleGP(GPSampler):
     _PARENTS = 8
     _CHILDREN = 8
 
-    def __init__(self, seed: int, draws: Draws) -> None:
+    def __init__(self, seed: int, proposals: JudgedProposals) -> None:
         super().__init__(seed=seed, warn_independent_sampling=False)
-        self._draws = draws
+        self._proposals = proposals
         self._parents: list[FrozenTrial] = []
 
     def _sample_relative_impl(
@@ -60,13 +60,13 @@ class FeasibleGP(GPSampler):
         return np.asarray(self._normalized(acqf, pool)[best_of_all])
 
     def _first_pool(self) -> list[Choices]:
-        uniform = [self._draws.judge({}) for _ in range(self._FIRST // 2)]
+        uniform = [self._proposals.judge({}) for _ in range(self._FIRST // 2)]
         near = [t.params for t in self._parents]
         children = self._neighbors(near, math.ceil(self._FIRST / 2 / len(near)))
         return [choices for choices in uniform if choices is not None] + children
 
     def _neighbors(self, parents: Sequence[Mapping[str, Any]], each: int) -> list[Choices]:
-        found = [self._draws.neighbor(parent) for parent in parents for _ in range(each)]
+        found = [self._proposals.neighbor(parent) for parent in parents for _ in range(each)]
         return [choices for choices in found if choices is not None]
 
     def _values(self, acqf: Any, pool: Sequence[Choices]) -> Floats:

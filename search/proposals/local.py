@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from search.proposals.draws import Draws
 from search.proposals.filling import Choices
 from search.proposals.inner import Distributions, InnerSampler
+from search.proposals.judged import JudgedProposals
 
 
 class FeasibleLocalSearch(InnerSampler):
@@ -24,9 +24,9 @@ class FeasibleLocalSearch(InnerSampler):
     _FIRST = 5
     _TRIES = 200
 
-    def __init__(self, seed: int, draws: Draws) -> None:
+    def __init__(self, seed: int, proposals: JudgedProposals) -> None:
         self._rng = random.Random(seed)
-        self._draws = draws
+        self._proposals = proposals
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: Distributions
@@ -36,7 +36,7 @@ class FeasibleLocalSearch(InnerSampler):
         if len(done) < self._FIRST:
             return {}
         parent = self._parent(study, done)
-        found = (self._draws.neighbor(parent.params) for _ in range(self._TRIES))
+        found = (self._proposals.neighbor(parent.params) for _ in range(self._TRIES))
         return next((child for child in found if child is not None), {})
 
     def _parent(self, study: Study, done: Sequence[FrozenTrial]) -> FrozenTrial:

@@ -36,10 +36,10 @@ from search.config.candidate import Candidate
 from search.config.sections import StudyConfig
 from search.errors import ConfigError
 from search.proposals.cmaes import ReplayedCMAES
-from search.proposals.draws import Draws
 from search.proposals.filling import Choices
 from search.proposals.gp import FeasibleGP
 from search.proposals.inner import Distributions
+from search.proposals.judged import JudgedProposals
 from search.proposals.local import FeasibleLocalSearch
 from search.proposals.parameters import distributions, open_distributions
 from search.proposals.proposer import Input, Proposer
@@ -59,7 +59,7 @@ class Seeds(NamedTuple):
 class FeasibleSampler(BaseSampler):
     """Hands Optuna only candidates that keep every rule and repeat no earlier trial.
 
-    `build` makes the inner sampler of one trial from its seeds and its `Draws`; it may
+    `build` makes the inner sampler of one trial from its seeds and its `JudgedProposals`; it may
     propose `patience` times in a row before its last proposal is mended.  All draws
     follow from the study's seed and the trial's number, so workers differ, and a resumed
     study goes on as if it had never stopped: there is nothing to reseed.
@@ -71,7 +71,7 @@ class FeasibleSampler(BaseSampler):
     def __init__(
         self,
         proposer: Proposer,
-        build: Callable[[Seeds, Draws], BaseSampler],
+        build: Callable[[Seeds, JudgedProposals], BaseSampler],
         patience: float = math.inf,
     ) -> None:
         self._proposer = proposer
@@ -97,16 +97,16 @@ class FeasibleSampler(BaseSampler):
         rng = random.Random(f"{config.study.seed} {trial.number}")
         fixed = trial.system_attrs.get("fixed_params", {})
         self._taken.update(study, trial)
-        draws = Draws(self._proposer, rng, fixed, self._taken.holds)
-        inner = self._build(Seeds(config.study.seed, rng.getrandbits(31)), draws)
+        proposals = JudgedProposals(self._proposer, rng, fixed, self._taken.holds)
+        inner = self._build(Seeds(config.study.seed, rng.getrandbits(31)), proposals)
         scratch = Scratch(study, trial)
         while True:
-            choices = self._survivor(inner, scratch, draws)
-            if self._claim(study, trial, draws.candidate(choices)):
+            choices = self._survivor(inner, scratch, proposals)
+            if self._claim(study, trial, proposals.candidate(choices)):
                 break
-            draws.reject_duplicate(choices)
+            proposals.reject_duplicate(choices)
         scratch.write()
-        tally = draws.tally
+        tally = proposals.tally
         outcome = Attributes(
             proposals=tally.proposed, accepted=tally.accepted, rejected=dict(tally.rejected)
         )
@@ -121,7 +121,9 @@ class FeasibleSampler(BaseSampler):
             "a value drawn after the check could break a rule"
         )
 
-    def _survivor(self, inner: BaseSampler, scratch: Scratch, draws: Draws) -> Choices:
+    def _survivor(
+        self, inner: BaseSampler, scratch: Scratch, proposals: JudgedProposals
+    ) -> Choices:
         calls = 0
         while calls < self._patience:
             calls += 1
@@ -129,11 +131,11 @@ class FeasibleSampler(BaseSampler):
                 cast(Study, scratch), scratch.trial, dict(self._inner_space)
             )
             if not partial:
-                return draws.uniform()
-            survivor = draws.complete(partial)
+                return proposals.uniform()
+            survivor = proposals.complete(partial)
             if survivor is not None:
                 return survivor
-        return draws.mend(partial)
+        return proposals.mend(partial)
 
     def _claim(self, study: Study, trial: FrozenTrial, candidate: Candidate) -> bool:
         """Writes the claim, then looks who else holds it: two workers that draw the same
@@ -147,19 +149,19 @@ class FeasibleSampler(BaseSampler):
 class _Kind:
     """How to build an inner sampler, and how often it may propose in a row."""
 
-    build: Callable[[Seeds, Draws], BaseSampler]
+    build: Callable[[Seeds, JudgedProposals], BaseSampler]
     patience: float = math.inf
 
 
 _KINDS: dict[str, _Kind] = {
-    "random": _Kind(lambda seeds, draws: RandomSampler(seed=seeds.trial)),
-    "qmc": _Kind(lambda seeds, draws: FeasibleQMC(seeds.study)),
-    "grid": _Kind(lambda seeds, draws: FeasibleGrid(seeds.study, draws)),
-    "local": _Kind(lambda seeds, draws: FeasibleLocalSearch(seeds.trial, draws)),
-    "tpe": _Kind(lambda seeds, draws: FeasibleTPE(seeds.trial, draws), patience=1),
-    "gp": _Kind(lambda seeds, draws: FeasibleGP(seeds.trial, draws), patience=1),
-    "nsga2": _Kind(lambda seeds, draws: NSGAIISampler(seed=seeds.trial), patience=200),
-    "cmaes": _Kind(lambda seeds, draws: ReplayedCMAES(seeds.trial), patience=10),
+    "random": _Kind(lambda seeds, proposals: RandomSampler(seed=seeds.trial)),
+    "qmc": _Kind(lambda seeds, proposals: FeasibleQMC(seeds.study)),
+    "grid": _Kind(lambda seeds, proposals: FeasibleGrid(seeds.study, proposals)),
+    "local": _Kind(lambda seeds, proposals: FeasibleLocalSearch(seeds.trial, proposals)),
+    "tpe": _Kind(lambda seeds, proposals: FeasibleTPE(seeds.trial, proposals), patience=1),
+    "gp": _Kind(lambda seeds, proposals: FeasibleGP(seeds.trial, proposals), patience=1),
+    "nsga2": _Kind(lambda seeds, proposals: NSGAIISampler(seed=seeds.trial), patience=200),
+    "cmaes": _Kind(lambda seeds, proposals: ReplayedCMAES(seeds.trial), patience=10),
 }
 
 

@@ -9,6 +9,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from search.storage.finalists import searched
+from search.storage.internals import storage_of, study_id, trial_id
 from search.storage.trials import Attributes
 
 
@@ -29,11 +30,11 @@ class Taken:
         self._next = 0
 
     def update(self, study: Study, current: FrozenTrial) -> None:
-        if study._study_id != self._study:
-            self._study = study._study_id
+        if study_id(study) != self._study:
+            self._study = study_id(study)
             self._reset()
         # From the storage, since a pruner may show the sampler a part of the trials only.
-        trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
+        trials = storage_of(study).get_all_trials(study_id(study), deepcopy=False)
         self._open.update(range(self._next, len(trials)))
         self._next = len(trials)
         self._running = {}
@@ -84,7 +85,7 @@ class ScratchStorage:
 
     def __init__(self, study: Study, trial: FrozenTrial) -> None:
         self._study = study
-        self._storage = study._storage
+        self._storage = storage_of(study)
         self._of_study: dict[str, Any] | None = None
         self._pending_study: dict[str, Any] = {}
         self._pending_trial: dict[str, Any] = {}
@@ -110,6 +111,6 @@ class ScratchStorage:
 
     def write(self) -> None:
         for key, value in self._pending_study.items():
-            self._storage.set_study_system_attr(self._study._study_id, key, value)
+            self._storage.set_study_system_attr(study_id(self._study), key, value)
         for key, value in self._pending_trial.items():
-            self._storage.set_trial_system_attr(self.trial._trial_id, key, value)
+            self._storage.set_trial_system_attr(trial_id(self.trial), key, value)

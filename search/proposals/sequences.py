@@ -1,8 +1,8 @@
 """Optuna's samplers, taught to choose among survivors.
 
-Each is built for one trial, from a seed and that trial's `Draws`.  Some need no teaching; of
-the others the expensive part, the fit, is done once per trial, and the draws from it are
-judged as they are made.
+Each is built for one trial, from a seed and that trial's `JudgedProposals`.  Some need no
+teaching; of the others the expensive part, the fit, is done once per trial, and the draws
+from it are judged as they are made.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 from scipy.stats import qmc
 
-from search.proposals.draws import Draws
 from search.proposals.filling import Choices
 from search.proposals.inner import Distributions, InnerSampler
+from search.proposals.judged import JudgedProposals
 from search.proposals.proposer import Acceptance, InfeasibleError
+from search.storage.internals import storage_of, study_id
 
 Floats = NDArray[np.float64]
 
@@ -83,9 +84,9 @@ def _at(distribution: BaseDistribution, coordinate: float) -> Any:
 
 def _advance(study: Study) -> int:
     """The position of the study in its sequence; moves on by one."""
-    attributes = study._storage.get_study_system_attrs(study._study_id)
+    attributes = storage_of(study).get_study_system_attrs(study_id(study))
     position = int(attributes.get(_POSITION, 0))
-    study._storage.set_study_system_attr(study._study_id, _POSITION, position + 1)
+    storage_of(study).set_study_system_attr(study_id(study), _POSITION, position + 1)
     return position
 
 
@@ -103,9 +104,9 @@ class FeasibleGrid(InnerSampler):
     memory.  Optuna's own writes all points down first.
     """
 
-    def __init__(self, study_seed: int, draws: Draws) -> None:
+    def __init__(self, study_seed: int, proposals: JudgedProposals) -> None:
         self._study_seed = study_seed
-        self._draws = draws
+        self._proposals = proposals
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: Distributions
@@ -119,7 +120,7 @@ class FeasibleGrid(InnerSampler):
         total = math.prod(sizes)
         position = _advance(study)
         if position >= total:
-            raise ExhaustedError(self._draws.tally)
+            raise ExhaustedError(self._proposals.tally)
         factor, shift = _shuffle(total, self._study_seed)
         number = (factor * position + shift) % total
         point: Choices = {}

@@ -10,9 +10,9 @@ from optuna.samplers import TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from search.proposals.draws import Draws
 from search.proposals.filling import Choices
 from search.proposals.inner import Distributions
+from search.proposals.judged import JudgedProposals
 from search.proposals.sequences import Floats
 
 
@@ -26,9 +26,9 @@ class FeasibleTPE(TPESampler):
 
     _WINDOW = 500
 
-    def __init__(self, seed: int, draws: Draws) -> None:
+    def __init__(self, seed: int, proposals: JudgedProposals) -> None:
         super().__init__(seed=seed, multivariate=True, group=False, constant_liar=True)
-        self._draws = draws
+        self._proposals = proposals
 
     def _build_parzen_estimator(
         self,
@@ -40,7 +40,7 @@ class FeasibleTPE(TPESampler):
         estimator = super()._build_parzen_estimator(
             study, search_space, trials[-self._WINDOW :], handle_below
         )
-        return _Survivors(estimator, search_space, self._draws) if handle_below else estimator
+        return _Survivors(estimator, search_space, self._proposals) if handle_below else estimator
 
 
 class _Survivors:
@@ -51,10 +51,10 @@ class _Survivors:
     _ENOUGH = 500
     _HOPELESS = 2_000
 
-    def __init__(self, estimator: Any, space: Distributions, draws: Draws) -> None:
+    def __init__(self, estimator: Any, space: Distributions, proposals: JudgedProposals) -> None:
         self._estimator = estimator
         self._space = space
-        self._draws = draws
+        self._proposals = proposals
 
     def sample(self, rng: np.random.RandomState, size: int) -> dict[str, Floats]:
         survivors: list[Choices] = []
@@ -63,7 +63,7 @@ class _Survivors:
             batch = self._estimator.sample(rng, self._BATCH)
             drawn += self._BATCH
             for index in range(self._BATCH):
-                survivor = self._draws.judge(self._external(batch, index))
+                survivor = self._proposals.judge(self._external(batch, index))
                 if survivor is not None:
                     survivors.append(survivor)
                 if len(survivors) == size:

@@ -29,10 +29,41 @@ _CHECKPOINT_MAGIC = b"C1C4-CHECKPOINT\n"
 
 
 def checkpoint_path(runs: Path, trial: Trial | FrozenTrial) -> Path:
-    """Where the trial's checkpoint lies: a trial keeps its number when it is queued again."""
+    """Where the trial's present worker saves its checkpoint.
+
+    Each claim has a file of its own: a worker that lost its trial, and does not know it yet,
+    writes over nothing of the one that took it over.
+    """
+    claim = (Attributes.of(trial).worker or {}).get("claim")
+    return runs / f"{_stem(trial)}{f'-{claim}' if claim else ''}.checkpoint"
+
+
+def latest_checkpoint(runs: Path, trial: Trial | FrozenTrial) -> Path:
+    """The one to go on from: of the present claim, else the newest of an earlier one."""
+    own = checkpoint_path(runs, trial)
+    if own.exists():
+        return own
+    earlier = [*runs.glob(f"{_stem(trial)}.checkpoint"), *runs.glob(f"{_stem(trial)}-{_CLAIM}")]
+    return max(earlier, key=lambda path: path.stat().st_mtime, default=own)
+
+
+def discard_checkpoints(runs: Path, trial: Trial | FrozenTrial, *, but: Path | None = None) -> None:
+    """Removes all checkpoints of a trial, `but` one."""
+    for path in runs.glob(f"{_number(trial)}*.checkpoint"):
+        if path != but:
+            path.unlink(missing_ok=True)
+
+
+_CLAIM = "????????.checkpoint"
+
+
+def _number(trial: Trial | FrozenTrial) -> str:
+    return f"trial-{trial.number:06d}"
+
+
+def _stem(trial: Trial | FrozenTrial) -> str:
     # Half a batch takes other steps: that training cannot go on from the whole one's.
-    half = "-half" if Attributes.of(trial).batch_divisor else ""
-    return runs / f"trial-{trial.number:06d}{half}.checkpoint"
+    return _number(trial) + ("-half" if Attributes.of(trial).batch_divisor else "")
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:

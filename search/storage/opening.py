@@ -12,14 +12,13 @@ import psutil
 import sqlalchemy as sa
 from filelock import FileLock, Timeout
 from optuna.exceptions import ExperimentalWarning
-from sqlalchemy.engine import URL
 from sqlalchemy.exc import NoSuchModuleError
 
 from search.config.private import make_private, private
 from search.errors import ConfigError, MachineError
 from search.storage.database import StudyStorage
-from search.storage.patience import PATIENCE, is_sqlite, shown, translated
-from search.storage.places import STUDIES, parse_url, sqlite_path
+from search.storage.patience import PATIENCE, translated
+from search.storage.places import STUDIES, Place
 
 HEARTBEAT = 15
 """Seconds between two signs of life of a running trial."""
@@ -39,43 +38,45 @@ NETWORK_FILE_SYSTEMS = {*_NETWORK.split(), *(f"fuse.{kind}" for kind in _NETWORK
 # --- opening ---------------------------------------------------------------------------
 
 
-def open_storage(url: str, *, heartbeat: int = HEARTBEAT, grace: int = GRACE) -> StudyStorage:
-    """The storage at `url`, its tables made when they are missing.
+def open_storage(
+    place: str | Place, *, heartbeat: int = HEARTBEAT, grace: int = GRACE
+) -> StudyStorage:
+    """The storage at `place`, its tables made when they are missing.
 
     `heartbeat` and `grace` are in seconds; see `HEARTBEAT` and `GRACE`.
 
     Raises:
-        ConfigError: the URL, its directory or its file is none a study can live in.
+        ConfigError: the place, its directory or its file is none a study can live in.
         MachineError: the database cannot be reached, lies on a network file system, or is corrupt.
     """
-    target = parse_url(url)
-    require_place(target)
-    with opened(target):
-        return connect(target, heartbeat, grace)
+    place = Place.of(place)
+    require_fit(place)
+    with opened(place):
+        return connect(place, heartbeat, grace)
 
 
-def require_place(url: URL) -> None:
+def require_fit(place: Place) -> None:
     """Looks before anything is written: a SQLite file is made by merely opening it."""
-    if not is_sqlite(url):
+    path = place.file
+    if path is None:
         return
-    path = sqlite_path(url)
     if not path.parent.is_dir() and path.parent != STUDIES:
-        raise ConfigError(f"storage {shown(url)}: directory {path.parent} does not exist")
+        raise ConfigError(f"storage {place}: directory {path.parent} does not exist")
     kind = file_system(path, _mounts())
     if kind in NETWORK_FILE_SYSTEMS:
         raise MachineError(
-            f"storage {shown(url)}: {path.parent} is on a network file system ({kind}), where "
+            f"storage {place}: {path.parent} is on a network file system ({kind}), where "
             "SQLite loses data; use a local directory, or PostgreSQL: --storage postgresql://…"
         )
     if path.exists():
-        _require_sqlite(path, url)
+        _require_sqlite(path, place)
 
 
-def _require_sqlite(path: Path, url: URL) -> None:
+def _require_sqlite(path: Path, place: Place) -> None:
     # Through SQLite alone: closing a file of one's own to this path would release every lock
     # that connections of this process hold on it, and another one would take the log away.
     if path.is_dir():
-        raise ConfigError(f"storage {shown(url)}: {path} is a directory")
+        raise ConfigError(f"storage {place}: {path} is a directory")
     try:
         with closing(
             sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
@@ -85,11 +86,11 @@ def _require_sqlite(path: Path, url: URL) -> None:
         return  # busy, or not readable: the real connection waits, or says so
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
-            raise ConfigError(f"storage {shown(url)}: {path} is not a SQLite database") from None
+            raise ConfigError(f"storage {place}: {path} is not a SQLite database") from None
         found = str(error)
     if found != "ok":
         raise MachineError(
-            f"storage {shown(url)}: {path} is corrupt ({' '.join(found.split())}); it was left "
+            f"storage {place}: {path} is corrupt ({' '.join(found.split())}); it was left "
             "untouched: restore a copy, or name another --storage"
         )
 
@@ -107,14 +108,14 @@ def file_system(path: Path, mounts: Mapping[str, str]) -> str:
 
 
 @contextmanager
-def _exclusive(url: URL) -> Iterator[None]:
+def _exclusive(place: Place) -> Iterator[None]:
     """One process at a time: Optuna's own creation of tables and studies is a race."""
-    if is_sqlite(url):
-        with _locked(Path(f"{sqlite_path(url)}.lock"), url):
+    if place.file:
+        with _locked(Path(f"{place.file}.lock"), place):
             yield
         return
-    engine = sa.create_engine(url, poolclass=sa.NullPool)
-    take, release = _ADVISORY[url.get_backend_name()]
+    engine = sa.create_engine(place.url, poolclass=sa.NullPool)
+    take, release = _ADVISORY[place.backend]
     with engine.connect() as connection:
         connection.execute(sa.text(take))
         try:
@@ -124,20 +125,20 @@ def _exclusive(url: URL) -> Iterator[None]:
 
 
 @contextmanager
-def _locked(path: Path, url: URL) -> Iterator[None]:
+def _locked(path: Path, place: Place) -> Iterator[None]:
     try:
         if path.parent == STUDIES:
             make_private(STUDIES)
         # filelock would wait for permission as for another process
         open(path, "ab", opener=private).close()
     except OSError as error:
-        raise MachineError(f"storage {shown(url)}: {path}: {error.strerror}") from None
+        raise MachineError(f"storage {place}: {path}: {error.strerror}") from None
     try:
         with FileLock(path, timeout=PATIENCE):
             yield
     except Timeout:
         raise MachineError(
-            f"storage {shown(url)}: another process has held {path} for {PATIENCE:.0f} s"
+            f"storage {place}: another process has held {path} for {PATIENCE:.0f} s"
         ) from None
 
 
@@ -147,27 +148,27 @@ _ADVISORY = {
 }
 
 
-def connect(url: URL, heartbeat: int, grace: int) -> StudyStorage:
-    """The storage at `url`, whose schema is there or is made."""
-    if is_sqlite(url):
+def connect(place: Place, heartbeat: int, grace: int) -> StudyStorage:
+    """The storage at `place`, whose schema is there or is made."""
+    if place.file:
         with suppress(OSError):  # it is there; else SQLite, whose log has its mode, says why not
-            open(sqlite_path(url), "xb", opener=private).close()
+            open(place.file, "xb", opener=private).close()
         # WAL is a property of the file: set once, before several workers can be at it.
-        with closing(sqlite3.connect(sqlite_path(url), timeout=PATIENCE)) as connection:
+        with closing(sqlite3.connect(place.file, timeout=PATIENCE)) as connection:
             connection.execute("PRAGMA journal_mode=WAL")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats, since 2021
-        return StudyStorage(url, heartbeat=heartbeat, grace=grace)
+        return StudyStorage(place, heartbeat=heartbeat, grace=grace)
 
 
 @contextmanager
-def opened(url: URL) -> Iterator[None]:
+def opened(place: Place) -> Iterator[None]:
     """Likewise, while the driver may be missing and nobody else may make tables or studies."""
     try:
-        with translated(url), _exclusive(url):
+        with translated(place), _exclusive(place):
             yield
     except (ImportError, NoSuchModuleError):
-        extra = "mysql" if url.get_backend_name() == "mysql" else "postgresql"
+        extra = "mysql" if place.backend == "mysql" else "postgresql"
         raise MachineError(
-            f"storage {shown(url)}: no driver for it; pip install 'c1c4-search[{extra}]'"
+            f"storage {place}: no driver for it; pip install 'c1c4-search[{extra}]'"
         ) from None

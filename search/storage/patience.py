@@ -10,11 +10,10 @@ from contextlib import contextmanager
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from optuna.exceptions import StorageInternalError
-from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError
 
-from search.config.secrecy import HARMLESS, concealed
 from search.errors import MachineError
+from search.storage.places import Place
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -23,29 +22,19 @@ PATIENCE = 60.0
 """Seconds for which a locked or a restarting database is waited for."""
 
 
-def shown(url: URL) -> str:
-    """`url` as it may be shown: without a password, or what may be one."""
-    return concealed(url.render_as_string(hide_password=True))
-
-
-def is_sqlite(url: URL) -> bool:
-    """Whether `url` names a SQLite file."""
-    return url.get_backend_name() == "sqlite"
-
-
 @contextmanager
-def translated(url: URL) -> Iterator[None]:
+def translated(place: Place) -> Iterator[None]:
     """Turns the database's errors into one line without a password."""
     try:
         yield
     except (SQLAlchemyError, StorageInternalError, sqlite3.Error) as error:
-        raise MachineError(f"storage {shown(url)}: {_reason(error, url)}") from None
+        raise MachineError(f"storage {place}: {_reason(error, place)}") from None
 
 
-def _reason(error: BaseException, url: URL) -> str:
+def _reason(error: BaseException, place: Place) -> str:
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
     text = str(getattr(cause, "orig", None) or cause or error)
-    for secret in _secrets(url):
+    for secret in place.secrets:
         text = text.replace(secret, "***")
     return next(iter(text.splitlines()), type(error).__name__)
 
@@ -101,10 +90,3 @@ def _dropped(error: Exception) -> bool:
     if isinstance(cause, PendingRollbackError):
         return True  # Optuna went on in a transaction whose connection had dropped
     return isinstance(cause, DBAPIError) and cause.connection_invalidated
-
-
-def _secrets(url: URL) -> list[str]:
-    """What no message may hold; the longest first, for one may be part of another."""
-    asked = url.normalized_query.items()
-    found = {value for key, values in asked if key.lower() not in HARMLESS for value in values}
-    return sorted(filter(None, {*found, url.password}), key=len, reverse=True)

@@ -1,16 +1,16 @@
-"""Where a study is kept: its URL, and the directories that go with it."""
+"""Where studies are kept: a database's URL, and the directories that go with it."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from search.config.secrecy import require_no_password
+from search.config.secrecy import HARMLESS, concealed, require_no_password
 from search.errors import ConfigError
-from search.storage.patience import is_sqlite, shown
 
 STUDIES = Path("studies")
 
@@ -22,52 +22,90 @@ _DRIVERS = {
 }
 
 
-# --- where a study lives ---------------------------------------------------------------
+@dataclass(frozen=True)
+class Place:
+    """A database for studies: a SQLite file, or a PostgreSQL or MySQL server.
+
+    Its text, as f-strings and messages take it, holds no password, nor what may be one.
+    """
+
+    url: URL
+
+    @classmethod
+    def of(cls, place: str | Place) -> Place:
+        """The place that a URL names.
+
+        Raises:
+            ConfigError: it names none that a study can live in.
+        """
+        if isinstance(place, Place):
+            return place
+        found = cls(_parsed(place))
+        if found.backend not in ("sqlite", "postgresql", "mysql"):
+            raise ConfigError(f"storage {found}: must be sqlite, postgresql or mysql")
+        if found.backend == "sqlite" and found.url.database in (None, "", ":memory:"):
+            raise ConfigError(f"storage {found}: must name a file, or nothing can be resumed")
+        return found
+
+    def __str__(self) -> str:
+        return concealed(self.url.render_as_string(hide_password=True))
+
+    @property
+    def secret(self) -> str:
+        """The URL as another process needs it, with its password."""
+        return self.url.render_as_string(hide_password=False)
+
+    @property
+    def secrets(self) -> list[str]:
+        """What no message may hold; the longest first, for one may be part of another."""
+        asked = self.url.normalized_query.items()
+        found = {value for key, values in asked if key.lower() not in HARMLESS for value in values}
+        return sorted(filter(None, {*found, self.url.password}), key=len, reverse=True)
+
+    @property
+    def backend(self) -> str:
+        """Its kind, without the driver: sqlite, postgresql or mysql."""
+        return self.url.get_backend_name()
+
+    @property
+    def file(self) -> Path | None:
+        """The SQLite file, None for a server."""
+        return Path(self.url.database or "") if self.backend == "sqlite" else None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether workers on other machines can reach the database."""
+        return self.file is None
+
+    def run_directory(self, name: str) -> Path:
+        """Where checkpoints, artifacts and logs of the study `name` lie."""
+        return (self.file.parent if self.file else STUDIES) / "runs" / name
 
 
-def storage_url(flag: str | None, file: str | None, name: str) -> str:
-    """The URL of a study's database: flag, else STUDY_STORAGE, else the study file's, else SQLite.
+def find_place(flag: str | Place | None, file: str | None, name: str) -> Place:
+    """Where a study is kept: flag, else STUDY_STORAGE, else the study file's, else SQLite.
 
     Raises:
-        ConfigError: the flag holds a password, which every user of the machine could read.
+        ConfigError: the flag holds a password, which every user of the machine could read, or
+            what was given is no URL of a database.
     """
-    if flag is not None:
+    if isinstance(flag, str):
         require_no_password(flag)
-        parse_url(flag)
-        return flag
-    return os.environ.get("STUDY_STORAGE") or file or f"sqlite:///{STUDIES}/{name}.db"
+    if flag is not None:
+        return Place.of(flag)
+    return Place.of(os.environ.get("STUDY_STORAGE") or file or f"sqlite:///{STUDIES}/{name}.db")
 
 
-def places(flag: str | None) -> list[str]:
+def places(flag: str | None) -> list[Place]:
     """The databases in which studies may lie: the one that is named, else those of studies/."""
     named = flag or os.environ.get("STUDY_STORAGE")
-    return [named] if named else [f"sqlite:///{path}" for path in sorted(STUDIES.glob("*.db"))]
+    found = [named] if named else [f"sqlite:///{path}" for path in sorted(STUDIES.glob("*.db"))]
+    return [Place.of(place) for place in found]
 
 
-def redacted(url: str) -> str:
-    """`url` as it may be shown: without a password, or what may be one."""
-    return shown(parse_url(url))
-
-
-def run_directory(url: str, name: str) -> Path:
-    """Where checkpoints, artifacts and logs of the study `name` lie."""
-    target = parse_url(url)
-    return (sqlite_path(target).parent if is_sqlite(target) else STUDIES) / "runs" / name
-
-
-def is_shared(url: str) -> bool:
-    """Whether workers on other machines can reach the database."""
-    return not is_sqlite(parse_url(url))
-
-
-def parse_url(url: str) -> URL:
-    """The parts of a storage URL.
-
-    Raises:
-        ConfigError: it is none.
-    """
+def _parsed(text: str) -> URL:
     try:
-        target = make_url(url)
+        url = make_url(text)
     except (ArgumentError, ValueError):
         # SQLAlchemy's message would repeat the URL, with a password in it.
         raise ConfigError(
@@ -75,18 +113,7 @@ def parse_url(url: str) -> URL:
             "postgresql://user@host/database"
         ) from None
     # It would end the password there, and the rest would be shown as the host.
-    ends = url.partition("://")[2].partition(":")[2].count("@")
-    if ends > (target.password is not None) and not is_sqlite(target):
+    ends = text.partition("://")[2].partition(":")[2].count("@")
+    if ends > (url.password is not None) and url.get_backend_name() != "sqlite":
         raise ConfigError("storage: in a password, and behind it, an @ must read %40")
-    target = target.set(drivername=_DRIVERS.get(target.drivername, target.drivername))
-    backend = target.get_backend_name()
-    if backend not in ("sqlite", "postgresql", "mysql"):
-        raise ConfigError(f"storage {shown(target)}: must be sqlite, postgresql or mysql")
-    if backend == "sqlite" and target.database in (None, "", ":memory:"):
-        raise ConfigError(f"storage {shown(target)}: must name a file, or nothing can be resumed")
-    return target
-
-
-def sqlite_path(url: URL) -> Path:
-    """The file of an SQLite URL."""
-    return Path(url.database or "")
+    return url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))

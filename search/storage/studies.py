@@ -15,23 +15,16 @@ from search.config.private import private
 from search.config.sections import RESUMABLE, StudyConfig
 from search.errors import ConfigError, NoStudyError
 from search.storage.database import StudyStorage
-from search.storage.opening import (
-    GRACE,
-    HEARTBEAT,
-    connect,
-    open_storage,
-    opened,
-    require_place,
-)
-from search.storage.patience import is_sqlite, shown
-from search.storage.places import parse_url, run_directory, sqlite_path
+from search.storage.internals import backend
+from search.storage.opening import GRACE, HEARTBEAT, connect, open_storage, opened, require_fit
+from search.storage.places import Place
 
 # --- studies ---------------------------------------------------------------------------
 
 
 def create_or_resume(
     config: StudyConfig,
-    url: str,
+    place: str | Place,
     *,
     data: Mapping[str, Any] | None = None,
     heartbeat: int = HEARTBEAT,
@@ -47,10 +40,10 @@ def create_or_resume(
             what differs.
         MachineError: see `open_storage`.
     """
-    target = parse_url(url)
-    require_place(target)
-    with opened(target):
-        storage = connect(target, heartbeat, grace)
+    place = Place.of(place)
+    require_fit(place)
+    with opened(place):
+        storage = connect(place, heartbeat, grace)
         try:
             study = optuna.load_study(study_name=config.study.name, storage=storage)
         except KeyError:
@@ -62,19 +55,17 @@ def create_or_resume(
             study.set_user_attr("data", dict(data))
         # Worker processes read target and budget from here; a resume may change them.
         study.set_user_attr("config", _content(config))
-        study.set_user_attr("search_hash", config.search_hash)
     storage.trials = config.study.trials
     return study
 
 
-def require_resumable(config: StudyConfig, url: str) -> None:
+def require_resumable(config: StudyConfig, place: Place) -> None:
     """Raises what `create_or_resume` would, before anything is made."""
-    target = parse_url(url)
-    require_place(target)
-    if is_sqlite(target) and not sqlite_path(target).exists():
+    require_fit(place)
+    if place.file and not place.file.exists():
         return
-    with opened(target):
-        storage = connect(target, HEARTBEAT, GRACE)
+    with opened(place):
+        storage = connect(place, HEARTBEAT, GRACE)
         if config.study.name in optuna.get_all_study_names(storage):
             study = optuna.load_study(study_name=config.study.name, storage=storage)
             _require_same_search(config, study)
@@ -114,47 +105,46 @@ def _create(config: StudyConfig, storage: StudyStorage) -> optuna.Study:
 
 
 def load_study(
-    name: str, url: str, *, heartbeat: int = HEARTBEAT, grace: int = GRACE
+    name: str, place: str | Place, *, heartbeat: int = HEARTBEAT, grace: int = GRACE
 ) -> optuna.Study:
     """The study `name`; nothing is made.
 
     Raises:
-        ConfigError: there is no such study at `url`.
+        ConfigError: there is no such study at `place`.
         MachineError: see `open_storage`.
     """
-    target = parse_url(url)
-    if is_sqlite(target) and not sqlite_path(target).exists():
-        raise NoStudyError(f"no study {name}: {shown(target)} does not exist; launch it first")
-    require_place(target)
-    with opened(target):
-        storage = connect(target, heartbeat, grace)
+    place = Place.of(place)
+    if place.file and not place.file.exists():
+        raise NoStudyError(f"no study {name}: {place} does not exist; launch it first")
+    require_fit(place)
+    with opened(place):
+        storage = connect(place, heartbeat, grace)
         try:
             study = optuna.load_study(study_name=name, storage=storage)
         except KeyError:
             there = ", ".join(sorted(optuna.get_all_study_names(storage))) or "none"
-            raise NoStudyError(f"no study {name} at {shown(target)}; there are: {there}") from None
+            raise NoStudyError(f"no study {name} at {place}; there are: {there}") from None
         storage.trials = study_config(study).study.trials
     return study
 
 
-def study_names(url: str) -> list[str]:
-    """The studies of this program at `url`.
+def study_names(place: Place) -> list[str]:
+    """The studies of this program at `place`.
 
     Raises:
         MachineError: see `open_storage`.
     """
-    storage = open_storage(url)
+    storage = open_storage(place)
     summaries = optuna.get_all_study_summaries(storage, include_best_trial=False)
     return sorted(study.study_name for study in summaries if "config" in study.user_attrs)
 
 
-def delete_study(name: str, url: str) -> None:
+def delete_study(name: str, place: Place) -> None:
     """Deletes the study `name`, its directory, and a database of SQLite's that is empty then."""
-    target = parse_url(url)
-    optuna.delete_study(study_name=name, storage=open_storage(url))
-    shutil.rmtree(run_directory(url, name), ignore_errors=True)
-    if is_sqlite(target) and not optuna.get_all_study_names(open_storage(url)):
-        path = sqlite_path(target)
+    optuna.delete_study(study_name=name, storage=open_storage(place))
+    shutil.rmtree(place.run_directory(name), ignore_errors=True)
+    path = place.file
+    if path and not optuna.get_all_study_names(open_storage(place)):
         for file in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm", ".lock"))):
             file.unlink(missing_ok=True)
 
@@ -173,7 +163,7 @@ def study_config(study: optuna.Study) -> StudyConfig:
 
 def study_storage(study: optuna.Study) -> StudyStorage:
     """The `StudyStorage` beneath Optuna's cache."""
-    storage = getattr(study._storage, "_backend", study._storage)
+    storage = backend(study)
     if not isinstance(storage, StudyStorage):
         raise TypeError(f"study {study.study_name} must lie in a StudyStorage, but got {storage}")
     return storage
@@ -186,7 +176,7 @@ def _content(config: StudyConfig) -> dict[str, Any]:
 
 def _require_same_search(config: StudyConfig, study: optuna.Study) -> None:
     # Validated again, so that keys that are new since then stand at their defaults.
-    before, now = _searched(study_config(study)), _searched(config)
+    before, now = searched(study_config(study)), searched(config)
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key):
             raise ConfigError(
@@ -196,7 +186,7 @@ def _require_same_search(config: StudyConfig, study: optuna.Study) -> None:
             )
 
 
-def _searched(config: StudyConfig) -> dict[str, Any]:
+def searched(config: StudyConfig) -> dict[str, Any]:
     """All that trials compare, as dotted keys."""
     content = _content(config)
     for key in RESUMABLE:

@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, Trial
 from search.config.candidate import Candidate, Recipe
 from search.errors import ConfigError
 from search.networks.architecture import Architecture, ArchitectureError
+from search.storage.internals import storage_of, trial_id
 
 ARCHITECTURE, DEATHS, FINALIST, WORKER = "architecture", "deaths", "finalist", "worker"
 """Names of attributes, for who asks the database for them."""
@@ -78,7 +79,7 @@ def write(trial: Trial, attributes: Attributes) -> None:
 def write_proposed(study: optuna.Study, trial: FrozenTrial, attributes: Attributes) -> None:
     """Likewise, from within a sampler, which holds the trial that `Trial` will read."""
     for name, value in attributes.items():
-        study._storage.set_trial_user_attr(trial._trial_id, name, value)
+        storage_of(study).set_trial_user_attr(trial_id(trial), name, value)
         trial.user_attrs[name] = value
 
 

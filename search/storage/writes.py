@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from optuna.distributions import (
@@ -16,9 +17,14 @@ from optuna.distributions import (
     check_distribution_compatibility,
     distribution_to_json,
 )
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from optuna.storages._rdb import models
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
+
+from search.storage.connection import PatientStorage
+from search.storage.internals import models, transaction
+from search.storage.patience import light, patient
 
 Attribute = (
     type[models.TrialUserAttributeModel]
@@ -29,7 +35,88 @@ Attribute = (
 Parameter = tuple[float, BaseDistribution, BaseDistribution | None]
 
 
-class Batch:
+class WritingStorage(PatientStorage):
+    """A storage whose writes may wait for each other."""
+
+    @contextmanager
+    def together(self) -> Iterator[Writes]:
+        """Makes this thread's writes of parameters, attributes and reports, while it lasts, in
+        one transaction at its end, whatever ends it.
+
+        Reads do not see them before; the `Trial` that wrote them does.
+        """
+        waiting: Writes | None = getattr(self._thread, "writes", None)
+        if waiting is not None:
+            yield waiting
+            return
+        self._thread.writes = writes = Writes()
+        try:
+            yield writes
+        finally:
+            self._thread.writes = None
+            for part in writes.parts():
+                if part:
+                    self._write(part)
+
+    @patient
+    def _write(self, writes: Writes) -> None:
+        self._thread.kind = "ordinary" if writes.durable else "light"
+        try:
+            # A write that is repeated, but did arrive before, meets its own rows: it is done.
+            with (
+                transaction(self.scoped_session, True) as session,
+                session.no_autoflush,
+            ):
+                writes.write(session, self)
+        finally:
+            self._thread.kind = "ordinary"
+
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+        with self.together() as writes:
+            writes.attribute(models.StudyUserAttributeModel, study_id, key, value)
+            writes.durable = True
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        with self.together() as writes:
+            writes.attribute(models.StudySystemAttributeModel, study_id, key, value)
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        with self.together() as writes:
+            writes.attribute(models.TrialUserAttributeModel, trial_id, key, value)
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        with self.together() as writes:
+            writes.attribute(models.TrialSystemAttributeModel, trial_id, key, value)
+
+    def set_trial_intermediate_value(
+        self, trial_id: int, step: int, intermediate_value: float
+    ) -> None:
+        with self.together() as writes:
+            writes.report(trial_id, step, intermediate_value)
+
+    def _set_trial_param(
+        self,
+        trial_id: int,
+        param_name: str,
+        param_value_internal: float,
+        distribution: BaseDistribution,
+        previous_distribution: BaseDistribution | None,
+    ) -> None:
+        parameter = (param_value_internal, distribution, previous_distribution)
+        with self.together() as writes:
+            writes.parameter(trial_id, param_name, parameter)
+
+    @light
+    def record_heartbeat(self, trial_id: int) -> None:
+        # One that fails is followed by another; a storage that is lost ends the trial itself.
+        with suppress(StorageInternalError, SQLAlchemyError):
+            super().record_heartbeat(trial_id)
+
+    def require_claim(self, session: Session, trial: models.TrialModel) -> None:
+        """Raises where this process may not write to the trial; here it always may."""
+
+
+class Writes:
     """Writes that wait; of several to one place the last counts.
 
     `durable` says that they must be on the disk when the transaction has ended.
@@ -60,13 +147,13 @@ class Batch:
         """What a trial reports for a step."""
         self._reports[trial_id][step] = value
 
-    def parts(self) -> tuple[Batch, Batch]:
+    def parts(self) -> tuple[Writes, Writes]:
         """The writes to trials, and those to studies.
 
         Two workers may add one attribute of a study at the same time: the later one meets
         the other's row, and must lose no more than that write.
         """
-        trials, studies = Batch(), Batch()
+        trials, studies = Writes(), Writes()
         trials.durable = studies.durable = self.durable
         for (model, owner), values in self._attributes.items():
             part = trials if hasattr(model, "trial_id") else studies
@@ -74,15 +161,17 @@ class Batch:
         trials._parameters, trials._reports = self._parameters, self._reports
         return trials, studies
 
-    def write(self, session: Session, storage: RDBStorage) -> None:
+    def write(self, session: Session, storage: WritingStorage) -> None:
         """Makes the writes in the transaction of `session`.
 
         Raises:
             UpdateFinishedTrialError: a trial among them has ended.
+            ClaimLostError: another worker has taken one over.
         """
         trials = {owner for model, owner in self._attributes if hasattr(model, "trial_id")}
         for trial_id in trials | self._parameters.keys() | self._reports.keys():
             trial: Any = models.TrialModel.find_or_raise_by_id(trial_id, session)
+            storage.require_claim(session, trial)
             storage.check_trial_is_updatable(trial_id, trial.state)
         for (model, owner), values in self._attributes.items():
             _put(session, model, owner, values)

@@ -18,13 +18,10 @@ _MMAP_THRESHOLD, _TRIM_THRESHOLD = (-3, 2**30), (-1, 2**31 - 1)
 def choose_device(name: str = "auto") -> torch.device:
     """The device of that name; `auto` is CUDA, else MPS, else the CPU.
 
-    From now on this process keeps the memory that it frees.
-
     Raises:
         ConfigError: for a name that no device has.
         MachineError: where this machine has no such device.
     """
-    _keep_memory()
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
         raise ConfigError(f"--device {name}: must be auto, cpu, cuda, cuda:N or mps")
     if name == "auto":
@@ -40,8 +37,11 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 @cache
-def _keep_memory() -> None:
-    """Or the pages of each batch are faulted in anew: a tenth of a CPU's training time."""
+def keep_memory() -> None:
+    """From now on this process keeps the memory that it frees.
+
+    Or the pages of each batch are faulted in anew: a tenth of a CPU's training time.
+    """
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):  # glibc's alone
         for parameter, value in (_MMAP_THRESHOLD, _TRIM_THRESHOLD):

@@ -74,7 +74,7 @@ class Training:
     ) -> None:
         self.recipe = recipe
         self.history: list[EpochRecord] = []
-        self.evaluation: Evaluation | None = None  # of the last epoch that ran here
+        self.evaluation: Evaluation | None = None  # of the last epoch, on the validation images
         self._network = network.to(device).to(memory_format=torch.channels_last)
         self._epochs = epochs
         self._labels = torch.from_numpy(labels).to(device)
@@ -198,13 +198,25 @@ class Training:
             "history": [vars(record) for record in self.history],
         }
 
+    def result(self) -> dict[str, Any]:
+        """What is left to keep of a training at its end: `restore` takes it too."""
+        return {
+            "network": self.evaluated.state_dict(),
+            "history": [vars(record) for record in self.history],
+        }
+
     def restore(self, state: dict[str, Any]) -> None:
-        """Continues from what `state` returned in a training made of equal arguments."""
+        """Continues from what `state` or `result` returned in a training of equal arguments."""
+        self.history = [EpochRecord(**record) for record in state["history"]]
+        if "optimizers" not in state:
+            self.evaluated.load_state_dict(state["network"])
+            if self._validation is not None:
+                self.evaluation = self.evaluate(self._validation)
+            return
         self._network.load_state_dict(state["network"])
         if self._average is not None:
             self._average.network.load_state_dict(state["average"])
         self._optimization.restore(state["optimizers"])
-        self.history = [EpochRecord(**record) for record in state["history"]]
 
 
 def _class_weights(labels: Labels) -> Tensor:

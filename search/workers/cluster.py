@@ -138,7 +138,7 @@ def _require_one_machine() -> None:
         )
 
 
-def describe() -> str:
+def cluster_in_words() -> str:
     """The cluster that this process is part of, in words."""
     ray = _ray()
     machines = sum(node["Alive"] for node in ray.nodes())

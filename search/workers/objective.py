@@ -10,31 +10,26 @@ from collections.abc import Callable
 from pathlib import Path
 
 import optuna
-import torch
-from torch import nn
 
 from search.analysis.table import analyze
 from search.config.candidate import Candidate
 from search.config.sections import StudyConfig
-from search.data.augmentation import AugmentedEpochs
-from search.data.datasets import Dataset
-from search.data.epochs import ResidentEpochs
-from search.data.normalization import Normalization
 from search.domains import Choice, FloatRange, IntRange, Setting
-from search.networks.module import build
 from search.proposals.parameters import suggest
 from search.storage.checkpoints import (
     CheckpointError,
     checkpoint_path,
+    discard_checkpoints,
+    latest_checkpoint,
     load_checkpoint,
     save_checkpoint,
 )
 from search.storage.finalists import fresh_candidate
 from search.storage.studies import study_storage
 from search.storage.trials import Attributes, is_finalist, write
-from search.training.devices import choose_dtype, describe_device
+from search.training.devices import describe_device
 from search.training.evaluation import Evaluation
-from search.training.initialization import pass_on, whiten
+from search.training.trainer import Trainer
 from search.training.training import EpochRecord, Training
 
 log = logging.getLogger(__name__)
@@ -64,34 +59,24 @@ class Finished:
 class Objective:
     """Trains the candidate that a trial proposes and answers with its objectives.
 
-    `runs` keeps checkpoints, `cache` the augmented epochs.  `stop` is asked after every
-    step for a reason to stop, or None.  `finished` sees every trial that ran to its end.
-    `processes` augment images beside the first trial.
+    `runs` keeps checkpoints.  `stop` is asked after every step for a reason to stop, or None.
+    `finished` sees every trial that ran to its end.
     """
 
     def __init__(
         self,
         config: StudyConfig,
-        dataset: Dataset,
-        device: torch.device,
+        trainer: Trainer,
         *,
         runs: Path,
-        cache: Path,
-        processes: int = 1,
         stop: Callable[[], str | None] = lambda: None,
         finished: Callable[[Finished], None] = lambda _: None,
     ) -> None:
         self._config = config
-        self._dataset = dataset
-        self._device = device
-        self.runs = runs
+        self._trainer = trainer
+        self._runs = runs
         self._stop = stop
         self._finished = finished
-        self.normalization = Normalization(dataset.mean, dataset.std)
-
-        self._cache = cache
-        self._processes = processes
-        self._made: dict[float, ResidentEpochs] = {}
 
     def __call__(self, trial: optuna.Trial) -> float | tuple[float, ...]:
         """The trial's objectives, in the order of `study.objectives`.
@@ -103,7 +88,7 @@ class Objective:
             Interrupted: where `stop` gave a reason.
             DivergedError: where the loss is no number any more.
         """
-        dataset = self._dataset
+        dataset = self._trainer.dataset
         storage, classes = study_storage(trial.study), len(dataset.classes)
         with storage.together():
             candidate = fresh_candidate(trial, self._config) or suggest(
@@ -111,8 +96,8 @@ class Objective:
             )
             candidate = _fitted(candidate, Attributes.of(trial).batch_divisor or 1)
             self._describe(trial, candidate)
-        training = self.training(candidate)
-        path = checkpoint_path(self.runs, trial)
+        training = self._trainer.training(candidate)
+        path = checkpoint_path(self._runs, trial)
         self._resume(trial, training, path)
         try:
             self._run(trial, training, path)
@@ -124,10 +109,8 @@ class Objective:
                 seconds = sum(record.seconds for record in training.history)
                 write(trial, Attributes(seconds=seconds, pflop=pflop))
         final = training.history[-1]
-        # The optimizer's state served to resume; the weights serve to export.
-        save_checkpoint(path, {"network": training.evaluated.state_dict()})
-        # A checkpoint is never of the last epoch, so at least that one has run here.
-        assert training.evaluation is not None
+        discard_checkpoints(self._runs, trial, but=path)
+        assert training.evaluation is not None  # of the last epoch, run or restored here
         with storage.together():
             if self._met(trial, self._metric(final)):
                 write(trial, Attributes(pflop_to_target=pflop))
@@ -140,47 +123,6 @@ class Objective:
         except Exception as error:  # whatever a picture stumbles over, the training is done
             log.warning("trial %d has no pictures: %s", finished.trial.number, error)
 
-    def training(self, candidate: Candidate, network: nn.Module | None = None) -> Training:
-        """A training of `candidate` on this study's data, not begun; of `network`, whose weights
-        are there already, in float32."""
-        seed = self._config.study.seed + candidate.recipe.repeat
-        torch.manual_seed(seed)
-        dtype = choose_dtype(self._device, self._config.training.precision)
-        return Training(
-            self._fresh(candidate) if network is None else network,
-            candidate.recipe,
-            self._epochs(candidate.recipe.augmentation_strength),
-            self._dataset.train.labels,
-            self.normalization,
-            validation=self._dataset.validation if len(self._dataset.validation) else None,
-            device=self._device,
-            dtype=dtype if network is None else torch.float32,
-            seed=seed,
-        )
-
-    def _fresh(self, candidate: Candidate) -> nn.Module:
-        network = build(candidate.architecture)
-        if candidate.recipe.identity:
-            pass_on(network)
-        if candidate.recipe.whitening:
-            whiten(network, self._dataset.train.pixels, self.normalization)
-        return network
-
-    def _epochs(self, strength: float) -> ResidentEpochs:
-        if strength not in self._made:
-            dataset = self._dataset
-            epochs = AugmentedEpochs(
-                self._config.augmentation,
-                dataset.train.pixels,
-                dataset.fingerprint,
-                dataset.mean,
-                self._cache,
-                strength,
-            )
-            epochs.start(self._processes)
-            self._made[strength] = ResidentEpochs(epochs, self._device)
-        return self._made[strength]
-
     def _describe(self, trial: optuna.Trial, candidate: Candidate) -> None:
         """Notes what the checker found."""
         facts = analyze(candidate.architecture)
@@ -192,19 +134,20 @@ class Objective:
             parameters=facts.parameters,
             macs=facts.macs,
             verdict="accepted",
-            device=describe_device(self._device),
+            device=describe_device(self._trainer.device),
         )
         write(trial, carried)
 
     def _resume(self, trial: optuna.Trial, training: Training, path: Path) -> None:
         try:
-            state = load_checkpoint(path)
+            state = load_checkpoint(latest_checkpoint(self._runs, trial))
         except CheckpointError as error:
             log.warning("trial %d starts again: %s", trial.number, error)
             return
         if state is None or "history" not in state:
             return
         training.restore(state)
+        save_checkpoint(path, state)  # of an earlier claim, it becomes this one's
         for record in training.history:  # killed between checkpoint and report, it lacks one
             self._report(trial, self._metric(record), record.epoch)
 
@@ -215,24 +158,29 @@ class Objective:
                 raise Interrupted(reason)
 
         saved = time.monotonic()
-        while True:
+        while not self._ended(trial, training):
             record = training.run_epoch(on_step)
-            ended = training.epoch == training.recipe.epochs or self._met(
-                trial, self._metric(record)
-            )
-            with study_storage(trial.study).together() as batch:
-                if not ended and time.monotonic() - saved >= CHECKPOINT_INTERVAL:
+            ended = self._ended(trial, training)
+            with study_storage(trial.study).together() as writes:
+                if ended:
+                    # The optimizers' state served to resume; the weights serve to export.
+                    save_checkpoint(path, training.result())
+                elif time.monotonic() - saved >= CHECKPOINT_INTERVAL:
                     save_checkpoint(path, training.state())
                     self._log(trial, training)
-                    batch.durable = True
+                    writes.durable = True
                     saved = time.monotonic()
                 self._report(trial, self._metric(record), record.epoch)
-            if ended:
-                return
-            if self._reports(trial) and trial.should_prune():
-                path.unlink(missing_ok=True)
+            if not ended and self._reports(trial) and trial.should_prune():
+                discard_checkpoints(self._runs, trial)
                 accuracy = f"{self._metric(record):.4f}"
                 raise optuna.TrialPruned(f"accuracy {accuracy} in epoch {record.epoch}")
+
+    def _ended(self, trial: optuna.Trial, training: Training) -> bool:
+        history = training.history
+        return bool(history) and (
+            training.epoch == training.recipe.epochs or self._met(trial, self._metric(history[-1]))
+        )
 
     def _log(self, trial: optuna.Trial, training: Training) -> None:
         write(trial, Attributes(history=[vars(record) for record in training.history]))

@@ -71,22 +71,22 @@ def launch(
         MachineError: no worker reached target or budget; says why the first one failed.
     """
     make_private(logs)
-    crew = _Crew(command, logs)
+    processes = _Processes(command, logs)
     environments = _environments(url, workers, device, per_gpu)
-    with handled(crew.pass_on):
+    with handled(processes.pass_on):
         try:
             for environment in environments:
-                crew.start(environment)
-            while crew.busy:
+                processes.start(environment)
+            while processes.busy:
                 tick()
                 time.sleep(PULSE)
         finally:
-            crew.end()
+            processes.end()
     tick()
-    return crew.ending()
+    return processes.ending()
 
 
-class _Crew:
+class _Processes:
     """Worker processes of one `launch`."""
 
     def __init__(self, command: Sequence[str], logs: Path) -> None:

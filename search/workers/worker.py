@@ -26,8 +26,10 @@ from optuna.trial import Trial, TrialState
 from search.config.sections import StudyConfig
 from search.errors import ConfigError, MachineError
 from search.proposals.proposer import InfeasibleError
-from search.storage.database import BudgetSpentError, StudyStorage
+from search.storage.claims import BudgetSpentError, ClaimLostError
+from search.storage.database import StudyStorage
 from search.storage.finalists import Standing, certainty, queued, standing, template
+from search.storage.internals import study_id, trial_id
 from search.storage.studies import study_storage
 from search.storage.trials import Attributes, write
 from search.workers.objective import Interrupted
@@ -37,7 +39,7 @@ log = logging.getLogger(__name__)
 
 Values = float | tuple[float, ...]
 Stop = Callable[[], str | None]
-Objective = Callable[[Trial], Values]
+Train = Callable[[Trial], Values]
 
 POLL = 2.0
 """Seconds between two looks at what other workers have done."""
@@ -54,7 +56,7 @@ class _Unfinished(BaseException):
 
     def __init__(self, trial: Trial, cause: Exception) -> None:
         super().__init__(str(cause))
-        self.trial_id = trial._trial_id
+        self.trial_id = trial_id(trial)
         self.claim = Attributes.of(trial).worker
         self.cause = cause
 
@@ -79,6 +81,7 @@ class Watch:
         self._looked = -POLL
         self._searched = False
         self._trial: Trial | None = None
+        self._lost = False
         self._deadline: float | None = None
 
     def __call__(self) -> str | None:
@@ -88,7 +91,7 @@ class Watch:
         ending = self.ending()
         if ending is not None:
             return ending.reason
-        return None
+        return "another worker has taken this trial over" if self._lost else None
 
     @property
     def overdue(self) -> bool:
@@ -106,9 +109,10 @@ class Watch:
         return self._ending
 
     def _look(self) -> Ending | None:
+        self._lost = self._trial is not None and not self._owns(self._trial)
         if self._supervisor and os.getppid() != self._supervisor:
             return Ending("launch has ended", 128 + signal.SIGHUP)
-        hours = self._storage.advance_clock(self._study._study_id) / 3600
+        hours = self._storage.advance_clock(study_id(self._study)) / 3600
         if self._searched:
             return None
         if self.target_met():
@@ -122,11 +126,14 @@ class Watch:
         self._searched = True
         self._ending = None
 
+    def _owns(self, trial: Trial) -> bool:
+        return self._storage.owns(trial_id(trial), Attributes.of(trial).worker)
+
     def target_met(self) -> bool:
         """Whether any trial of the study has reached the target."""
         if self._section.target is None:
             return False
-        best = self._storage.best_value(self._study._study_id)
+        best = self._storage.best_value(study_id(self._study))
         return best is not None and best >= self._section.target
 
     def spent(self, budget: str) -> Ending:
@@ -145,6 +152,7 @@ class Watch:
     def end(self) -> None:
         """The running trial is over; it may have met the target, so look before the next."""
         self._trial = self._deadline = None
+        self._lost = False
         self._looked = -POLL
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -177,7 +185,7 @@ class Watch:
                 continue
             log.warning("trial %d hangs: failed, and this worker starts again", trial.number)
             write(trial, Attributes(failure=f"hung beyond its {self._section.minutes:g} minutes"))
-            self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+            self._storage.set_trial_state_values(trial_id(trial), TrialState.FAIL)
             sys.stderr.flush()
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
@@ -192,7 +200,7 @@ class _Guarded:
     in a row.
     """
 
-    def __init__(self, objective: Objective, watch: Watch, storage: StudyStorage) -> None:
+    def __init__(self, objective: Train, watch: Watch, storage: StudyStorage) -> None:
         self.failure: Exception | None = None
         self.failures = 0
         self._objective = objective
@@ -205,8 +213,6 @@ class _Guarded:
         try:
             with self._storage.errors():
                 values = _finite(self._train(trial))
-                if not self._storage.owns(trial._trial_id, Attributes.of(trial).worker):
-                    raise Interrupted("another worker has taken this trial over")
                 self.failures = 0
                 return values
         except optuna.TrialPruned:
@@ -222,11 +228,11 @@ class _Guarded:
             error = TimeLimitError(str(error))
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             error = MachineError(f"{error.filename or 'disk'}: {error.strerror}")
-        if isinstance(error, Interrupted | MachineError):
+        if isinstance(error, Interrupted | MachineError | ClaimLostError):
             return _Unfinished(trial, error)
         self.failure = error
         self.failures += 1
-        reason = describe(error)
+        reason = in_one_line(error)
         log.warning("trial %d failed: %s", trial.number, reason)
         write(trial, Attributes(failure=reason))
         return error
@@ -238,7 +244,7 @@ class _Guarded:
         except Exception as error:
             if not _is_out_of_memory(error):
                 raise
-            reason = describe(error)
+            reason = in_one_line(error)
         # Out of the handler, whose traceback kept the batch's memory alive.
         gc.collect()
         if torch.cuda.is_available():
@@ -256,7 +262,7 @@ def _finite(values: Values) -> Values:
     return values
 
 
-def describe(error: Exception) -> str:
+def in_one_line(error: Exception) -> str:
     """The error in one line, as it stands in the trial's `failure`."""
     line = next(iter(str(error).splitlines()), "")
     return f"{type(error).__name__}: {line}" if line else type(error).__name__
@@ -275,7 +281,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def work(
-    study: optuna.Study, config: StudyConfig, make_objective: Callable[[Stop], Objective]
+    study: optuna.Study, config: StudyConfig, make_objective: Callable[[Stop], Train]
 ) -> Ending:
     """Runs trials in this process until target, budget or signal; call it from the main thread.
 
@@ -303,7 +309,7 @@ def _work(study: optuna.Study, config: StudyConfig, guarded: _Guarded, watch: Wa
                 break
             _await_others(storage, study)
         elif guarded.failure and guarded.failures >= config.study.failures:
-            last = describe(guarded.failure)
+            last = in_one_line(guarded.failure)
             return Ending(f"{guarded.failures} trials in a row failed; the last: {last}", 1)
     return ending if ending.code > 1 else _finals(study, config, guarded, watch, ending)
 
@@ -322,7 +328,7 @@ def _finals(
             reasons = [searched.reason, *_outcome(now)]
             return Ending("; ".join(reasons), searched.code)
         if now.next is not None and not queued(trials):
-            storage.queue_finalist(study._study_id, template(trials, now))
+            storage.queue_finalist(study_id(study), template(trials, now))
         if not _run_one(study, guarded):
             _await_others(storage, study)
     return ending
@@ -353,11 +359,11 @@ def _run_one(study: optuna.Study, guarded: _Guarded) -> bool:
 def _await_others(storage: StudyStorage, study: optuna.Study) -> None:
     """Others still run; if one fails or dies, its place is free."""
     time.sleep(1)
-    storage.recover(study._study_id)
+    storage.recover(study_id(study))
 
 
 def _trained(storage: StudyStorage, study: optuna.Study) -> int:
-    counts = storage.count(study._study_id)
+    counts = storage.count(study_id(study))
     return counts.get(TrialState.COMPLETE, 0) + counts.get(TrialState.PRUNED, 0)
 
 

@@ -20,6 +20,7 @@ from search.config.sections import StudyConfig
 from search.data import datasets
 from search.proposals.sampler import make_sampler
 from search.storage.studies import create_or_resume
+from search.training.trainer import Trainer
 from search.workers.objective import Objective
 from tests.conftest import STUDIES
 
@@ -57,8 +58,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     study = create_or_resume(config, f"sqlite:///{folder}/small.db")
     dataset = datasets.load(config.data)
     study.sampler = make_sampler(config, dataset.input, len(dataset.classes))
-    places = {"runs": folder / "runs", "cache": folder / "cache"}
-    study.optimize(Objective(config, dataset, CPU, **places), n_trials=1)
+    trainer = Trainer(config, dataset, CPU, cache=folder / "cache")
+    study.optimize(Objective(config, trainer, runs=folder / "runs"), n_trials=1)
     result = Exported(study, config, folder, folder / "bundle")
     result.export(result.bundle)
     return result

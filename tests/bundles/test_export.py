@@ -31,6 +31,7 @@ from search.networks.module import build
 from search.networks.source import state_key
 from search.storage.checkpoints import checkpoint_path, load_checkpoint
 from search.storage.finalists import choose
+from search.storage.studies import searched
 from search.storage.trials import candidate_of
 from search.training.evaluation import evaluate
 from tests.bundles.conftest import CPU, Exported, metrics_of, seal
@@ -81,7 +82,7 @@ def test_the_numbers_are_those_of_the_files(exported: Exported) -> None:
 
 
 def test_the_study_file_means_the_same_study(exported: Exported) -> None:
-    assert load(exported.bundle / "study.toml").search_hash == exported.config.search_hash
+    assert searched(load(exported.bundle / "study.toml")) == searched(exported.config)
 
 
 @pytest.fixture

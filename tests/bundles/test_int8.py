@@ -30,6 +30,7 @@ from search.networks.module import build
 from search.proposals.sampler import make_sampler
 from search.storage.studies import create_or_resume
 from search.storage.trials import candidate_of
+from search.training.trainer import Trainer
 from search.workers.objective import Objective
 from space import SearchSpace
 from tests.bundles.conftest import CPU, SMALL, Exported, metrics_of, seal
@@ -48,8 +49,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     study = create_or_resume(config, f"sqlite:///{folder}/small.db")
     dataset = datasets.load(config.data)
     study.sampler = make_sampler(config, dataset.input, len(dataset.classes))
-    places = {"runs": folder / "runs", "cache": folder / "cache"}
-    study.optimize(Objective(config, dataset, CPU, **places), n_trials=1)
+    trainer = Trainer(config, dataset, CPU, cache=folder / "cache")
+    study.optimize(Objective(config, trainer, runs=folder / "runs"), n_trials=1)
     result = Exported(study, config, folder, folder / "bundle")
     result.export(result.bundle, int8=True, retrain=False)
     return result
@@ -195,10 +196,9 @@ def test_a_few_more_epochs_keep_the_network_and_move_its_weights(
     monkeypatch.setattr(fine_tuning, "EPOCHS", 1)
     candidate = candidate_of(exported.study.trials[0])
     dataset = datasets.load(exported.config.data)
-    places = {"runs": exported.folder / "runs", "cache": exported.folder / "cache"}
-    objective = Objective(exported.config, dataset, CPU, **places)
-    network = objective.training(candidate).evaluated
-    tuned = fine_tuned(objective, candidate, network)
+    trainer = Trainer(exported.config, dataset, CPU, cache=exported.folder / "cache")
+    network = trainer.training(candidate).evaluated
+    tuned = fine_tuned(trainer, candidate, network)
     assert tuned.state_dict().keys() == network.state_dict().keys()
     before, after = (n.O[-1].weight.detach() for n in (network, tuned))
     assert 0 < (after - before).abs().max() < 1

@@ -100,12 +100,6 @@ def test_a_key_that_a_recipe_leaves_alone_is_not_in_its_hash() -> None:
     assert Candidate(network, replace(RECIPE, identity=True)).hash != "719fb1711ae95bb7"
 
 
-def test_what_is_searched_has_a_hash_and_budgets_do_not_count(quickstart: StudyConfig) -> None:
-    same = overridden(quickstart, ["study.trials=3", "study.target=0.5", "data.root=/elsewhere"])
-    other = overridden(quickstart, ["space.C1.depth=2"])
-    assert same.search_hash == quickstart.search_hash != other.search_hash
-
-
 def _recipe(**training: object) -> Candidate:
     config = StudyConfig.model_validate({"study": {"name": "s"}, "training": training})
     choices = {

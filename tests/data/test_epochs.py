@@ -9,7 +9,7 @@ import torch
 from search.config.sections import AugmentationSection
 from search.data.augmentation import AugmentedEpochs
 from search.data.datasets import Dataset
-from search.data.epochs import ResidentEpochs
+from search.data.epochs import DeviceEpochs
 
 DEVICES = [
     "cpu",
@@ -26,13 +26,13 @@ def test_each_epoch_is_that_of_the_file(device: str, digits: Dataset, tmp_path: 
     epochs = AugmentedEpochs(
         section, digits.train.pixels, digits.fingerprint, digits.mean, tmp_path
     )
-    resident = ResidentEpochs(epochs, torch.device(device))
+    uploaded = DeviceEpochs(epochs, torch.device(device))
     for index in (0, 1, 2):
-        pixels = resident(index)
+        pixels = uploaded(index)
         assert pixels.device.type == device
         assert np.array_equal(pixels.cpu().numpy(), epochs.epoch(index % 2))
     if device == "cuda":
-        assert resident(0).data_ptr() == resident(2).data_ptr()  # uploaded once
+        assert uploaded(0).data_ptr() == uploaded(2).data_ptr()  # uploaded once
 
 
 def test_the_second_time_round_is_mirrored_where_flips_are_even(
@@ -42,6 +42,6 @@ def test_the_second_time_round_is_mirrored_where_flips_are_even(
     epochs = AugmentedEpochs(
         section, digits.train.pixels, digits.fingerprint, digits.mean, tmp_path
     )
-    resident = ResidentEpochs(epochs, torch.device("cpu"))
+    uploaded = DeviceEpochs(epochs, torch.device("cpu"))
     for index, step in ((0, 1), (1, 1), (2, -1), (3, -1), (4, 1)):
-        assert np.array_equal(resident(index).numpy(), epochs.epoch(index % 2)[:, :, ::step])
+        assert np.array_equal(uploaded(index).numpy(), epochs.epoch(index % 2)[:, :, ::step])

@@ -86,9 +86,8 @@ def test_spaces_limits_and_studies_show(tmp_path: Path, monkeypatch: pytest.Monk
     study = Study(STUDIES / "quickstart.toml")
     assert "not launched yet" in html(study)
     assert rows(study.estimate())[1][:3] == ["proposed", "2,000", "100.0 %"]
-    made = build(
-        config("demo"), Study(STUDIES / "quickstart.toml").url.replace("quickstart", "demo")
-    )
+    place = Study(STUDIES / "quickstart.toml").place.secret
+    made = build(config("demo"), place.replace("quickstart", "demo"))
     leaders = rows(summarize(made))
     assert leaders[1][:2] == [f"#{made.best_trial.number}", f"{100 * made.best_value:.2f} %"]
     best = Study("demo").architecture()

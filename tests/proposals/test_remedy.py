@@ -5,7 +5,7 @@ import json
 import pytest
 
 from constraints import Limits, violations
-from search.analysis.advice import advice, costs
+from search.analysis.advice import advice
 from search.analysis.table import analyze
 from search.networks.architecture import Architecture, Block, Layer, Unit
 from search.proposals.remedy import Remedy, choices_of, remedy
@@ -39,15 +39,6 @@ def made(**changes: int) -> Architecture:
 @pytest.fixture(scope="module")
 def baseline() -> Architecture:
     return Architecture.from_json(json.loads((STUDIES / "baseline.json").read_text()))
-
-
-def test_costs_share_out_the_whole(baseline: Architecture) -> None:
-    shares = costs(analyze(baseline))
-    assert sum(cost.parameters for cost in shares) == pytest.approx(1)
-    assert sum(cost.macs for cost in shares) == pytest.approx(1)
-    assert [cost.field for cost in shares[:5]] == [2, 2, 0, 4, 8]  # Rout - Rin of the report
-    assert sum(cost.field or 0 for cost in shares) == 60
-    assert shares[12].parameters == pytest.approx((64 * 64 * 9 + 64 + 128) / 186_570)
 
 
 def test_a_network_beyond_the_generator_has_no_remedy(baseline: Architecture) -> None:

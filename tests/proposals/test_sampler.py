@@ -23,7 +23,7 @@ from search.config.sections import StudyConfig
 from search.errors import ConfigError
 from search.networks.architecture import Architecture
 from search.proposals.cmaes import ReplayedCMAES
-from search.proposals.draws import Draws
+from search.proposals.judged import JudgedProposals
 from search.proposals.parameters import RejectedError, distributions, suggest
 from search.proposals.proposer import InfeasibleError, Proposer
 from search.proposals.sampler import FeasibleSampler, make_sampler
@@ -256,8 +256,8 @@ def test_the_chi_square_notices_mended_proposals(truth: list[Architecture]) -> N
     mended = []
     for seed in range(800):
         rng = random.Random(seed)
-        draws = Draws(proposer, rng, {}, lambda _: False)
-        mended.append(config.space.architecture(draws.mend(proposer.complete({}, rng))))
+        proposals = JudgedProposals(proposer, rng, {}, lambda _: False)
+        mended.append(config.space.architecture(proposals.mend(proposer.complete({}, rng))))
     p_values = [
         same_distribution([fact(n) for n in mended], [fact(n) for n in truth])
         for fact in (depth, operators, size)
@@ -405,7 +405,7 @@ def _lowest(distribution: Any) -> Any:
 def test_a_sampler_that_insists_on_a_rejected_point_is_mended() -> None:
     config = study_config()
     proposer = Proposer(config, INPUT, CLASSES)
-    sampler = FeasibleSampler(proposer, lambda seeds, draws: Stubborn(), patience=5)
+    sampler = FeasibleSampler(proposer, lambda seeds, proposals: Stubborn(), patience=5)
     study = optuna.create_study(direction="maximize", sampler=sampler)
     run(config, 10, study)
     require_legal(study, config)

@@ -15,10 +15,14 @@ from search.storage.checkpoints import (
     CheckpointError,
     artifact_store,
     attach,
+    checkpoint_path,
+    discard_checkpoints,
+    latest_checkpoint,
     load_checkpoint,
     save_checkpoint,
 )
-from tests.processes import created
+from search.storage.studies import load_study, study_storage
+from tests.processes import ask, created
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -68,3 +72,34 @@ def test_an_artifact_lies_beside_the_runs(tmp_path: Path, sqlite: str) -> None:
     assert (tmp_path / "runs" / "artifacts" / identifier).read_text() == "0.5"
     names = [artifact.filename for artifact in get_all_artifact_meta(study)]
     assert names == ["curve.txt"]
+
+
+def test_each_claim_has_a_checkpoint_of_its_own(tmp_path: Path, sqlite: str) -> None:
+    study, other = created(sqlite), load_study("toy", sqlite)
+    first = ask(study)
+    assert latest_checkpoint(tmp_path, first) == checkpoint_path(tmp_path, first)
+    (tmp_path / "trial-000000.checkpoint").touch()  # of an older version
+    assert latest_checkpoint(tmp_path, first).name == "trial-000000.checkpoint"
+    save_checkpoint(checkpoint_path(tmp_path, first), {"by": "first"})
+    study_storage(study).requeue(first._trial_id, first.user_attrs["worker"])
+    second = ask(other)
+    assert load_checkpoint(latest_checkpoint(tmp_path, second)) == {"by": "first"}
+    save_checkpoint(checkpoint_path(tmp_path, second), {"by": "second"})
+    save_checkpoint(checkpoint_path(tmp_path, first), {"by": "first, awake again"})
+    for claimed in (second, study.trials[0]):
+        assert load_checkpoint(latest_checkpoint(tmp_path, claimed)) == {"by": "second"}
+
+
+def test_half_a_batch_does_not_go_on_from_the_whole_one(tmp_path: Path, sqlite: str) -> None:
+    study = created(sqlite, trials=12)
+    trial, other = ask(study), ask(study)
+    save_checkpoint(checkpoint_path(tmp_path, trial), {})
+    save_checkpoint(kept := checkpoint_path(tmp_path, other), {})
+    trial.set_user_attr("batch_divisor", 2)
+    half = latest_checkpoint(tmp_path, trial)
+    assert not half.exists()
+    save_checkpoint(half, {})
+    discard_checkpoints(tmp_path, trial, but=half)
+    assert {*tmp_path.glob("*.checkpoint")} == {half, kept}
+    discard_checkpoints(tmp_path, trial)
+    assert {*tmp_path.glob("*.checkpoint")} == {kept}

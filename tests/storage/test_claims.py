@@ -15,7 +15,8 @@ from optuna.trial import TrialState
 import search.storage.database
 import search.storage.opening
 import search.storage.places
-from search.storage.database import LIVES, BudgetSpentError, StudyStorage
+from search.storage.claims import LIVES, BudgetSpentError, ClaimLostError
+from search.storage.database import StudyStorage
 from search.storage.studies import create_or_resume, load_study, study_storage
 from tests.processes import ask, code, created, start, study_file
 
@@ -235,3 +236,48 @@ def test_opening_twice_keeps_the_locks_of_the_first(sqlite: str) -> None:
     created(sqlite, trials=5)
     assert code(start(_create_and_run, sqlite, 5)) == 0
     assert len(study.trials) == 5
+
+
+def test_who_lost_a_trial_writes_nothing_more_to_it(url: str) -> None:
+    """As with a suspended machine: it wakes, and goes on where another is by now."""
+    study, other = created(url, trials=3), load_study("toy", url)
+    trial, storage = ask(study), study_storage(study)
+    trial.suggest_float("x", 0, 1)
+    trial.set_user_attr("architecture", {})
+    assert study_storage(other).requeue(trial._trial_id, trial.user_attrs["worker"])
+    _refuses_all(study, trial)  # while it waits
+    again = ask(other)
+    assert again.number == trial.number
+    again.set_user_attr("failure", "of the new one")
+    _refuses_all(study, trial)  # while it runs elsewhere
+    assert other.trials[0].user_attrs["failure"] == "of the new one"
+    assert other.trials[0].state == TrialState.RUNNING
+    other.tell(again, 0.7)
+    _refuses_all(study, trial)  # when it has ended there
+    assert other.trials[0].value == 0.7
+    assert other.trials[0].intermediate_values == {}
+    assert not storage.owns(trial._trial_id, trial.user_attrs["worker"])
+    study.tell(ask(study), 0.5)  # other trials go on
+
+
+def _refuses_all(study: optuna.Study, trial: optuna.Trial) -> None:
+    with pytest.raises(ClaimLostError, match="another worker has taken trial 0 over"):
+        trial.set_user_attr("failure", "of the old one")
+    with pytest.raises(ClaimLostError):
+        trial.report(0.1, 1)
+    with pytest.raises(ClaimLostError):
+        study_storage(study).set_trial_system_attr(trial._trial_id, "artifact", "x")
+    told = study_storage(study).set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [0.1])
+    assert not told
+    with pytest.raises(ClaimLostError), study_storage(study).together():
+        trial.suggest_float(f"late {len(trial.params)}", 0, 1)
+
+
+def test_an_end_that_is_told_again_has_arrived(url: str) -> None:
+    study = created(url)
+    trial, storage = ask(study), study_storage(study)
+    claim = storage._claims[trial._trial_id]
+    assert storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [0.5])
+    storage._claims[trial._trial_id] = claim  # the connection dropped behind the commit
+    assert storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [0.5])
+    assert study.best_value == 0.5

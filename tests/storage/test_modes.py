@@ -11,7 +11,7 @@ from search.storage.checkpoints import (
     attach,
     save_checkpoint,
 )
-from search.storage.places import run_directory
+from search.storage.places import Place
 from search.workers import supervisor
 from tests.conftest import open_to_others
 from tests.processes import created
@@ -23,7 +23,7 @@ def test_what_a_study_makes_is_for_its_owner_alone(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     url = "sqlite:///studies/toy.db"
-    study, runs = created(url), run_directory(url, "toy")
+    study, runs = created(url), Place.of(url).run_directory("toy")
     study.set_user_attr("log", "there")  # while connected: SQLite's log and its index
     assert {f"toy.db{end}" for end in ("", "-wal", "-shm", ".lock")} <= {
         path.name for path in Path("studies").iterdir()

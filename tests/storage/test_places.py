@@ -7,13 +7,11 @@ from urllib.parse import quote
 
 import pytest
 
-import search.storage.database
-import search.storage.opening
-import search.storage.places
 from search.config.secrecy import concealed, require_no_password
 from search.errors import ConfigError, MachineError
 from search.storage.opening import open_storage
-from search.storage.places import redacted, run_directory, storage_url
+from search.storage.places import Place, find_place
+from search.storage.studies import searched
 from tests.processes import study_file
 
 
@@ -21,17 +19,17 @@ def test_flag_before_environment_before_file_before_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("STUDY_STORAGE", "sqlite:///environment.db")
-    assert storage_url("sqlite:///flag.db", "sqlite:///file.db", "x") == "sqlite:///flag.db"
-    assert storage_url(None, "sqlite:///file.db", "x") == "sqlite:///environment.db"
+    assert find_place("sqlite:///flag.db", "sqlite:///file.db", "x").secret == "sqlite:///flag.db"
+    assert find_place(None, "sqlite:///file.db", "x").secret == "sqlite:///environment.db"
     monkeypatch.delenv("STUDY_STORAGE")
-    assert storage_url(None, "sqlite:///file.db", "x") == "sqlite:///file.db"
-    assert storage_url(None, None, "x") == "sqlite:///studies/x.db"
+    assert find_place(None, "sqlite:///file.db", "x").secret == "sqlite:///file.db"
+    assert find_place(None, None, "x").secret == "sqlite:///studies/x.db"
 
 
 @pytest.mark.parametrize("rest", ["me:s3cret@host/db", "me@host/db?password=s3cret"])
 def test_a_password_on_the_command_line_is_refused_and_not_repeated(rest: str) -> None:
     with pytest.raises(ConfigError, match="STUDY_STORAGE") as caught:
-        storage_url(f"postgresql://{rest}", None, "x")
+        find_place(f"postgresql://{rest}", None, "x")
     assert "s3cret" not in str(caught.value)
 
 
@@ -80,8 +78,10 @@ def test_a_password_of_any_punctuation_arrives_and_is_not_shown(sign: str) -> No
     words = f"s3c{sign}r3t"
     for written in {quote(words, safe=""), words} if sign != "@" else {quote(words, safe="")}:
         given = f"postgresql://me:{written}@127.0.0.1:1/db?application_name=x"
-        assert search.storage.places.parse_url(given).password == words
-        assert redacted(given) == ("postgresql+psycopg://me:***@127.0.0.1:1/db?application_name=x")
+        assert Place.of(given).url.password == words
+        assert str(Place.of(given)) == (
+            "postgresql+psycopg://me:***@127.0.0.1:1/db?application_name=x"
+        )
         assert concealed(given) == "postgresql://me:***@127.0.0.1:1/db?application_name=x"
         with pytest.raises(ConfigError, match="STUDY_STORAGE") as refused:
             require_no_password(f"study={{storage='{given}'}}")
@@ -111,22 +111,22 @@ def test_what_is_harmless_is_shown_and_the_rest_is_not() -> None:
     assert concealed(given) == (
         "postgresql://me@[::1]:5432/db?host=/run&bogus=***&SSLMODE=require&options=***"
     )
-    assert redacted(given).startswith(shown)
+    assert str(Place.of(given)).startswith(shown)
     assert concealed("sqlite:////home/me:you@home/a.db") == "sqlite:////home/me:you@home/a.db"
 
 
 def test_redacted_and_representation(url: str) -> None:
-    assert redacted("postgresql://me:s3cret@host/db") == "postgresql+psycopg://me:***@host/db"
-    assert repr(open_storage(url)) == f"StudyStorage({redacted(url)})"
+    assert str(Place.of("postgresql://me:s3cret@host/db")) == "postgresql+psycopg://me:***@host/db"
+    assert repr(open_storage(url)) == f"StudyStorage({Place.of(url)})"
 
 
 def test_the_storage_of_a_study_file_is_in_nothing_that_is_kept() -> None:
     config = study_file(storage="postgresql://me:s3cret@host/db")
     assert config.study.storage == "postgresql://me:s3cret@host/db"
     assert "s3cret" not in f"{config!r} {config.to_toml()} {config.model_dump_json()}"
-    assert config.search_hash == study_file().search_hash
+    assert searched(config) == searched(study_file())
 
 
 def test_runs_lie_beside_the_database() -> None:
-    assert run_directory("sqlite:////data/x.db", "toy") == Path("/data/runs/toy")
-    assert run_directory("postgresql://host/db", "toy") == Path("studies/runs/toy")
+    assert Place.of("sqlite:////data/x.db").run_directory("toy") == Path("/data/runs/toy")
+    assert Place.of("postgresql://host/db").run_directory("toy") == Path("studies/runs/toy")

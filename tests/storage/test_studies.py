@@ -6,10 +6,17 @@ from typing import Any
 import optuna
 import pytest
 
+from search.config.files import overridden
 from search.config.sections import StudyConfig
 from search.errors import ConfigError
 from search.storage.opening import open_storage
-from search.storage.studies import create_or_resume, load_study, study_config, study_storage
+from search.storage.studies import (
+    create_or_resume,
+    load_study,
+    searched,
+    study_config,
+    study_storage,
+)
 from tests.processes import created, study_file
 
 
@@ -67,3 +74,9 @@ def test_a_foreign_study_is_refused(sqlite: str) -> None:
     optuna.create_study(study_name="foreign", storage=open_storage(sqlite))
     with pytest.raises(ConfigError, match="not made by this program"):
         load_study("foreign", sqlite)
+
+
+def test_budgets_and_places_are_not_what_is_searched(quickstart: StudyConfig) -> None:
+    same = overridden(quickstart, ["study.trials=3", "study.target=0.5", "data.root=/elsewhere"])
+    other = overridden(quickstart, ["space.C1.depth=2"])
+    assert searched(same) == searched(quickstart) != searched(other)

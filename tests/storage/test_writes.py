@@ -29,9 +29,9 @@ def test_what_is_told_is_on_the_disk_and_the_rest_with_it(sqlite: str) -> None:
     trial.report(0.5, 1)
     assert set(seen) == {"NORMAL"}
     seen.clear()
-    with study_storage(study).together() as batch:  # as beside a checkpoint
+    with study_storage(study).together() as writes:  # as beside a checkpoint
         trial.report(0.6, 2)
-        batch.durable = True
+        writes.durable = True
     assert set(seen) == {"FULL"}
     seen.clear()
     study.tell(trial, 0.5)

@@ -9,7 +9,7 @@ import torch
 from search.config.sections import AugmentationSection
 from search.data.augmentation import AugmentedEpochs
 from search.data.datasets import Dataset
-from search.data.epochs import ResidentEpochs
+from search.data.epochs import DeviceEpochs
 from search.data.normalization import Normalization
 from search.networks.architecture import Architecture
 from search.networks.module import build
@@ -47,7 +47,7 @@ def test_a_captured_training_learns_what_an_eager_one_does(
         training = Training(
             build(architecture),
             dataclasses.replace(RECIPE, average=0.5),
-            ResidentEpochs(epochs, torch.device("cuda")),
+            DeviceEpochs(epochs, torch.device("cuda")),
             digits.train.labels,
             Normalization(digits.mean, digits.std),
             validation=digits.validation,

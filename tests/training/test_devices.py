@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from search.errors import ConfigError, MachineError
-from search.training.devices import choose_device, choose_dtype, describe_device
+from search.training.devices import choose_device, choose_dtype, describe_device, keep_memory
 
 CPU = torch.device("cpu")
 
@@ -26,7 +26,7 @@ def test_a_device_says_what_it_computes_with() -> None:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators have no mallopt")
 def test_freed_memory_stays_with_the_process() -> None:
-    choose_device("cpu")
+    keep_memory()
     pages, times = 1_000, 20
     for _ in range(times):  # the process grows to what it needs
         torch.ones(pages * resource.getpagesize(), dtype=torch.uint8)

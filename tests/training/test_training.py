@@ -10,7 +10,7 @@ import torch
 from search.config.sections import AugmentationSection
 from search.data.augmentation import AugmentedEpochs
 from search.data.datasets import Dataset
-from search.data.epochs import ResidentEpochs
+from search.data.epochs import DeviceEpochs
 from search.data.normalization import Normalization
 from search.networks.architecture import Architecture
 from search.networks.module import build
@@ -55,7 +55,7 @@ def _training(
     return Training(
         build(architecture),
         dataclasses.replace(RECIPE, **changes),
-        ResidentEpochs(epochs, CPU),
+        DeviceEpochs(epochs, CPU),
         digits.train.labels,
         Normalization(digits.mean, digits.std),
         validation=digits.validation,

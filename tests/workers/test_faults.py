@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import sqlite3
 import sys
@@ -19,7 +20,7 @@ import pytest
 from optuna.trial import TrialState
 
 from search.config.files import load
-from search.storage.checkpoints import load_checkpoint, save_checkpoint
+from search.storage.checkpoints import checkpoint_path, load_checkpoint, save_checkpoint
 from search.storage.studies import create_or_resume, load_study, study_config, study_storage
 from search.training.training import DivergedError
 from tests.processes import (
@@ -29,6 +30,7 @@ from tests.processes import (
     epochs_run,
     running_postgresql,
     start,
+    toy,
     wait_until,
     worker,
 )
@@ -78,6 +80,7 @@ def _digits(url: str, runs: Path) -> None:
     import search.workers.objective
     from search.data.datasets import load
     from search.proposals.sampler import make_sampler
+    from search.training.trainer import Trainer
     from search.workers.objective import Objective
     from search.workers.worker import work
 
@@ -91,8 +94,8 @@ def _digits(url: str, runs: Path) -> None:
     study.sampler = make_sampler(config, dataset.input, len(dataset.classes))
 
     def make(stop: Stop) -> Objective:
-        device = torch.device("cpu")
-        return Objective(config, dataset, device, runs=runs, cache=runs / "cache", stop=stop)
+        trainer = Trainer(config, dataset, torch.device("cpu"), cache=runs / "cache")
+        return Objective(config, trainer, runs=runs, stop=stop)
 
     sys.exit(work(study, config, make).code)
 
@@ -124,6 +127,30 @@ def test_kill_9_in_a_real_training(sqlite: str, tmp_path: Path) -> None:
     for epoch, value in killed.intermediate_values.items():
         assert trials[0].intermediate_values[epoch] == value == history[epoch - 1]["accuracy"]
     assert trials[0].value == history[-1]["accuracy"]
+
+
+def test_a_suspended_worker_that_wakes_leaves_its_trial_to_who_took_it_over(
+    sqlite: str, tmp_path: Path
+) -> None:
+    study = created(sqlite)
+    old = start(worker, sqlite, tmp_path, epochs=12)
+    wait_until(lambda: len(epochs_run(tmp_path)) >= 2)
+    os.kill(old.pid or 0, signal.SIGSTOP)
+    before = epochs_run(tmp_path)
+    with study_storage(study).engine.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE trial_heartbeats SET heartbeat = datetime('now', '-300 seconds')"
+        )
+    new = start(worker, sqlite, tmp_path, epochs=12)
+    wait_until(lambda: len(epochs_run(tmp_path)) > len(before))
+    os.kill(old.pid or 0, signal.SIGCONT)
+    assert [code(old), code(new)] == [0, 0]
+    assert_whole(study, 12)
+    trial = study.trials[0]
+    assert trial.user_attrs["worker"]["pid"] == new.pid
+    assert trial.user_attrs["deaths"] == 1
+    # Both may train the epoch in which the old one slept; then it looked, and stopped.
+    assert 12 <= len(epochs_run(tmp_path)) <= 12 + 2
 
 
 def _before_anything(runs: Path) -> Any:
@@ -206,12 +233,23 @@ def test_a_second_ctrl_c_ends_at_once(sqlite: str, tmp_path: Path) -> None:
 # --- disk and memory -------------------------------------------------------------------
 
 
+def _on_a_full_disk(runs: Path) -> Any:
+    def make(stop: Stop) -> Any:
+        def train(trial: optuna.Trial) -> float:
+            path = checkpoint_path(runs, trial)
+            path.with_name(f"{path.name}.tmp").symlink_to("/dev/full")
+            return toy(runs)(stop)(trial)
+
+        return train
+
+    return make
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_is_named_and_the_study_resumes(sqlite: str, tmp_path: Path) -> None:
     study = created(sqlite)
-    (tmp_path / "trial-000000.checkpoint.tmp").symlink_to("/dev/full")
-    assert code(start(worker, sqlite, tmp_path)) == 3
-    assert "trial-000000.checkpoint: No space left on device" in reason(tmp_path)
+    assert code(start(worker, sqlite, tmp_path, _on_a_full_disk)) == 3
+    assert re.search(r"trial-000000-\w{8}\.checkpoint: No space left on device", reason(tmp_path))
     assert study.trials[0].state == TrialState.WAITING
     assert code(start(worker, sqlite, tmp_path)) == 0  # the failed save took the link away
     assert_whole(study, 5)
@@ -306,7 +344,8 @@ def test_a_corrupt_checkpoint_restarts_the_trial(sqlite: str, tmp_path: Path) ->
     os.kill(process.pid or 0, signal.SIGTERM)
     assert code(process) == 143
     before = epochs_run(tmp_path)
-    with (tmp_path / "trial-000000.checkpoint").open("r+b") as file:
+    (checkpoint,) = tmp_path.glob("trial-000000*.checkpoint")
+    with checkpoint.open("r+b") as file:
         file.seek(100)
         file.write(b"\0\1\2\3")
     assert code(start(worker, sqlite, tmp_path)) == 0

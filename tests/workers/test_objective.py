@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 import torch
@@ -13,8 +14,10 @@ from search.networks.architecture import Architecture
 from search.proposals.parameters import RejectedError
 from search.proposals.sampler import make_sampler
 from search.storage.checkpoints import checkpoint_path, load_checkpoint
-from search.storage.studies import create_or_resume
+from search.storage.studies import create_or_resume, study_storage
+from search.training.trainer import Trainer
 from search.workers.objective import Finished, Interrupted, Objective, make_pruner
+from tests.processes import ask
 
 QUICK = (
     "training.epochs=2",
@@ -39,14 +42,8 @@ def _study(config: StudyConfig, digits: Dataset, folder: Path) -> optuna.Study:
 
 
 def _objective(config: StudyConfig, digits: Dataset, folder: Path, **more: object) -> Objective:
-    return Objective(
-        config,
-        digits,
-        torch.device("cpu"),
-        runs=folder / "runs",
-        cache=folder / "augmented",
-        **more,
-    )
+    trainer = Trainer(config, digits, torch.device("cpu"), cache=folder / "augmented")
+    return Objective(config, trainer, runs=folder / "runs", **more)
 
 
 def test_a_trial_carries_what_people_ask(
@@ -113,6 +110,25 @@ def test_an_interrupted_trial_leaves_a_checkpoint_to_go_on_from(
     assert state is not None
     assert [record["epoch"] for record in state["history"]] == [1]
     assert list(study.trials[0].intermediate_values) == [1]
+
+
+def test_a_worker_that_dies_between_the_last_epoch_and_the_report_repeats_nothing(
+    config: StudyConfig, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = _study(config, digits, tmp_path)
+    finished: list[Finished] = []
+    objective = _objective(config, digits, tmp_path, finished=finished.append)
+    trial = ask(study)
+    accuracy = objective(trial)
+    study_storage(study).requeue(trial._trial_id, trial.user_attrs["worker"])
+    monkeypatch.delattr("search.training.training.Training.run_epoch")
+    again = ask(study)
+    assert objective(again) == accuracy
+    study.tell(again, accuracy)
+    first, second = finished
+    assert np.array_equal(first.evaluation.logits, second.evaluation.logits)
+    assert study.trials[0].user_attrs["history"] == [vars(r) for r in first.training.history]
+    assert len(list((tmp_path / "runs").glob("*.checkpoint"))) == 1
 
 
 def test_a_queued_candidate_that_breaks_a_rule_is_never_trained(

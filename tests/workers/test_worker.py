@@ -17,7 +17,7 @@ import search.workers.worker
 from search.proposals.proposer import Acceptance, InfeasibleError
 from search.storage.studies import load_study
 from search.workers.supervisor import SUPERVISOR, Ending
-from search.workers.worker import describe, work
+from search.workers.worker import in_one_line, work
 from tests.processes import ROOT, code, created, epochs_run, start, study_file, wait_until, worker
 
 Stop = Callable[[], str | None]
@@ -167,8 +167,8 @@ def test_a_result_of_a_trial_that_was_taken_over_is_dropped(sqlite: str, tmp_pat
 
 
 def test_describe_is_one_line() -> None:
-    assert describe(ValueError("first\nsecond")) == "ValueError: first"
-    assert describe(KeyError()) == "KeyError"
+    assert in_one_line(ValueError("first\nsecond")) == "ValueError: first"
+    assert in_one_line(KeyError()) == "KeyError"
 
 
 # --- a trial that hangs ----------------------------------------------------------------

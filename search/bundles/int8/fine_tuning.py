@@ -24,7 +24,7 @@ from torch.nn.utils.parametrize import register_parametrization
 
 from search.config.candidate import Candidate
 from search.networks.module import Residual, SqueezeExcite, build
-from search.workers.objective import Objective
+from search.training.trainer import Trainer
 
 EPOCHS = 3
 LEARNING_RATE = 0.005
@@ -51,7 +51,7 @@ _FOLDED = (nn.BatchNorm2d, nn.ReLU, nn.ReLU6)  # into what stands before
 _ORIGINAL = ".parametrizations.weight.original"
 
 
-def fine_tuned(objective: Objective, candidate: Candidate, network: nn.Module) -> nn.Module:
+def fine_tuned(trainer: Trainer, candidate: Candidate, network: nn.Module) -> nn.Module:
     """`network` after `EPOCHS` more epochs on the study's training images, on the CPU."""
     recipe = replace(
         candidate.recipe,
@@ -64,7 +64,7 @@ def fine_tuned(objective: Objective, candidate: Candidate, network: nn.Module) -
         average=0.0,
         small_epochs=0.0,
     )
-    training = objective.training(replace(candidate, recipe=recipe), imitating(network))
+    training = trainer.training(replace(candidate, recipe=recipe), imitating(network))
     while training.epoch < EPOCHS:
         training.run_epoch()
     result = build(candidate.architecture)

@@ -30,7 +30,7 @@ from search.data.images import Images
 from search.display import wording
 from search.errors import ConfigError
 from search.networks.architecture import Architecture
-from search.workers.objective import Objective
+from search.training.trainer import Trainer
 
 CALIBRATION = 300  # images
 LEAST = 100
@@ -68,13 +68,13 @@ class Made:
 class Maker:
     """Makes the int8 files of a candidate's network.
 
-    `objective` trains on the images that it was trained on, `dataset` is the split that the
+    `trainer` trains on the images that it was trained on, `dataset` is the split that the
     search saw, `seed` draws the calibration images.
     """
 
     candidate: Candidate
     dataset: Dataset
-    objective: Objective
+    trainer: Trainer
     seed: int
     progress: Callable[[str], None]
 
@@ -94,7 +94,7 @@ class Maker:
             self.progress(
                 f"int8: {wording.percent(lost)} lost; {EPOCHS} epochs that feel its rounding"
             )
-            other = self._pair(fine_tuned(self.objective, self.candidate, network))
+            other = self._pair(fine_tuned(self.trainer, self.candidate, network))
             better = self._shares(runner, other)
             if better["tflite"] > shares["tflite"]:
                 pair, shares, epochs = other, better, EPOCHS
@@ -119,11 +119,11 @@ class Maker:
         count = min(CALIBRATION, len(train))
         drawn = np.random.default_rng(self.seed).choice(len(train), count, replace=False)
         pixels = torch.from_numpy(train.take(np.sort(drawn)).pixels)
-        images: Array = self.objective.normalization(pixels, torch.float32).contiguous().numpy()
+        images: Array = self.trainer.normalization(pixels, torch.float32).contiguous().numpy()
         return images
 
     def _runner(self, images: Images) -> Runner:
-        return Runner(self.candidate.architecture, self.objective.normalization, images)
+        return Runner(self.candidate.architecture, self.trainer.normalization, images)
 
     def _shares(self, runner: Runner, pair: Pair) -> dict[str, float]:
         scores = {"onnx": runner.onnx(pair.onnx), "tflite": runner.litert(pair.tflite)}
@@ -148,5 +148,5 @@ class Maker:
                 "agreement": agreement(scores, exact),
             }
         section["arena"] = dict(arena)
-        normalization = self.objective.normalization
+        normalization = self.trainer.normalization
         return Made(c_source.files(pair, arena["total"], normalization), section)

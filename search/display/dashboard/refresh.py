@@ -26,6 +26,7 @@ from search.display.dashboard import plots
 from search.display.dashboard.notes import study_note, trial_note
 from search.display.dashboard.pictures import trial_pictures
 from search.storage.checkpoints import attach
+from search.storage.internals import storage_of, study_id, trial_id
 from search.storage.studies import study_storage
 from search.storage.summary import Summary
 from search.workers.objective import Finished
@@ -45,7 +46,7 @@ def annotate(
     trial, architecture = finished.trial, finished.candidate.architecture
     history = [vars(record) for record in finished.training.history]
     if trial.number < NOTED or _leads(trial, history[-1][config.study.metric]):
-        write_note(trial.study, trial._trial_id, trial_note(architecture, config.rules))
+        write_note(trial.study, trial_id(trial), trial_note(architecture, config.rules))
     pictures = trial_pictures(
         trial.number,
         architecture,
@@ -67,10 +68,10 @@ def annotate(
         log.warning("trial %d stays without pictures: %s", trial.number, error)
 
 
-def write_note(study: optuna.Study, trial_id: int, body: str) -> None:
+def write_note(study: optuna.Study, key: int, body: str) -> None:
     """Writes what `save_note` does; that one reads the notes of all trials first, and twice."""
-    for key, value in {note_ver_key(trial_id): 1, **split_body(body, trial_id)}.items():
-        study._storage.set_study_system_attr(study._study_id, key, value)
+    for name, value in {note_ver_key(key): 1, **split_body(body, key)}.items():
+        storage_of(study).set_study_system_attr(study_id(study), name, value)
 
 
 def _leads(trial: optuna.Trial, accuracy: float) -> bool:
@@ -87,7 +88,7 @@ def refresh(study: optuna.Study, summary: Summary) -> None:
         ("rejections-by-rule", plots.rejections(summary)),
     )
     with study_storage(study).together():
-        save_note(study, study_note(summary, study._study_id, datetime.now()))
+        save_note(study, study_note(summary, study_id(study), datetime.now()))
         for name, figure in drawn:
             save_plotly_graph_object(study, figure, graph_object_id=name)
 

@@ -23,6 +23,7 @@ from search.display.dashboard.pictures import Gallery
 from search.display.dashboard.refresh import Refresher
 from search.errors import ConfigError, MachineError
 from search.storage.database import StudyStorage
+from search.storage.internals import study_id
 from search.storage.studies import study_storage
 from search.storage.summary import summarize
 from search.storage.trials import without_bulk
@@ -101,7 +102,7 @@ def address(server: WSGIServer, study: optuna.Study, token: str | None = None) -
     name = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)
     shown = f"[{name}]" if ":" in name else name
     query = f"?token={token}" if token else ""
-    return f"http://{shown}:{port}/dashboard/studies/{study._study_id}{query}"
+    return f"http://{shown}:{port}/dashboard/studies/{study_id(study)}{query}"
 
 
 def serve(

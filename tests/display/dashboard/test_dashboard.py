@@ -36,6 +36,7 @@ from search.proposals.sampler import make_sampler
 from search.storage.checkpoints import artifact_store, attach
 from search.storage.summary import summarize
 from search.study import Study
+from search.training.trainer import Trainer
 from search.workers.objective import Finished, Objective
 from tests.pages import REPORT, ROOT, SCREENSHOTS, Screenshot, write_files
 from tests.synthetic_study import build, config
@@ -115,14 +116,8 @@ def _train_one(
         refresh.annotate(finished, study_config, few, store)
 
     study.sampler = make_sampler(study_config, few.input, len(few.classes))
-    objective = Objective(
-        study_config,
-        few,
-        torch.device("cpu"),
-        runs=folder / "runs",
-        cache=folder,
-        finished=annotate,
-    )
+    trainer = Trainer(study_config, few, torch.device("cpu"), cache=folder)
+    objective = Objective(study_config, trainer, runs=folder / "runs", finished=annotate)
     study.optimize(objective, n_trials=1)
 
 

@@ -19,8 +19,8 @@ _DUPLICATE = Violation(
 )
 
 
-class Draws:
-    """Draws proposals for one trial, judges and counts them.
+class JudgedProposals:
+    """Makes proposals for one trial, judges and counts them.
 
     `fixed` are values that the trial was queued with; they overrule what is proposed, and
     the widths are then not filled.  `taken` knows the hashes of candidates in use.
@@ -51,7 +51,7 @@ class Draws:
         self._survivors: dict[tuple[Scalar, ...], Candidate] = {}
 
     def uniform(self) -> Choices:
-        """The next survivor of uniform draws."""
+        """The next survivor of uniform proposals."""
         while True:
             survivor = self.judge({})
             if survivor is not None:

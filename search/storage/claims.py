@@ -1,0 +1,277 @@
+"""Who may train which trial: claims, the budget of trials, and the return of lost ones.
+
+What a study must not lose lies in its database, so everything that decides which trial may
+start, and who works on it, happens here inside one database transaction.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from search.storage.identity import identity, is_gone
+from search.storage.internals import models, transaction
+from search.storage.patience import patient, reading
+from search.storage.places import Place
+from search.storage.trials import ARCHITECTURE, DEATHS, FINALIST, WORKER, Attributes
+from search.storage.writes import WritingStorage
+
+LIVES = 3
+"""How many workers a trial may take down before it is failed instead of queued again."""
+
+_TRAINED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+class BudgetSpentError(Exception):
+    """As many trials as the study may have are finished, running or waiting."""
+
+
+class _OvertakenError(Exception):
+    """Another worker has queued the training of a finalist that this one wanted to."""
+
+
+class ClaimLostError(Exception):
+    """Another worker has taken the trial over: this one's has no say in it any more."""
+
+
+class ClaimingStorage(WritingStorage):
+    """A storage that knows who works on a trial.
+
+    A trial that loses its worker returns to the queue under its own number, with its
+    parameters, attributes and reports; its worker counts as lost when its process is gone
+    (same machine) or its heartbeat has been silent for the grace period (any machine).  If it
+    lives all the same, it can write nothing more to the trial.
+
+    `trials` bounds how many trials may be trained (complete or pruned), over all workers and
+    resumes; None does not bound.  Trainings of finalists do not count; while `finals` holds they
+    are what this process may claim, and before nothing else is.
+    """
+
+    def __init__(self, place: Place, *, heartbeat: int, grace: int) -> None:
+        self.trials: int | None = None
+        self.finals = False
+        self._claims: dict[int, Mapping[str, Any]] = {}  # of this process, by the trial's id
+        super().__init__(place, heartbeat=heartbeat, grace=grace)
+
+    _silent = patient(RDBStorage._get_stale_trial_ids)
+
+    # What a study's budget and queue allow
+
+    def _get_prepared_new_trial(
+        self, study_id: int, template_trial: FrozenTrial | None, session: sa.orm.Session
+    ) -> models.TrialModel:
+        """Runs under the lock on the study's row.
+
+        Raises:
+            BudgetSpentError: a fresh trial would be one too many.
+        """
+        if template_trial is None:
+            if self.finals:
+                raise BudgetSpentError("the search is over")
+            self._require_room(
+                session, study_id, (*_TRAINED, TrialState.RUNNING, TrialState.WAITING)
+            )
+        elif (finalist := Attributes.of(template_trial).finalist) is not None:
+            found = trials_of(session, study_id, finals=True).count()
+            if found != finalist["index"]:
+                raise _OvertakenError
+        trial = super()._get_prepared_new_trial(study_id, template_trial, session)
+        if trial.state == TrialState.RUNNING:
+            self._occupy(session, trial)
+        return trial
+
+    @patient
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Any = None) -> bool:
+        """False, and nothing is written, where another worker has the trial by now."""
+        if state == TrialState.RUNNING:
+            return self._claim(trial_id)
+        with transaction(self.scoped_session) as session:
+            trial = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
+            claim = self._claims.get(trial_id)
+            arrived = claim is not None and trial.state == state  # before the connection dropped
+            if claim is not None and self._owner(session, trial) != claim:
+                return False
+            if claim is not None and not arrived and trial.state != TrialState.RUNNING:
+                return False
+            if not arrived:  # in this thread's transaction, which it ends
+                super().set_trial_state_values(trial_id, state, values)
+        self._claims.pop(trial_id, None)
+        return True
+
+    def _claim(self, trial_id: int) -> bool:
+        with transaction(self.scoped_session) as session:
+            study_id = (
+                session.query(models.TrialModel.study_id).filter_by(trial_id=trial_id).scalar()
+            )
+            models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
+            trial = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
+            again = models.TrialUserAttributeModel.find_by_trial_and_key(trial, FINALIST, session)
+            if trial.state != TrialState.WAITING or (again is not None) != self.finals:
+                return False
+            if not self.finals:
+                try:
+                    self._require_room(session, study_id, (*_TRAINED, TrialState.RUNNING))
+                except BudgetSpentError:
+                    return False
+            trial.state = TrialState.RUNNING
+            trial.datetime_start = datetime.now()
+            self._occupy(session, trial)
+            return True
+
+    def _require_room(
+        self, session: sa.orm.Session, study_id: int, states: tuple[TrialState, ...]
+    ) -> None:
+        if self.trials is None:
+            return
+        trials = trials_of(session, study_id, finals=False)
+        found = trials.filter(models.TrialModel.state.in_(states)).count()
+        if found >= self.trials:
+            raise BudgetSpentError(f"{found} of {self.trials} trials are taken")
+
+    def queue_finalist(self, study_id: int, template: FrozenTrial) -> bool:
+        """Queues the training of a finalist; False where there is another of its index."""
+        try:
+            self.create_new_trial(study_id, template)
+        except _OvertakenError:
+            return False
+        return True
+
+    def _occupy(self, session: sa.orm.Session, trial: models.TrialModel) -> None:
+        # The first heartbeat belongs to the claim: a trial without one is never stale to Optuna.
+        session.query(models.TrialHeartbeatModel).filter_by(trial_id=trial.trial_id).delete()
+        session.add(models.TrialHeartbeatModel(trial_id=trial.trial_id))
+        worker = {**identity(), "claim": uuid.uuid4().hex[:8]}
+        self._note(session, int(trial.trial_id), Attributes(worker=worker))
+        self._claims[int(trial.trial_id)] = worker
+
+    def _note(self, session: sa.orm.Session, trial_id: int, attributes: Attributes) -> None:
+        for name, value in attributes.items():
+            self._set_trial_attr_without_commit(
+                session, models.TrialUserAttributeModel, trial_id, name, value
+            )
+
+    # What happens to a trial that nobody works on any more
+
+    @patient
+    def requeue(self, trial_id: int, worker: Mapping[str, Any] | None) -> bool:
+        """Returns a trial to the queue as it is; False unless it runs under the claim `worker`."""
+        with transaction(self.scoped_session) as session:
+            trial = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
+            if trial.state != TrialState.RUNNING or self._owner(session, trial) != worker:
+                return False
+            self._release(session, trial)
+        self._claims.pop(trial_id, None)
+        return True
+
+    def _release(self, session: sa.orm.Session, trial: models.TrialModel) -> None:
+        trial.state = TrialState.WAITING
+        session.query(models.TrialHeartbeatModel).filter_by(trial_id=trial.trial_id).delete()
+        # The objective notes the architecture once all parameters are chosen.
+        if (
+            models.TrialUserAttributeModel.find_by_trial_and_key(trial, ARCHITECTURE, session)
+            is None
+        ):
+            # Half a candidate completed by another proposal would be one nobody checked.
+            session.query(models.TrialParamModel).filter_by(trial_id=trial.trial_id).delete()
+
+    def _get_stale_trial_ids(self, study_id: int) -> list[int]:
+        """Queues abandoned trials again; answers with none, for Optuna would fail them.
+
+        Optuna calls this before each trial.
+        """
+        self.recover(study_id)
+        return []
+
+    def recover(self, study_id: int) -> int:
+        """Queues again every running trial whose worker is lost; answers with their number."""
+        silent = set(self._silent(study_id))
+        lost = [
+            (trial_id, worker)
+            for trial_id, worker in self._running(study_id)
+            if trial_id in silent or is_gone(worker or {})
+        ]
+        return sum(self._recover(trial_id, worker) for trial_id, worker in lost)
+
+    @patient
+    def _running(self, study_id: int) -> list[tuple[int, Any]]:
+        attribute = models.TrialUserAttributeModel
+        with transaction(self.scoped_session) as session:
+            rows = (
+                session.query(models.TrialModel.trial_id, attribute.value_json)
+                .outerjoin(
+                    attribute,
+                    sa.and_(
+                        attribute.trial_id == models.TrialModel.trial_id, attribute.key == WORKER
+                    ),
+                )
+                .filter(
+                    models.TrialModel.study_id == study_id,
+                    models.TrialModel.state == TrialState.RUNNING,
+                )
+                .all()
+            )
+            return [(row[0], json.loads(row[1] or "null")) for row in rows]
+
+    @patient
+    def _recover(self, trial_id: int, worker: Mapping[str, Any] | None) -> bool:
+        with transaction(self.scoped_session) as session:
+            trial = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
+            if trial.state != TrialState.RUNNING or self._owner(session, trial) != worker:
+                return False  # another worker was faster
+            known = models.TrialUserAttributeModel.find_by_trial_and_key(trial, DEATHS, session)
+            deaths = 1 + (json.loads(text_of(known)) or 0)
+            self._note(session, trial_id, Attributes(deaths=deaths))
+            if deaths < LIVES:
+                self._release(session, trial)
+            else:
+                failure = f"its worker died {deaths} times"
+                self._note(session, trial_id, Attributes(failure=failure))
+                trial.state = TrialState.FAIL
+                trial.datetime_complete = datetime.now()
+            return True
+
+    @patient
+    @reading
+    def owns(self, trial_id: int, worker: Mapping[str, Any] | None) -> bool:
+        """Whether the trial still runs under the claim `worker` (its user attribute)."""
+        with transaction(self.scoped_session) as session:
+            trial = models.TrialModel.find_or_raise_by_id(trial_id, session)
+            return bool(trial.state == TrialState.RUNNING and self._owner(session, trial) == worker)
+
+    def require_claim(self, session: sa.orm.Session, trial: models.TrialModel) -> None:
+        """Raises where this process has begun the trial, but another works on it by now.
+
+        Raises:
+            ClaimLostError: its heartbeat looked old, and others queued the trial again.
+        """
+        claim = self._claims.get(int(trial.trial_id))
+        if claim is None:
+            return
+        if trial.state != TrialState.RUNNING or self._owner(session, trial) != claim:
+            raise ClaimLostError(f"another worker has taken trial {trial.number} over")
+
+    def _owner(self, session: sa.orm.Session, trial: models.TrialModel) -> Any:
+        attribute = models.TrialUserAttributeModel
+        return json.loads(text_of(attribute.find_by_trial_and_key(trial, WORKER, session)))
+
+
+def trials_of(session: sa.orm.Session, study_id: int, *, finals: bool) -> Any:
+    """A query for the trials of the search, or for the trainings of its finalists."""
+    attribute = models.TrialUserAttributeModel
+    again = sa.exists().where(
+        attribute.trial_id == models.TrialModel.trial_id, attribute.key == FINALIST
+    )
+    trials = session.query(models.TrialModel).filter(models.TrialModel.study_id == study_id)
+    return trials.filter(again if finals else ~again)
+
+
+def text_of(attribute: Any) -> str:
+    """The JSON of an attribute's row; that of None where there is no row."""
+    return str(attribute.value_json) if attribute is not None else "null"
