@@ -56,7 +56,7 @@ STAGES: tuple[tuple[str, Any, str], ...] = (
     ("proposals and checker", FeasibleSampler, "sample_relative"),
     ("building", Trainer, "training"),
     (TRAINING, Training, "run_epoch"),
-    ("checkpoints", search.objective, "save_checkpoint"),
+    ("checkpoints", search.workers.objective, "save_checkpoint"),
     ("note and data of pictures", refresh, "annotate"),
     ("database, writing", StudyStorage, "_write"),
     ("database, writing", StudyStorage, "_create_new_trial"),
