@@ -1,4 +1,4 @@
-"""A study's trials, read as rows: what Optuna does by objects takes ten times as long."""
+"""A study's trials, read as rows: by objects, as Optuna reads them, it takes five times as long."""
 
 from __future__ import annotations
 
