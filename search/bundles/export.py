@@ -30,10 +30,13 @@ from search.bundles.files import (
     write_log,
     write_network,
 )
-from search.bundles.findings import Findings, importances
+from search.bundles.findings import Findings
+from search.bundles.importance import importances
 from search.bundles.int8.making import Maker, require
+from search.bundles.metrics import Search
 from search.bundles.metrics import write as write_metrics
 from search.bundles.report import write_report
+from search.bundles.rival import rivals
 from search.config.candidate import Candidate
 from search.config.sections import StudyConfig
 from search.data.datasets import Dataset, load, load_test, without_test
@@ -206,6 +209,7 @@ def _findings(
     result = evaluate(network, test, trained.normalization, torch.device("cpu"))
     verdict = check(candidate.architecture, config.rules)
     measured = _accuracy(result, test, dataset.classes)
+    summary = summarize(study, config)
     return Findings(
         config=config,
         number=trial.number,
@@ -216,7 +220,8 @@ def _findings(
         logits=result.logits,
         history=[dict(epoch) for epoch in Attributes.of(trial).history or ()],
         retraining=trained.history,
-        summary=summarize(study, config),
+        summary=summary,
+        rivals=rivals(study, config, summary, trial.number),
         importance=importances(study),
         metrics={
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -226,6 +231,7 @@ def _findings(
             "candidate": candidate.hash,
             "accuracy": {"validation": trial.values[0], **measured},
             "target": config.study.target,
+            "search": Search.of(summary).model_dump(mode="json"),
             "retrained": trained.retrained,
             **_size(verdict.analysis),
             "cost": _cost(study, trial, candidate, trained.history),

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import optuna
 from numpy.typing import NDArray
-from optuna.importance import FanovaImportanceEvaluator, get_param_importances
-from optuna.trial import TrialState
 from scipy.special import softmax
 from sklearn.metrics import confusion_matrix
 
 from constraints import Verdict
+from search.bundles.importance import Importance
+from search.bundles.metrics import Again
+from search.bundles.rival import Rivals
 from search.config.candidate import Candidate
 from search.config.sections import StudyConfig
 from search.data.datasets import Dataset
 from search.data.images import Images
 from search.display.figures.style import History
 from search.storage.summary import Summary
-
-IMPORTANCE_TRIALS = 10  # completed trials from which importances are worth a look
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,8 @@ class Findings:
     `dataset` is the split that the search saw; `logits` (N, classes) are those of the `test`
     images; `history` and `retraining` are epoch records of the search's trial and of the
     training that gave the weights (empty where the trial's own weights are exported).
-    `importance` maps parameters to shares, empty where the trials are too few.
+    `rivals` sets it beside the best other trial, `importance` says which choices mattered; each
+    is None where there are too few trials for it.
     """
 
     config: StudyConfig
@@ -47,8 +45,15 @@ class Findings:
     history: History
     retraining: History
     summary: Summary
-    importance: Mapping[str, float]
+    rivals: Rivals | None
+    importance: Importance | None
     metrics: Mapping[str, Any]
+
+    @property
+    def again(self) -> Again | None:
+        """What further trainings of the exported trial tell, None where there were none."""
+        means = (each for each in self.summary.standing.ordered if each.mean is not None)
+        return next((Again.of(each) for each in means if each.trial == self.number), None)
 
     @cached_property
     def predicted(self) -> NDArray[np.int64]:
@@ -77,18 +82,3 @@ class Findings:
         """(N,) softmax probabilities of the predicted classes."""
         shares: NDArray[np.float64] = softmax(self.logits.astype(np.float64), axis=1).max(axis=1)
         return shares
-
-
-def importances(study: optuna.Study) -> dict[str, float]:
-    """The share of the variance of accuracy that each hyperparameter explains (functional
-    ANOVA, Hutter et al., 2014); empty where too few trials completed to tell."""
-    completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if len(completed) < IMPORTANCE_TRIALS or len({trial.values[0] for trial in completed}) == 1:
-        return {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return get_param_importances(
-            study,
-            evaluator=FanovaImportanceEvaluator(seed=0),
-            target=lambda trial: float(trial.values[0]),
-        )

@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from search.bundles.contents import BundleError, read_json, shortened
 from search.config.candidate import Recipe
+from search.display import wording
+from search.storage.finalists import Finalist
+from search.storage.summary import Summary
 
 VERSION = 1
 
@@ -81,6 +84,63 @@ class Data(_Part):
     test: _Count | None = None
 
 
+class Again(_Part):
+    """A finalist: its `accuracy` as the search measured it once; of as many `trainings` since,
+    the `mean` with its standard `error` and the `probability` of being the best of them, or why
+    it is `lost`."""
+
+    trial: _Count
+    accuracy: _Share
+    trainings: _Count
+    mean: _Share | None = None
+    error: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    probability: _Share | None = None
+    lost: str | None = None
+
+    @classmethod
+    def of(cls, finalist: Finalist) -> Again:
+        """What the bundle of a study says of it."""
+        return cls(
+            trial=finalist.trial,
+            accuracy=finalist.once,
+            trainings=len(finalist.measures),
+            mean=finalist.mean,
+            error=finalist.error,
+            probability=finalist.probability,
+            lost=finalist.lost,
+        )
+
+    @property
+    def words(self) -> str:
+        """What is said where the accuracy of the search is."""
+        return wording.repeated(self.mean or 0.0, self.error or 0.0, self.trainings)
+
+
+class Search(_Part):
+    """What the search came to: `trials` that ended, `pruned` and `failed` ones among them, and
+    `proposals`, of which one may be `rejected` by several rules; `finalists`, the leader first,
+    where they were trained again."""
+
+    trials: _Count
+    pruned: _Count
+    failed: _Count
+    proposals: _Count
+    rejected: dict[str, _Count]
+    finalists: tuple[Again, ...] = ()
+
+    @classmethod
+    def of(cls, summary: Summary) -> Search:
+        """That of a study."""
+        return cls(
+            trials=summary.finished,
+            pruned=summary.states["pruned"],
+            failed=summary.states["fail"],
+            proposals=summary.proposed,
+            rejected=summary.rejected,
+            finalists=tuple(Again.of(each) for each in summary.standing.ordered),
+        )
+
+
 class Metrics(_Part):
     """The whole file; what a bundle made before need not state is None."""
 
@@ -103,6 +163,14 @@ class Metrics(_Part):
     )
     onnx_opset: _Count | None = None
     int8: Int8 | None = None
+    search: Search | None = None
+
+    @property
+    def again(self) -> Again | None:
+        """The exported trial as a finalist, None where none has a mean."""
+        finalists = self.search.finalists if self.search else ()
+        means = (each for each in finalists if each.mean is not None)
+        return next((each for each in means if each.trial == self.trial), None)
 
 
 def read(content: bytes) -> Metrics:

@@ -104,9 +104,10 @@ def require_headline(readme: bytes, metrics: Metrics) -> str:
     if len(heads) != 1 or len(lines) < heads[0] + 3:
         return ""
     names, cells = (re.split(r"\s*\|\s*", lines[heads[0] + n].strip("| ")) for n in (0, 2))
+    again, once = metrics.again, metrics.accuracy.validation
     expected = {
         "test accuracy": f"**{wording.percent(metrics.accuracy.test)}**",
-        "validation accuracy": wording.percent(metrics.accuracy.validation),
+        "validation accuracy": again.words if again else wording.percent(once),
         "receptive field": f"{wording.count(metrics.receptive_field)} px",
         "parameters": wording.count(metrics.parameters),
         "MACs": wording.macs(metrics.macs),

@@ -15,7 +15,9 @@ from matplotlib.figure import Figure
 
 from constraints import Verdict
 from search.analysis.table import LayerRow
+from search.bundles import importance
 from search.bundles.findings import Findings
+from search.bundles.rival import Rivals
 from search.config.sections import AugmentationSection
 from search.data.augmentation import pipeline
 from search.display import tables, wording
@@ -86,8 +88,9 @@ def _figures(findings: Findings) -> dict[str, Figure]:
         ),
         **_search_figures(findings),
     }
-    if findings.importance:
-        drawn["importance"] = figure_importance(findings.importance)
+    found = findings.importance if findings.rivals else None
+    if found:
+        drawn["importance"] = figure_importance(found.shares, found.spreads, found.chance)
     return drawn
 
 
@@ -219,6 +222,11 @@ def _markdown(findings: Findings, drawn: set[str]) -> str:
         recipe=asdict(recipe),
         log=_log(findings),
         classes=_class_rows(findings),
+        rivals=_rivals(findings.rivals) if findings.rivals else None,
+        seeds=importance.SEEDS,
+        shuffles=importance.SHUFFLES,
+        least=importance.LEAST_TRIALS,
+        finalists=[wording.finalist(each) for each in findings.summary.standing.ordered],
         leaders=[tables.leader(trial) for trial in findings.summary.best[:LEADERS]],
         mistakes=_mistakes_shown(len(findings.mistakes)),
         trained=_trained(findings.summary),
@@ -311,6 +319,23 @@ def _class_rows(findings: Findings) -> Rows:
             (_text(name), wording.count(int(counts[k].sum())), wording.percent(share), taken)
         )
     return rows
+
+
+def _rivals(rivals: Rivals) -> Rows:
+    """What tells the two apart; an accuracy over several trainings, where one has it."""
+    this, other = rivals.this, rivals.other
+    agains = [side.again for side in (this, other)]
+    rows = [
+        ("accuracy as measured once", *(wording.percent(s.trial.accuracy) for s in (this, other)))
+    ]
+    if any(agains):
+        rows.append(("mean ± error", *(each.words if each else "–" for each in agains)))
+    sizes = [wording.sizes(*side.trial.sizes) for side in (this, other)]
+    rows += [(name, a, b) for name, a, b in zip(wording.SIZES, *sizes, strict=True)]
+    costs = (side.pflop for side in (this, other))
+    rows.append(("training, PFLOP", *("–" if cost is None else f"{cost:.3g}" for cost in costs)))
+    chosen = rivals.differences.items()
+    return rows + [(f"`{name}`", *map(wording.setting, pair)) for name, pair in chosen]
 
 
 def _mistakes_shown(count: int) -> str:

@@ -106,6 +106,13 @@ def stages(proposed: int, accepted: int, rejected: Mapping[str, int]) -> dict[st
     }
 
 
+def setting(value: Any) -> str:
+    """A value of a study file, as people say it: True -> `yes`, 0.123456 -> `0.1235`."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def duration(seconds: float | None) -> str:
     """Hours, minutes and seconds: 3723 -> `1:02:03`; 63 -> `1:03`; None -> a dash."""
     if seconds is None:
@@ -113,6 +120,16 @@ def duration(seconds: float | None) -> str:
     minutes, rest = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours:,}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def spread(mean: float, error: float, digits: int = 2) -> str:
+    """0.8512, 0.002 -> `85.12 ± 0.20 %`."""
+    return f"{100 * mean:.{digits}f} ± {100 * error:.{digits}f} %"
+
+
+def repeated(mean: float, error: float, trainings: int, digits: int = 2) -> str:
+    """0.8512, 0.002, 4 -> `85.12 ± 0.20 % over 4 trainings`."""
+    return f"{spread(mean, error, digits)} over {plural(trainings, 'training')}"
 
 
 def leader(standing: Standing, trials: int) -> str | None:
@@ -127,8 +144,7 @@ def leader(standing: Standing, trials: int) -> str | None:
     surely = certainty(found.probability or 0.0)
     return (
         f"best of {plural(trials, 'trial')}: {percent(found.once, 1)} as measured once, "
-        f"{100 * found.mean:.1f} ± {100 * found.error:.1f} % over "
-        f"{plural(len(found.measures), 'training')}"
+        f"{repeated(found.mean, found.error, len(found.measures), 1)}"
         + (f", the best of {number} with {surely}" if len(standing.finalists) > 1 else "")
     )
 
@@ -136,7 +152,7 @@ def leader(standing: Standing, trials: int) -> str | None:
 def finalist(each: Finalist) -> tuple[str, ...]:
     """The values of `FINALIST`: what was measured once, the mean since, over how many
     trainings, and the probability of being the best, or why it is lost."""
-    mean = "–" if each.mean is None else f"{100 * each.mean:.2f} ± {100 * (each.error or 0):.2f} %"
+    mean = "–" if each.mean is None else spread(each.mean, each.error or 0.0)
     chance = percent(each.probability, 0) if each.lost is None else f"lost: {each.lost}"
     return (f"#{each.trial}", percent(each.once), mean, str(len(each.measures)), chance)
 

@@ -97,11 +97,16 @@ class Standing:
             contenders = ranked[:2]
         return min(contenders, key=lambda each: each.trainings).trial if contenders else None
 
-    def to_json(self) -> list[dict[str, Any]]:
+    @property
+    def ordered(self) -> list[Finalist]:
         """The finalists, the leader first and the lost last; none before they are trained."""
         order = sorted(self.finalists, key=lambda each: (each.lost is not None, -(each.mean or 0)))
         order.sort(key=lambda each: each != self.leader)
-        return [asdict(each) for each in order] if self.begun else []
+        return order if self.begun else []
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """What `status --json` prints of `ordered`."""
+        return [asdict(each) for each in self.ordered]
 
     @property
     def _ranked(self) -> list[Finalist]:

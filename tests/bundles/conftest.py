@@ -20,9 +20,11 @@ from search.config.sections import StudyConfig
 from search.data import datasets
 from search.proposals.sampler import make_sampler
 from search.storage.studies import create_or_resume
+from search.storage.summary import summarize
 from search.training.trainer import Trainer
 from search.workers.objective import Objective
 from tests.conftest import STUDIES
+from tests.synthetic_study import build, config, train_finalists
 
 CPU = torch.device("cpu")
 SMALL = (
@@ -63,6 +65,15 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     result = Exported(study, config, folder, folder / "bundle")
     result.export(result.bundle)
     return result
+
+
+@pytest.fixture(scope="session")
+def finals(tmp_path_factory: pytest.TempPathFactory) -> optuna.Study:
+    """20 trials, the three best of which were trained again; the third best diverged."""
+    study = build(config(), f"sqlite:///{tmp_path_factory.mktemp('finals')}/demo.db", trials=20)
+    third = summarize(study, config()).best[2]
+    train_finalists(study, config(), lost=third.number)
+    return study
 
 
 @pytest.fixture

@@ -6,14 +6,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import optuna
 import pytest
 
 from search.bundles.contents import BundleError
-from search.bundles.metrics import read, stated
+from search.bundles.metrics import Search, read, stated
 from search.bundles.parts import Parts
+from search.storage.finalists import choose
+from search.storage.summary import summarize
 from tests.bundles.conftest import COMMITTED
+from tests.synthetic_study import config
 
 CONTENT = (COMMITTED / "metrics.json").read_bytes()
+SEARCH = {"trials": 1, "pruned": 0, "failed": 0, "proposals": 1, "rejected": {}}
 
 
 def changed(path: str, value: Any) -> bytes:
@@ -65,6 +71,10 @@ def changed(path: str, value: Any) -> bytes:
         ("files", []),
         ("files/model.py", 3),
         ("files/model.py", "0" * 63),
+        ("search", []),
+        ("search", {"trials": -1}),
+        ("search", {**SEARCH, "rejected": {"dilated": "x"}}),
+        ("search", {**SEARCH, "finalists": [{"trial": 0, "accuracy": 2, "trainings": 0}]}),
         ("version", 2),
         ("version", "1"),
     ],
@@ -101,6 +111,38 @@ def test_a_bundle_made_before_may_state_less() -> None:
     told = read(json.dumps(content).encode())
     assert (told.candidate, told.recipe, told.data.classes) == (None, None, None)
     assert told.accuracy.test == content["accuracy"]["test"]
+
+
+def test_search_is_told_as_its_trials_are(finals: optuna.Study) -> None:
+    told = Search.of(summarize(finals, config())).model_dump(mode="json")
+    trials = [trial for trial in finals.trials if "finalist" not in trial.user_attrs]
+    states = [trial.state.name for trial in trials]
+    ended = [name for name in states if name in ("COMPLETE", "PRUNED", "FAIL")]
+    assert told["trials"] == len(ended) < len(states)
+    assert (told["pruned"], told["failed"]) == (states.count("PRUNED"), states.count("FAIL"))
+    assert told["proposals"] == sum(trial.user_attrs["proposals"] for trial in trials)
+    assert sum(told["rejected"].values()) == sum(
+        sum(trial.user_attrs["rejected"].values()) for trial in trials
+    )
+
+
+def test_finalists_are_told_with_their_means_and_the_lost_one_with_its_reason(
+    finals: optuna.Study,
+) -> None:
+    leader, second, lost = Search.of(summarize(finals, config())).finalists
+    assert leader.trial == choose(finals).number
+    for each in (leader, second):
+        values = [
+            trial.values[0]
+            for trial in finals.trials
+            if trial.user_attrs.get("finalist", {}).get("trial") == each.trial
+        ]
+        assert each.trainings == len(values) > 1
+        assert each.mean == pytest.approx(np.mean(values), abs=0.002)
+        assert each.accuracy == finals.trials[each.trial].values[0]
+    assert (leader.probability or 0) + (second.probability or 0) == pytest.approx(1)
+    assert (lost.trainings, lost.mean, lost.probability) == (0, None, None)
+    assert lost.lost
 
 
 def test_what_a_later_version_states_is_kept() -> None:

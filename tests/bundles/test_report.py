@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -10,16 +13,24 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from optuna.distributions import FloatDistribution
+from optuna.trial import create_trial
 
 from constraints import check
-from search.bundles.findings import Findings, importances
+from search.bundles.contents import BundleError
+from search.bundles.findings import Findings
+from search.bundles.importance import importances
+from search.bundles.metrics import Search, read
+from search.bundles.numbers import require_headline
 from search.bundles.report import write_report
+from search.bundles.rival import rivals
 from search.config.sections import AugmentationSection, DataSection
 from search.data import datasets
 from search.data.datasets import Dataset
 from search.storage.finalists import choose
 from search.storage.summary import summarize
 from search.storage.trials import candidate_of
+from tests.bundles.conftest import COMMITTED, Exported
 from tests.synthetic_study import build, config
 
 SECTIONS = (
@@ -74,7 +85,8 @@ def findings(study: optuna.Study, dataset: Dataset, **changes: Any) -> Findings:
             for e in trial.user_attrs["history"]
         ],
         "summary": summarize(study, study_config),
-        "importance": {},
+        "rivals": None,
+        "importance": None,
         "metrics": metrics,
     }
     return Findings(**{**values, **changes})
@@ -202,8 +214,135 @@ def test_mistakes_come_with_the_most_confident_first(study: optuna.Study, digits
     assert len(found.mistakes) == (found.predicted != found.test.labels).sum()
 
 
+def test_accuracy_of_the_search_is_the_mean_where_there_were_several_trainings(
+    finals: optuna.Study, digits: Dataset, tmp_path: Path
+) -> None:
+    found = findings(finals, digits)
+    write_report(found, tmp_path)
+    readme = (tmp_path / "README.md").read_bytes()
+    leader = Search.of(found.summary).finalists[0]
+    mean = f"{100 * leader.mean:.2f} ± {100 * leader.error:.2f} % over {leader.trainings} trainings"
+    assert readme.decode().count(mean) >= 2  # the first table, and the target's verdict
+    assert f"measured {100 * leader.accuracy:.2f} %, once" in readme.decode()
+    content = {
+        **json.loads((COMMITTED / "metrics.json").read_text()),
+        "trial": found.number,
+        "accuracy": {**found.metrics["accuracy"], "test_correct": 9},
+        "receptive_field": found.metrics["receptive_field"],
+        "parameters": found.verdict.analysis.parameters,
+        "macs": found.verdict.analysis.macs,
+        "search": Search.of(found.summary).model_dump(mode="json"),
+    }
+    assert require_headline(readme, read(json.dumps(content).encode()))
+    content["search"]["finalists"][0]["mean"] += 0.001
+    with pytest.raises(BundleError, match="validation accuracy"):
+        require_headline(readme, read(json.dumps(content).encode()))
+
+
 def test_importances_want_trials_that_differ(study: optuna.Study) -> None:
-    shares = importances(study)
-    assert sum(shares.values()) == pytest.approx(1)
-    assert set(shares) <= set(config().parameters)
-    assert importances(optuna.create_study()) == {}
+    found = importances(study, seeds=2, shuffles=2)
+    assert found
+    assert sum(found.shares.values()) == pytest.approx(1)
+    assert set(found.shares) <= set(config().parameters)
+    assert importances(optuna.create_study()) is None
+
+
+def test_trainings_of_finalists_tell_nothing_of_choices(
+    study: optuna.Study, finals: optuna.Study
+) -> None:
+    """They are the same trials but for the finalists'."""
+    assert importances(finals, seeds=2, shuffles=2) == importances(study, seeds=2, shuffles=2)
+
+
+def _studied(accuracy: Callable[[dict[str, Any]], float], trials: int = 30) -> optuna.Study:
+    """Of `trials` with two choices, of uniform draws."""
+    study = optuna.create_study(direction="maximize")
+    rng = np.random.default_rng(3)
+    both = {name: FloatDistribution(0, 1) for name in ("told", "idle")}
+    for _ in range(trials):
+        params = {name: float(rng.random()) for name in both}
+        value = accuracy(params) + 0.01 * rng.normal()
+        study.add_trial(create_trial(params=params, distributions=both, value=value))
+    return study
+
+
+def test_a_choice_that_decides_stands_out_and_noise_does_not() -> None:
+    told = importances(_studied(lambda choices: choices["told"]), seeds=2)
+    noise = importances(_studied(lambda choices: 0.5), seeds=2)
+    assert told
+    assert noise
+    assert (told.mattered, noise.mattered) == (["told"], [])
+    assert told.shares["told"] > 0.8
+    assert not told.few
+    few = importances(_studied(lambda choices: choices["told"], 19), seeds=2, shuffles=1)
+    assert few
+    assert few.few
+
+
+# ------------------------------------------------------------------------ why this one
+
+
+def why(findings: Findings, folder: Path) -> str:
+    write_report(findings, folder)
+    text = (folder / "README.md").read_text()
+    return text.partition("### Why this one\n")[2].partition("\n## ")[0]
+
+
+def test_the_winner_stands_beside_the_runner_up(
+    finals: optuna.Study, digits: Dataset, tmp_path: Path
+) -> None:
+    found = findings(finals, digits)
+    leader, second, lost = Search.of(found.summary).finalists
+    beside = rivals(finals, config(), found.summary, leader.trial)
+    measured = importances(finals, seeds=2, shuffles=2)
+    text = why(replace(found, rivals=beside, importance=measured), tmp_path)
+    assert f"| this one, trial {leader.trial} | runner-up, trial {second.trial} |" in text
+    once = (f"{100 * each.accuracy:.2f} %" for each in (leader, second))
+    assert f"| accuracy as measured once | {' | '.join(once)} |" in text
+    assert f"| mean ± error | {leader.words} | {second.words} |" in text
+    assert f"| #{lost.trial} |" in text
+    assert "Over 14 completed trials, which are few (take it as a hint), " in text
+    assert "](figures/importance.png)" in text
+    first, other = (finals.trials[each.trial].params for each in (leader, second))
+    shown = dict(re.findall(r"^\| `([^`]+)` \| (.+) \|$", text, flags=re.M))
+    assert shown
+    assert all(first[name] != other[name] for name in shown)
+
+
+def test_choices_without_effect_do_not_tell_two_trials_apart(finals: optuna.Study) -> None:
+    summary = summarize(finals, config())
+    beside = rivals(finals, config(), summary, summary.best[0].number)
+    assert beside
+    this, other = (finals.trials[side.trial.number] for side in (beside.this, beside.other))
+    idle = {name for name in this.params if this.params[name] != other.params[name]}
+    for name in idle - set(beside.differences):
+        for trial, value in ((this, other.params[name]), (other, this.params[name])):
+            changed = {**trial.params, name: value}
+            made = config().candidate(changed, input=(3, 32, 32), classes=10)
+            assert made == candidate_of(trial)
+
+
+def test_another_trial_stands_beside_the_choice_of_the_study(
+    finals: optuna.Study, digits: Dataset, tmp_path: Path
+) -> None:
+    found = findings(finals, digits)
+    last = found.summary.best[-1].number
+    beside = rivals(finals, config(), found.summary, last)
+    text = why(replace(found, number=last, rivals=beside), tmp_path)
+    assert f"the study's own choice is trial {choose(finals).number} (best of 20 trials" in text
+
+
+def test_without_finalists_luck_is_named(
+    study: optuna.Study, digits: Dataset, tmp_path: Path
+) -> None:
+    found = findings(study, digits)
+    beside = rivals(study, config(), found.summary, found.number)
+    text = why(replace(found, rivals=beside), tmp_path)
+    assert "it may be luck" in " ".join(text.split())
+    assert "mean ± error" not in text
+
+
+def test_a_single_trial_has_no_rival(exported: Exported) -> None:
+    trial = exported.study.trials[0].number
+    assert rivals(exported.study, exported.config, summarize(exported.study), trial) is None
+    assert "Why this one" not in (exported.bundle / "README.md").read_text()

@@ -73,15 +73,29 @@ def figure_history(
 
 
 @styled
-def figure_importance(importance: Mapping[str, float], most: int = 15) -> Figure:
-    """Share of the variance of accuracy that each hyperparameter explains, largest first."""
+def figure_importance(
+    importance: Mapping[str, float],
+    spreads: Mapping[str, float] | None = None,
+    chance: float | None = None,
+    most: int = 15,
+) -> Figure:
+    """Share of the variance of accuracy that each hyperparameter explains, largest first, and how
+    far it spreads; a line at what `chance` explains."""
     top = sorted(importance.items(), key=lambda item: -item[1])[:most]
     figure = canvas(0.8 + 0.24 * len(top))
     axes = figure.subplots()
-    bars = axes.barh([name for name, _ in top], [value for _, value in top], color=BLUE, height=0.7)
+    errors = [spreads[name] for name, _ in top] if spreads else None
+    bars = axes.barh(
+        [name for name, _ in top], [value for _, value in top],
+        xerr=errors, color=BLUE, ecolor=GRAY, height=0.7,
+    )  # fmt: skip
+    if chance is not None:
+        axes.axvline(chance, color=VERMILION, lw=1, ls=":", label="chance")
+        axes.legend(fontsize=8, loc="lower right")
     axes.bar_label(bars, [f"{value:.0%}" for _, value in top], padding=3, fontsize=8)
     axes.invert_yaxis()
-    axes.set(xlabel="importance", xlim=(0, 1.15 * max(value for _, value in top) + 1e-9))
+    largest = max(chance or 0.0, *(value for _, value in top))
+    axes.set(xlabel="importance", xlim=(0, 1.15 * largest + 1e-9))
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
