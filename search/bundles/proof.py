@@ -63,7 +63,8 @@ class Proof:
             UnknownError: they are not here.
         """
         if not self._measured:
-            raise UnknownError("not measured: the images here are others than those of the test")
+            others = "not measured: the images here are others than those of the test"
+            raise UnknownError(others + self._remedy)
         return self._images
 
     def _rules(self) -> str:
@@ -154,7 +155,7 @@ class Proof:
         _, height, width, channels = images.pixels.shape
         if (channels, height, width) != shape or images.labels.max() >= self.parts.classes:
             raise UnknownError(
-                f"not measured: the images here are no {list(shape)} of these classes"
+                f"not measured: the images here are no {list(shape)} of these classes{self._remedy}"
             )
         return images
 
@@ -162,6 +163,11 @@ class Proof:
     def _section(self) -> DataSection:
         section = self.parts.config.data
         return section.model_copy(update={"root": self.data_root}) if self.data_root else section
+
+    @property
+    def _remedy(self) -> str:
+        """What would prove more where the images of the test are not those at hand."""
+        return "" if self._section.kind == "digits" else "; name theirs with --data DIR"
 
     @property
     def _measured(self) -> bool:
@@ -174,7 +180,7 @@ class Proof:
         share = wording.percent(correct / total)
         if not self._measured:
             raise UnknownError(
-                f"{share} on the images here, which are others than those of the test"
+                f"{share} on the images here, others than those of the test{self._remedy}"
             )
         if abs(correct - claim.test_correct) > numbers.tolerance(total):
             told = wording.percent(claim.test)

@@ -15,6 +15,7 @@ from search.data import datasets
 from search.display import tables, terminal, wording
 from search.networks.architecture import Architecture
 from search.proposals import remedy
+from search.proposals.hints import hints
 from search.proposals.proposer import Acceptance, propose
 from search.targets import input_shapes, resolve, study_of, with_input
 
@@ -76,5 +77,5 @@ def _advice(
     lines = list(advice.advice(verdict.analysis))
     if isinstance(network, Architecture):
         nearest = remedy.remedy(network, rules)
-        lines = [f"the nearest legal network: {nearest}", *lines] if nearest else lines
-    return lines
+        return [f"the nearest legal network: {nearest}", *lines] if nearest else lines
+    return [*hints(network, verdict, rules), *lines]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import cast
+import difflib
+from collections.abc import Mapping
+from typing import Any, cast
 
 import optuna
 from optuna.distributions import (
@@ -48,9 +50,10 @@ def suggest(trial: optuna.Trial, config: StudyConfig, *, input: Input, classes: 
     Queued trials reach this without the sampler, and are taken as they are: one proposal.
 
     Raises:
-        RejectedError: the trial was queued with values that break a rule.
+        RejectedError: the trial was queued with values that break a rule, or that name nothing.
         InfeasibleError: the sampler found no candidate.
     """
+    _require_known(trial._fixed_params, config)
     if not open_distributions(config):
         # Optuna asks the sampler only where there is a choice; ours also rejects duplicates.
         _ = trial.relative_params
@@ -66,6 +69,14 @@ def suggest(trial: optuna.Trial, config: StudyConfig, *, input: Input, classes: 
     if Attributes.of(trial).candidate is None:
         write(trial, Attributes(candidate=candidate.hash, proposals=1))
     return candidate
+
+
+def _require_known(queued: Mapping[str, Any], config: StudyConfig) -> None:
+    """Raises a `RejectedError` where Optuna would pass over what a trial was queued with."""
+    for name in queued.keys() - config.parameters.keys():
+        near = difflib.get_close_matches(name, config.parameters, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(config.parameters)}"
+        raise RejectedError(f"{name} is no parameter of this study; {hint}")
 
 
 def _suggest(trial: optuna.Trial, name: str, domain: Domain) -> Scalar:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import pickle
 import random
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -520,6 +521,18 @@ def test_queued_trials_are_taken_as_they_are_or_refused(kind: str) -> None:
     study.enqueue_trial(broken)
     with pytest.raises(RejectedError, match=r"must|needed"):
         run(config, 1, study)
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"), [("C4.widht", "did you mean C4.width?"), ("lr", "known: C1.width, ")]
+)
+def test_a_queued_trial_with_an_unknown_key_is_refused(key: str, hint: str) -> None:
+    config = study_config("random")
+    study = create(config)
+    study.enqueue_trial({key: 40, "C4.width": 40})
+    with pytest.raises(RejectedError, match=re.escape(f"{key} is no parameter of this study")) as e:
+        run(config, 1, study)
+    assert hint in str(e.value)
 
 
 @pytest.mark.parametrize("kind", KINDS)
