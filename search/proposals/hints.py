@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from constraints import Limits, Verdict
-from search.analysis.advice import costs
 from search.analysis.graph import Graph, Node, image_reaches, widest_last
 from search.analysis.reach import window
 
@@ -73,9 +72,10 @@ def _sides(node: Node) -> list[tuple[int, tuple[int, int]]]:
 
 def _largest(verdict: Verdict, what: str) -> Iterator[str]:
     """The layer that carries most."""
-    found = max(costs(verdict.analysis), key=lambda cost: getattr(cost, what), default=None)
-    if found is not None:
-        yield f"{found.name} carries {getattr(found, what):.0%} of the {what}"
+    analysis = verdict.analysis
+    row = max(analysis.layers, key=lambda each: getattr(each, what))
+    share = getattr(row, what) / getattr(analysis, what)
+    yield f"{row.name} carries {share:.0%} of the {what}"
 
 
 def _separable(graph: Graph) -> Iterator[str]:
