@@ -16,7 +16,7 @@ from search.errors import ConfigError
 from search.proposals.proposer import Acceptance
 from search.storage.checkpoints import artifact_store
 from search.storage.places import places
-from search.storage.studies import delete_study, load_study, study_names
+from search.storage.studies import delete_study, load_study, study_names, study_storage
 from search.storage.summary import Summary, summarize
 from search.study import Study
 from search.targets import study_of
@@ -67,7 +67,7 @@ def _run(study: Study, again: str, storage: str | None, **where: Any) -> Ending:
     running = study.create()
     terminal.note(f"study: {study.name} in {study.place}")
     refresher = Refresher(running)
-    with LiveView(running, study.config) as view:
+    with study_storage(running).errors(), LiveView(running, study.config) as view:
 
         def tick() -> None:
             view.update()

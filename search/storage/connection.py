@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
+from os.path import samestat
 from typing import Any
 
 import sqlalchemy as sa
 from optuna.storages import RDBStorage
 
+from search.errors import MachineError
 from search.storage import patience
 from search.storage.patience import patient, translated
 from search.storage.places import Place
@@ -35,6 +37,7 @@ class PatientStorage(RDBStorage):
             template, engine_kwargs=options, heartbeat_interval=heartbeat, grace_period=grace
         )
         self.url = str(place)
+        self._opened = place.file.stat() if place.file else None
         if place.file:
             sa.event.listen(self.engine, "begin", self._begin)
         else:
@@ -44,6 +47,7 @@ class PatientStorage(RDBStorage):
         return f"{type(self).__name__}({self.place})"
 
     def _begin(self, connection: sa.Connection) -> None:
+        self._require_file()
         # A transaction that reads before it writes cannot upgrade its lock while another one
         # writes: it would claim a trial that is already claimed.  So every one is a writer.
         kind = getattr(self._thread, "kind", "ordinary")
@@ -53,6 +57,18 @@ class PatientStorage(RDBStorage):
         durable = "NORMAL" if kind == "light" else "FULL"
         connection.exec_driver_sql(f"PRAGMA synchronous = {durable}")
         connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    def _require_file(self) -> None:
+        # Who has a file open can write to it for ever after it was deleted: into nothing.
+        if self.place.file is None or self._opened is None:
+            return
+        with suppress(FileNotFoundError):
+            if samestat(self.place.file.stat(), self._opened):
+                return
+        raise MachineError(
+            f"storage {self.place}: its study is gone: the file was deleted or replaced while "
+            "this ran; launch it again"
+        )
 
     def _connect_patiently(
         self, dialect: sa.Dialect, record: object, args: tuple[Any, ...], options: dict[str, Any]

@@ -40,6 +40,16 @@ class StudyStorage(ClaimingStorage):
             models.StudyModel.find_or_raise_by_id(study_id, session)
             return read_trials(session, study_id, states, included_trial_ids, trial_id_greater_than)
 
+    @patient
+    def delete_study(self, study_id: int) -> None:
+        """Deletes a study with all its trials, those included that somebody works on."""
+        with transaction(self.scoped_session) as session:
+            # What a worker adds while Optuna deletes would make it give up, and say nothing.
+            models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
+            trials = session.query(models.TrialModel.trial_id).filter_by(study_id=study_id)
+            trials.with_for_update().all()
+            super().delete_study(study_id)
+
     # What workers ask between two steps: no trial is built for it
 
     @patient

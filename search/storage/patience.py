@@ -13,6 +13,7 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError
 
 from search.errors import MachineError
+from search.storage.internals import models
 from search.storage.places import Place
 
 P = ParamSpec("P")
@@ -29,6 +30,12 @@ def translated(place: Place) -> Iterator[None]:
         yield
     except (SQLAlchemyError, StorageInternalError, sqlite3.Error) as error:
         raise MachineError(f"storage {place}: {_reason(error, place)}") from None
+    except KeyError as error:
+        if error.args != (models.NOT_FOUND_MSG,):
+            raise
+        raise MachineError(
+            f"storage {place}: its study is gone: it was deleted while this ran; launch it again"
+        ) from None
 
 
 def _reason(error: BaseException, place: Place) -> str:

@@ -22,6 +22,7 @@ from optuna.storages import RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from search.errors import MachineError
 from search.storage.connection import PatientStorage
 from search.storage.internals import models, transaction
 from search.storage.patience import light, patient
@@ -109,7 +110,7 @@ class WritingStorage(PatientStorage):
     @light
     def record_heartbeat(self, trial_id: int) -> None:
         # One that fails is followed by another; a storage that is lost ends the trial itself.
-        with suppress(StorageInternalError, SQLAlchemyError):
+        with suppress(StorageInternalError, SQLAlchemyError, MachineError):
             super().record_heartbeat(trial_id)
 
     def require_claim(self, session: Session, trial: models.TrialModel) -> None:

@@ -388,6 +388,40 @@ def test_a_corrupt_database_ends_the_worker_with_its_name(sqlite: str, tmp_path:
     assert "study.db" in reason(tmp_path)
 
 
+def _deleted(path: Path) -> None:
+    for file in path.parent.glob(f"{path.name}*"):
+        file.unlink()
+
+
+def _replaced(path: Path) -> None:
+    _deleted(path)
+    created(f"sqlite:///{path}", trials=9)
+
+
+@pytest.mark.parametrize("fault", [_deleted, _replaced])
+def test_a_database_that_is_deleted_or_replaced_takes_its_study_along(
+    sqlite: str, tmp_path: Path, fault: Callable[[Path], None]
+) -> None:
+    study_storage(created(sqlite)).engine.dispose()
+    process = start(worker, sqlite, tmp_path, epochs=1000)
+    wait_until(lambda: epochs_run(tmp_path))
+    fault(tmp_path / "study.db")
+    assert code(process, 20) == 3
+    assert reason(tmp_path) == (
+        f"storage {sqlite}: its study is gone: the file was deleted or replaced while this ran; "
+        "launch it again"
+    )
+
+
+def test_a_study_that_is_deleted_ends_its_workers(url: str, tmp_path: Path) -> None:
+    study = created(url)
+    process = start(worker, url, tmp_path, epochs=1000)
+    wait_until(lambda: epochs_run(tmp_path))
+    optuna.delete_study(study_name="toy", storage=study_storage(study))
+    assert code(process, 20) == 3
+    assert "its study is gone: it was deleted while this ran; launch it again" in reason(tmp_path)
+
+
 def test_dropped_connections_go_unnoticed(postgresql: Any, tmp_path: Path) -> None:
     postgresql.psql("DROP DATABASE IF EXISTS dropping; CREATE DATABASE dropping;")
     url = postgresql.get_uri(database="dropping")
