@@ -11,6 +11,7 @@ import optuna
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.exceptions import ExperimentalWarning
 
+from search.config.files import parse
 from search.config.private import private
 from search.config.sections import RESUMABLE, StudyConfig
 from search.errors import ConfigError, NoStudyError
@@ -153,12 +154,17 @@ def study_config(study: optuna.Study) -> StudyConfig:
     """The configuration that a study was launched with.
 
     Raises:
-        ConfigError: the study was not made by `create_or_resume`.
+        ConfigError: the study was not made by `create_or_resume`, or by that of another version.
     """
     try:
-        return StudyConfig.model_validate(study.user_attrs["config"])
-    except (KeyError, ValueError):
+        return parse(study.user_attrs["config"], "config")
+    except KeyError:
         raise ConfigError(f"study {study.study_name} was not made by this program") from None
+    except ValueError as error:
+        raise ConfigError(
+            f"study {study.study_name}: its settings do not read here ({error}); if a newer "
+            "version of this program made it, update this one"
+        ) from None
 
 
 def study_storage(study: optuna.Study) -> StudyStorage:

@@ -76,6 +76,23 @@ def test_a_foreign_study_is_refused(sqlite: str) -> None:
         load_study("foreign", sqlite)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"study": {"name": "toy", "quorum": 3}}, "config: study.quorum: unknown key"),
+        ({"study": {"name": "toy", "trials": -1}}, "config: study.trials: .*got -1"),
+        ([], "config: "),
+    ],
+)
+def test_settings_of_a_newer_version_are_told_as_that(
+    sqlite: str, content: object, said: str
+) -> None:
+    created(sqlite).set_user_attr("config", content)
+    said = rf"^study toy: its settings do not read here \({said}.*\); if a newer .* update this one"
+    with pytest.raises(ConfigError, match=said):
+        load_study("toy", sqlite)
+
+
 def test_budgets_and_places_are_not_what_is_searched(quickstart: StudyConfig) -> None:
     same = overridden(quickstart, ["study.trials=3", "study.target=0.5", "data.root=/elsewhere"])
     other = overridden(quickstart, ["space.C1.depth=2"])
