@@ -26,7 +26,7 @@ from rich.text import Text
 from constraints import Limits, Verdict
 from search.analysis.facts import Facts
 from search.config.candidate import Candidate
-from search.display import tables, wording
+from search.display import encodings, tables, wording
 from search.display.apart import apart
 from search.display.fitting import Fitting
 from search.networks.architecture import Architecture
@@ -43,9 +43,9 @@ SPARKS = "▁▂▃▄▅▆▇█"
 
 
 def console(stream: TextIO) -> Console:
-    """A console on stdout or stderr; characters that its encoding lacks become `?`."""
+    """A console on stdout or stderr; characters that its encoding lacks become similar ones."""
     if hasattr(stream, "reconfigure"):
-        stream.reconfigure(errors="replace")
+        stream.reconfigure(errors=encodings.ERRORS)
     result = Console(file=stream, highlight=False, markup=False)
     result.width = min(result.width, WIDTH) if result.is_terminal else WIDTH
     return result
