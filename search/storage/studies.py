@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
@@ -10,15 +11,18 @@ from typing import Any, BinaryIO
 import optuna
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.exceptions import ExperimentalWarning
+from optuna.trial import TrialState
 
 from search.config.files import parse
 from search.config.private import private
 from search.config.sections import RESUMABLE, StudyConfig
 from search.errors import ConfigError, NoStudyError
 from search.storage.database import StudyStorage
-from search.storage.internals import backend
+from search.storage.internals import backend, study_id
 from search.storage.opening import GRACE, HEARTBEAT, connect, open_storage, opened, require_fit
 from search.storage.places import Place
+
+log = logging.getLogger(__name__)
 
 # --- studies ---------------------------------------------------------------------------
 
@@ -52,6 +56,7 @@ def create_or_resume(
         else:
             _require_same_search(config, study)
             require_same_data(study, data or {})
+            _tell_of_workers(config, study, storage)
         if data is not None:
             study.set_user_attr("data", dict(data))
         # Worker processes read target and budget from here; a resume may change them.
@@ -190,6 +195,23 @@ def _require_same_search(config: StudyConfig, study: optuna.Study) -> None:
                 f"{now.get(key)}; what is searched cannot change on resume: "
                 "restore it, or give the study another name"
             )
+
+
+def _tell_of_workers(config: StudyConfig, study: optuna.Study, storage: StudyStorage) -> None:
+    """Says so where others work on the study until a target or a budget that is not this one."""
+    before, now = study_config(study).study, config.study
+    changed = [key for key in RESUMABLE if getattr(before, key) != getattr(now, key)]
+    storage.recover(study_id(study))
+    running = storage.count(study_id(study)).get(TrialState.RUNNING, 0)
+    if running and changed:
+        log.warning(
+            "study %s runs already (trials: %d): those workers keep to %s until they end, "
+            "those of this launch to %s",
+            study.study_name,
+            running,
+            ", ".join(f"{key} = {getattr(before, key)}" for key in changed),
+            ", ".join(f"{key} = {getattr(now, key)}" for key in changed),
+        )
 
 
 def searched(config: StudyConfig) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from search.storage.studies import (
     study_config,
     study_storage,
 )
-from tests.processes import created, study_file
+from tests.processes import ask, created, study_file
 
 
 def test_a_study_keeps_its_configuration(url: str) -> None:
@@ -35,6 +35,23 @@ def test_a_resume_may_change_budget_and_target(url: str) -> None:
     changed = study_file(trials=9, target=0.5, hours=1.0, minutes=2.0, failures=1, proposals=5)
     create_or_resume(changed, url)
     assert study_config(load_study("toy", url)) == changed
+
+
+def test_another_budget_than_that_of_running_workers_is_told(
+    sqlite: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    study = created(sqlite, trials=2, target=0.9)
+    trial = ask(study)
+    created(sqlite, trials=2, target=0.9)
+    assert not caplog.messages
+    created(sqlite, trials=5, target=0.9)
+    assert caplog.messages == [
+        "study toy runs already (trials: 1): those workers keep to trials = 2 until they end, "
+        "those of this launch to trials = 5"
+    ]
+    study.tell(trial, 0.5)
+    created(sqlite, trials=7, target=0.9)
+    assert len(caplog.messages) == 1
 
 
 @pytest.mark.parametrize(
