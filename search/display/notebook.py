@@ -114,7 +114,7 @@ def _words(domain: Domain) -> str:
 
 def _heading(summary: Summary) -> str:
     section = summary.config.study
-    trials = f"{summary.finished:,} of {wording.plural(section.trials, 'trial')} finished"
+    trials = f"{wording.of_budget(summary.finished, section.trials)} finished"
     lines = [f"<b>{escape(summary.name)}</b>: {trials}"]
     if section.target is not None:
         best = wording.percent(summary.road[-1] if summary.road else None)

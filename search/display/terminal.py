@@ -286,7 +286,7 @@ def status_view(
 
 def _header(summary: Summary) -> Text:
     states, budget = summary.states, summary.config.study.trials
-    words = [f"{summary.finished:,} of {wording.plural(budget, 'trial')}"]
+    words = [wording.of_budget(summary.finished, budget)]
     words += [f"{states[s]:,} {w}" for s, w in _STATE_WORDS.items() if states[s]]
     return Text.assemble((summary.name, "bold"), "  ", (" · ".join(words), "dim"))
 

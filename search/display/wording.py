@@ -113,6 +113,13 @@ def setting(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def of_budget(finished: int, budget: int) -> str:
+    """How far a study has come: `14 of 40 trials`, or `20 trials (budget: 10)` beyond it."""
+    if finished > budget:
+        return f"{plural(finished, 'trial')} (budget: {budget:,})"
+    return f"{finished:,} of {plural(budget, 'trial')}"
+
+
 def duration(seconds: float | None) -> str:
     """Hours, minutes and seconds: 3723 -> `1:02:03`; 63 -> `1:03`; None -> a dash."""
     if seconds is None:

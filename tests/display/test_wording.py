@@ -66,3 +66,16 @@ def test_a_network_at_a_glance() -> None:
     assert [word for word in line.split() if word.startswith("C")] == ["C1", "C2", "C3", "C4"]
     assert line.count("↓") == 2
     assert "C3 sep3·32 conv3·64 conv1·64" in line, "its 1x1 convolution keeps the size"
+
+
+@pytest.mark.parametrize(
+    ("finished", "budget", "words"),
+    [
+        (0, 1, "0 of 1 trial"),
+        (10, 10, "10 of 10 trials"),
+        (20, 10, "20 trials (budget: 10)"),
+        (2, 1, "2 trials (budget: 1)"),
+    ],
+)
+def test_a_study_beyond_its_budget(finished: int, budget: int, words: str) -> None:
+    assert wording.of_budget(finished, budget) == words

@@ -52,7 +52,7 @@ def trial_note(architecture: Architecture, limits: Limits) -> str:
 def _objective(summary: Summary) -> str:
     section = summary.config.study
     goal = ", ".join(section.objectives)
-    finished = f"{summary.finished:,} of {wording.plural(section.trials, 'trial')} finished"
+    finished = f"{wording.of_budget(summary.finished, section.trials)} finished"
     if section.target is None:
         return f"Objective: **{goal}** on validation images · {finished}"
     best = summary.road[-1] if summary.road else None
