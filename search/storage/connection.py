@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from contextlib import AbstractContextManager, suppress
+from functools import partial
 from os.path import samestat
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -28,11 +31,14 @@ class PatientStorage(RDBStorage):
         self.place = place
         self._thread = threading.local()
         self._given_up = False
+        self._read_only = place.is_read_only
         # Optuna fills `{SCHEMA_VERSION}` into URLs; a brace in a password is none.
         template = place.secret.replace("{", "{{").replace("}", "}}")
         options: dict[str, Any] = {"pool_pre_ping": True}
         if place.file:
             options = {"connect_args": {"timeout": patience.PATIENCE, "isolation_level": None}}
+        if place.file and self._read_only:
+            options = {"creator": partial(_reader, place.file)}
         super().__init__(
             template, engine_kwargs=options, heartbeat_interval=heartbeat, grace_period=grace
         )
@@ -51,7 +57,7 @@ class PatientStorage(RDBStorage):
         # A transaction that reads before it writes cannot upgrade its lock while another one
         # writes: it would claim a trial that is already claimed.  So every one is a writer.
         kind = getattr(self._thread, "kind", "ordinary")
-        if kind == "reading":
+        if kind == "reading" or self._read_only:
             connection.exec_driver_sql("BEGIN")
             return
         durable = "NORMAL" if kind == "light" else "FULL"
@@ -99,3 +105,16 @@ class PatientStorage(RDBStorage):
     def errors(self) -> AbstractContextManager[None]:
         """Turns the database's errors, while it lasts, into `MachineError`."""
         return translated(self.place)
+
+
+def _reader(file: Path) -> sqlite3.Connection:
+    """A connection that makes no file beside the database, as SQLite would to read its log."""
+    log = file.with_name(f"{file.name}-wal")
+    mode = "ro" if log.exists() and log.stat().st_size else "ro&immutable=1"
+    return sqlite3.connect(
+        f"{file.absolute().as_uri()}?mode={mode}",
+        uri=True,
+        timeout=patience.PATIENCE,
+        isolation_level=None,
+        check_same_thread=False,
+    )

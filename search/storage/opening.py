@@ -110,6 +110,9 @@ def file_system(path: Path, mounts: Mapping[str, str]) -> str:
 @contextmanager
 def _exclusive(place: Place) -> Iterator[None]:
     """One process at a time: Optuna's own creation of tables and studies is a race."""
+    if place.is_read_only:
+        yield  # nobody makes anything there
+        return
     if place.file:
         with _locked(Path(f"{place.file}.lock"), place):
             yield
@@ -150,7 +153,7 @@ _ADVISORY = {
 
 def connect(place: Place, heartbeat: int, grace: int) -> StudyStorage:
     """The storage at `place`, whose schema is there or is made."""
-    if place.file:
+    if place.file and not place.is_read_only:
         with suppress(OSError):  # it is there; else SQLite, whose log has its mode, says why not
             open(place.file, "xb", opener=private).close()
         # WAL is a property of the file: set once, before several workers can be at it.

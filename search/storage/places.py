@@ -73,6 +73,14 @@ class Place:
         return Path(self.url.database or "") if self.backend == "sqlite" else None
 
     @property
+    def is_read_only(self) -> bool:
+        """Whether there is a SQLite file, where this process cannot write."""
+        file = self.file
+        if file is None or not file.exists():
+            return False
+        return not (os.access(file, os.W_OK) and os.access(file.parent, os.W_OK))
+
+    @property
     def is_shared(self) -> bool:
         """Whether workers on other machines can reach the database."""
         return self.file is None

@@ -1,0 +1,58 @@
+"""A disk that is mounted for reading only: what does not write works there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.processes import ROOT, code, start
+from tests.synthetic_study import build, config
+
+COMMANDS = (["status", "demo", "--json"], ["check", "demo:0", "--json"], ["list", "--json"])
+PROGRAM = f"""
+import sys
+from run_study import run
+sys.exit(max(run([*words, "--storage", sys.argv[1]]) for words in {COMMANDS}))
+"""
+
+
+def _in_a_namespace(*command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """`command`, for which alone `folder` is read-only."""
+    mount = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" "$1" || exit 99; shift'
+    own = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "-r", "--mount"]
+    return subprocess.run(
+        [*own, "sh", "-c", f'{mount}; exec "$@"', "sh", str(folder), *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    if not shutil.which("unshare") or _in_a_namespace("true", folder=tmp_path).returncode:
+        pytest.skip("this machine mounts nothing for a test")
+    return tmp_path
+
+
+def _build(url: str, leave: bool) -> None:
+    build(config(), url)
+    if leave:
+        os._exit(0)  # as a killed process does: what it wrote stands in SQLite's log
+
+
+@pytest.mark.parametrize("leave", [False, True], ids=["closed", "with its log"])
+def test_a_study_on_a_read_only_disk_is_read(folder: Path, leave: bool) -> None:
+    url = f"sqlite:///{folder}/demo.db"
+    assert code(start(_build, url, leave)) == 0
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    done = _in_a_namespace(sys.executable, "-c", PROGRAM, url, folder=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert '"trials_left": 26' in done.stdout
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
