@@ -42,6 +42,7 @@ def test_another_budget_than_that_of_running_workers_is_told(
 ) -> None:
     study = created(sqlite, trials=2, target=0.9)
     trial = ask(study)
+    caplog.clear()
     created(sqlite, trials=2, target=0.9)
     assert not caplog.messages
     created(sqlite, trials=5, target=0.9)
