@@ -103,7 +103,7 @@ class ActivationBytes(Below):
         return network.activation_bytes
 
 
-class _OnDevice(Below):
+class OnDevice(Below):
     """Bytes on a microcontroller, weights and activations in int8; no value where it lacks a
     kernel for an operation."""
 
@@ -122,7 +122,7 @@ class _OnDevice(Below):
         return f"{self.noun}: TensorFlow Lite Micro has no {lacking}; {RUNNING} run there"
 
 
-class ArenaBytes(_OnDevice):
+class ArenaBytes(OnDevice):
     """What TensorFlow Lite Micro allocates to run the network, its weights and activations in
     int8."""
 
@@ -133,7 +133,7 @@ class ArenaBytes(_OnDevice):
         return memory.arena
 
 
-class FlashBytes(_OnDevice):
+class FlashBytes(OnDevice):
     """The bytes of the file with the network's weights in int8, which lies in flash."""
 
     key = "flash_bytes"

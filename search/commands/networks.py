@@ -26,6 +26,8 @@ def sample(
     """Proposes `n` candidates and trains none."""
     config = study_of(source, overrides, storage).config
     shape, classes = datasets.describe(config.data)
+    if config.lacking:
+        terminal.note(wording.lacking(config.lacking))
     acceptance, accepted = Acceptance(), []
     draw = propose(config, shape, classes, random.Random(config.study.seed))
     for proposal, _ in zip(draw, range(n), strict=False):

@@ -40,6 +40,8 @@ def launch(
     study.prepare()  # what is wrong or not there is told before torch is imported
     with study.cluster(ray):
         terminal.note(_place(device, ray))
+        if study.config.lacking:
+            terminal.note(wording.lacking(study.config.lacking))
         _tell(study.estimate())
         terminal.note(wording.guessing(study.identity))
         again = typed("launch", source, storage=storage, overrides=overrides)

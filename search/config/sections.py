@@ -23,7 +23,8 @@ from pydantic import (
     model_validator,
 )
 
-from constraints import OFF, Limits
+from constraints import OFF, Limits, OnDevice
+from search.analysis.device import LACKING, RUNNING
 from search.config.candidate import Candidate, Optimizer, Recipe, Schedule
 from search.config.transforms import Transform
 from search.domains import Choice, Domain, FloatRange, IntRange, Setting, setting
@@ -259,6 +260,32 @@ class StudyConfig(_Section):
                 f"space.fill.limit is {space.fill.limit}, so there must be such a limit"
             )
         return limits
+
+    @model_validator(mode="after")
+    def _runs_somewhere(self) -> StudyConfig:
+        if len(self.lacking) == len(self._activations):
+            raise ValueError(
+                f"TensorFlow Lite Micro has no {', '.join(self.lacking)}, and "
+                f"{' and '.join(rule.key for rule in self._device_rules)} are of its memory; "
+                f"space.activation can be {RUNNING}"
+            )
+        return self
+
+    @property
+    def _activations(self) -> tuple[object, ...]:
+        given = self.space.activation
+        return given.values if isinstance(given, Choice) else (given,)
+
+    @property
+    def _device_rules(self) -> list[OnDevice]:
+        return [rule for rule in self.rules.rules if isinstance(rule, OnDevice)]
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """Activations of the space that a microcontroller lacks, where a limit is of its memory:
+        no network with one of them is legal."""
+        found = (str(value) for value in self._activations if value in LACKING)
+        return tuple(found) if self._device_rules else ()
 
     @cached_property
     def rules(self) -> Limits:

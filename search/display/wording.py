@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from constraints import LIMITS
+from search.analysis.device import RUNNING
 from search.analysis.table import Analysis, LayerRow
 from search.storage.finalists import Finalist, Standing, certainty
 
@@ -73,6 +74,14 @@ def guessing(data: Mapping[str, Any]) -> str:
     """What accuracy means where nothing is learned; `data` is a data set's identity."""
     largest, each = percent(data["largest class"]), percent(1 / len(data["classes"]))
     return f"always guessing the largest class gives {largest} accuracy, {each} balanced"
+
+
+def lacking(names: Sequence[str]) -> str:
+    """What `StudyConfig.lacking` means for a search."""
+    return (
+        f"TensorFlow Lite Micro has no {', '.join(names)}: networks with it are rejected, as the "
+        f"limits on its memory ask; {RUNNING} run there"
+    )
 
 
 def count(number: int | None) -> str:

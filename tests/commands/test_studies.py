@@ -59,6 +59,17 @@ def test_studies_are_listed_and_deleted(place: Path, capsys: pytest.CaptureFixtu
     assert run(["delete", "demo", "--yes"]) == 2
 
 
+def test_sample_and_launch_say_what_the_device_lacks(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["init", "s.toml"]) == 0
+    device = ["--set", "limits.arena_bytes=200_000", "--set", 'space.activation=["relu", "gelu"]']
+    for command in (["sample", "s.toml", "-n", "1"], ["launch", "s.toml", "--trials", "1"]):
+        capsys.readouterr()
+        run([*command, *device, "--set", "training.epochs=1", "--set", "study.finalists=1"])
+        assert "Micro has no gelu: networks with it are rejected" in capsys.readouterr().err
+
+
 def test_a_database_with_a_password_is_listed(
     postgresql: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
