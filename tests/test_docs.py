@@ -52,6 +52,8 @@ INSTEAD = {
     "--per-gpu 2": "",
     # A port of which nobody else makes use.
     "--port 8080": "",
+    # The extra [int8] may not be there; test_int8 is about it.
+    "--int8": "",
     # A page that names one study file for other data than before.
     "--set data.kind=imagefolder": "--set data.kind=imagefolder --set study.name=folder",
     # The first trial meets the small target.
