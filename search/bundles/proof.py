@@ -11,6 +11,7 @@ from pathlib import Path
 from constraints import Limits
 from search.bundles import agreement, isolated, numbers, page
 from search.bundles.agreement import DisagreementError, Tally
+from search.bundles.card import require_card
 from search.bundles.contents import BundleError, UnknownError
 from search.bundles.files import fingerprint
 from search.bundles.held_out import read_test_set
@@ -203,6 +204,7 @@ class Proof:
             pass  # `accuracy` says so
         if not isinstance(parts.judgment, str):
             numbers.require_constants(parts.judgment.constants, stated)
+        require_card(parts.files["README.md"], stated.model_dump())
         headline = numbers.require_headline(parts.files["README.md"], stated)
         texts = f"README.md{headline}, report.html, training_log.csv, comments in model.py, figures"
         return numbers.compare(stated, found, texts)

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from constraints import Verdict
 from search.analysis.table import LayerRow
 from search.bundles import importance
+from search.bundles.card import card
 from search.bundles.findings import Findings
 from search.bundles.rival import Rivals
 from search.config.sections import AugmentationSection
@@ -55,7 +56,7 @@ def write_report(findings: Findings, bundle: Path) -> None:
     for name, content in drawn.items():
         (bundle / "figures" / f"{name}.png").write_bytes(content)
     markdown = _markdown(findings, set(drawn))
-    (bundle / "README.md").write_text(markdown, encoding="utf-8")
+    (bundle / "README.md").write_text(card(findings.metrics) + markdown, encoding="utf-8")
     html = page(markdown, {f"figures/{name}.png": content for name, content in drawn.items()})
     (bundle / "report.html").write_text(html, encoding="utf-8")
 

@@ -1,0 +1,37 @@
+"""The head of a bundle's `README.md` as the Hugging Face Hub reads it, so that the folder can be
+pushed there as it is (huggingface.co/docs/hub/model-cards)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from search.bundles.contents import BundleError
+
+_FENCE = "---\n"
+
+
+def card(metrics: Mapping[str, Any]) -> str:
+    """YAML between two fences: the task, and the accuracy on the test images of `metrics.json`."""
+    name, images = metrics["study"], metrics["data"]["name"]
+    task = "image-classification"
+    result = {
+        "task": {"type": task},
+        "dataset": {"name": images, "type": images, "split": "test"},
+        "metrics": [{"type": "accuracy", "value": metrics["accuracy"]["test"]}],
+    }
+    # JSON is YAML.
+    index = json.dumps([{"name": name, "results": [result]}])
+    fields = f"library_name: pytorch\npipeline_tag: {task}\nmodel-index: {index}\n"
+    return f"{_FENCE}{fields}{_FENCE}\n"
+
+
+def require_card(readme: bytes, metrics: Mapping[str, Any]) -> None:
+    """Older bundles have no such head.
+
+    Raises:
+        BundleError: the head says something else than `metrics.json`.
+    """
+    if readme.startswith(_FENCE.encode()) and not readme.startswith(card(metrics).encode()):
+        raise BundleError("README.md's first lines say something else than metrics.json")
