@@ -57,15 +57,9 @@ def compared(path: Path, family: Family, studies: int, arms: Sequence[str]) -> d
     """The document of those arms, and of random, which all are held against.
 
     Raises:
-        ConfigError: the table is none of this program's, of other settings, or too small.
+        ConfigError: nothing can be simulated on the table.
     """
-    table = load(path, networks=NETWORKS)
-    if table.header.settings != settings():
-        raise ConfigError(f"{path}: is of other choices, limits or recipes than these")
-    try:
-        landscape = Landscape(table, family)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+    landscape = landscape_of(path, family)
     worlds = [World(landscape, seed) for seed in range(studies)]
     runs = {}
     for name in dict.fromkeys((RANDOM, *arms)):
@@ -73,6 +67,21 @@ def compared(path: Path, family: Family, studies: int, arms: Sequence[str]) -> d
         print(f"{name}: {count} studies", file=sys.stderr, flush=True)
         runs[name] = [simulate(ARMS[name], worlds[seed], seed) for seed in range(count)]
     return document(landscape, worlds, runs)
+
+
+def landscape_of(path: Path, family: Family) -> Landscape:
+    """The table at `path`, ready for drawing worlds.
+
+    Raises:
+        ConfigError: the table is none of this program's, of other settings, or too small.
+    """
+    table = load(path, networks=NETWORKS)
+    if table.header.settings != settings():
+        raise ConfigError(f"{path}: is of other choices, limits or recipes than these")
+    try:
+        return Landscape(table, family)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 if __name__ == "__main__":

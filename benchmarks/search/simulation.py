@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import optuna
 
 from benchmarks.landscape.recipes import CLASSES, INPUT
 from benchmarks.search.arms import Arm
 from benchmarks.search.world import IMAGES, World
+from search.config.candidate import Candidate
+from search.config.sections import StudyConfig
+from search.storage.trials import Attributes, write
 from search.workers.objective import make_pruner
 
 HORIZON = 100  # trainings' worth of PFLOP
@@ -43,22 +46,40 @@ class Run:
         return max(done, key=lambda step: step.shown or 0.0).true if done else None
 
 
+def described(trial: optuna.Trial, candidate: Candidate) -> None:
+    """Gives the trial what a study tells a candidate by."""
+    architecture, recipe = candidate.architecture.to_json(), asdict(candidate.recipe)
+    write(trial, Attributes(architecture=architecture, recipe=recipe, verdict="accepted"))
+
+
 def simulate(arm: Arm, world: World, seed: int) -> Run:
     """The study of that arm in that world; it ends when as much is spent as `HORIZON` mean
     trainings cost."""
+    return search(begun(arm, seed), arm, world, arm.config(seed), HORIZON)
+
+
+def begun(arm: Arm, seed: int) -> optuna.Study:
+    """The study of that arm, in memory, without a trial."""
     config = arm.config(seed)
-    run, budget, spent = Run(), HORIZON * world.training, 0.0
-    study = optuna.create_study(
+    return optuna.create_study(
         direction="maximize",
         study_name=f"simulated {seed}",
         sampler=arm.built(config),
         pruner=make_pruner(config),
     )
 
+
+def search(
+    study: optuna.Study, arm: Arm, world: World, config: StudyConfig, trainings: float
+) -> Run:
+    """Gives the study trials until as much is spent as so many mean trainings cost."""
+    run, budget, spent = Run(), trainings * world.training, 0.0
+
     def objective(trial: optuna.Trial) -> float:
         nonlocal spent
         choices = arm.choices(trial, config)
         candidate = config.candidate(choices, input=INPUT, classes=CLASSES)
+        described(trial, candidate)
         true = world.accuracy(choices, candidate)
         curve = world.curve(true, candidate)
         whole = candidate.pflop(len(curve), len(curve) * IMAGES)

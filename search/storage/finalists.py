@@ -22,6 +22,8 @@ from search.storage.ranking import CERTAIN, Ranking
 from search.storage.studies import study_config
 from search.storage.trials import Attributes, candidate_of, is_finalist
 
+_NOTHING = 0.01  # so close to always guessing one class, a training learned nothing
+
 
 @dataclass(frozen=True)
 class Finalist:
@@ -29,8 +31,9 @@ class Finalist:
 
     `once` is the accuracy that the search measured, `measures` those of the completed
     trainings; `pending` counts those that wait or run.  `lost` tells why it cannot win any
-    more: a training of it diverged or died.  `mean` accuracy, its standard `error` and the
-    `probability` of being the best are those of `Ranking`, None before all can be ranked.
+    more: a training of it diverged, died or learned nothing.  `mean` accuracy, its standard
+    `error` and the `probability` of being the best are those of `Ranking`, None before all can
+    be ranked.
     """
 
     trial: int
@@ -158,14 +161,24 @@ def _merit(trial: FrozenTrial) -> tuple[float, int]:
 
 def _finalist(best: FrozenTrial, again: Sequence[FrozenTrial]) -> Finalist:
     own = [trial for trial in again if _source(trial) == best.number]
-    failed = next((trial for trial in own if trial.state == TrialState.FAIL), None)
+    measures = tuple(t.values[0] for t in own if t.state == TrialState.COMPLETE)
     return Finalist(
         trial=best.number,
         once=best.values[0],
-        measures=tuple(t.values[0] for t in own if t.state == TrialState.COMPLETE),
+        measures=measures,
         pending=sum(not trial.state.is_finished() for trial in own),
-        lost=(Attributes.of(failed).failure or "its training failed") if failed else None,
+        lost=_lost(own, measures, candidate_of(best).architecture.output.classes),
     )
+
+
+def _lost(own: Sequence[FrozenTrial], measures: Sequence[float], classes: int) -> str | None:
+    """Why trainings end a finalist's race.  One that learned nothing is no measure of what it
+    reaches, and would pass for noise of all finalists."""
+    failed = next((trial for trial in own if trial.state == TrialState.FAIL), None)
+    if failed:
+        return Attributes.of(failed).failure or "its training failed"
+    lowest = min(measures, default=1.0)
+    return "its training learned nothing" if lowest < 1 / classes + _NOTHING else None
 
 
 def _source(trial: FrozenTrial) -> int | None:

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,14 @@ import pytest
 from optuna.trial import TrialState
 
 from search.config.sections import StudyConfig
-from search.storage.finalists import choose, fresh_candidate, searched, standing
+from search.storage.finalists import choose, fresh_candidate, searched, standing, template
 from search.storage.studies import create_or_resume, load_study, study_config, study_storage
 from search.storage.summary import summarize
 from search.storage.trials import Attributes, candidate_of, is_finalist, write
 from search.training.training import DivergedError
 from search.workers.worker import work
 from tests.processes import code, start, wait_until, worker
-from tests.synthetic_study import CLASSES, INPUT, config, feasible
+from tests.synthetic_study import CLASSES, INPUT, build, config, feasible
 
 NOISE = (0.001, -0.001, 0.0005, -0.0005)
 TRUE = (0.80, 0.79, 0.83, 0.82, 0.70)
@@ -113,6 +114,24 @@ def test_a_finalist_that_diverges_is_lost(sqlite: str) -> None:
     lost = {each.trial: each.lost for each in standing(study.trials, settings).finalists}
     assert lost == {3: None, 2: "DivergedError: the loss is nan", 0: None}
     assert choose(study).number == 3
+
+
+def test_a_finalist_that_learns_nothing_is_lost_and_no_noise_of_the_others(sqlite: str) -> None:
+    settings = _settings()
+    study = build(settings, sqlite, trials=9, running=0)
+    first = standing(study.trials, settings).next
+    assert first is not None
+    while (now := standing(study.trials, settings)).next is not None:
+        trial = template(study.trials, now)
+        measured = TRUE[0] + NOISE[now.begun % 4]
+        trial.state, trial.value = TrialState.COMPLETE, 0.104 if now.next == first else measured
+        trial.datetime_start = trial.datetime_complete = datetime.now()
+        study.add_trial(trial)
+    lost = {each.trial: each.lost for each in now.finalists}
+    assert lost.pop(first) == "its training learned nothing"
+    assert set(lost.values()) == {None}
+    assert now.leader is not None
+    assert (now.leader.error or 1.0) < 0.01
 
 
 def test_one_that_alone_is_left_and_all_lost(sqlite: str) -> None:
