@@ -195,18 +195,22 @@ class Study:
         device: str = "auto",
         per_gpu: int | None = None,
         ray: str | None = None,
-        tick: Callable[[], None] = lambda: None,
+        tick: Callable[[], None] | None = None,
     ) -> Ending:
         """Creates or resumes the study and runs it in worker processes until it ends.
 
         They run on this machine, or on the Ray cluster at the address `ray`.  `tick` is called
-        twice a second.
+        twice a second; without one, a notebook shows the study as it runs.
         """
         from search.workers import cluster, supervisor
 
         with self.cluster(ray):
             launch = supervisor.launch if ray is None else cluster.launch
-            return self._launch(launch, workers, device, per_gpu, tick)
+            if tick is not None:
+                return self._launch(launch, workers, device, per_gpu, tick)
+            self.create()
+            with notebook.live(lambda: self.summary) as update:
+                return self._launch(launch, workers, device, per_gpu, update)
 
     def _launch(
         self,

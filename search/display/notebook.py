@@ -1,10 +1,15 @@
-"""How a notebook shows networks, verdicts, spaces and studies: as HTML tables."""
+"""How a notebook shows networks, verdicts, spaces and studies: as HTML tables, and a running
+study in one cell that changes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import singledispatch
 from html import escape
+from typing import Any
 
 from constraints import Limits, Verdict
 from search.analysis.table import Analysis, analyze
@@ -18,6 +23,7 @@ from search.storage.summary import Progress, Summary
 from space import SearchSpace
 
 LEADERS = 10
+INTERVAL = 2.0  # seconds between two looks at a running study, at least
 BAR = 8  # em of a full bar
 _CELL = "text-align:{}; padding:0 .6em; white-space:nowrap"
 
@@ -74,6 +80,32 @@ def _(shown: StudyConfig) -> str:
     """A study that is not in its database yet."""
     parameters = _table(("parameter", "choices"), _choices(shown.parameters.items()), left=2)
     return f"<b>{escape(shown.study.name)}</b>: not launched yet{html(shown.rules)}{parameters}"
+
+
+@contextmanager
+def live(read: Callable[[], Summary]) -> Iterator[Callable[[], None]]:
+    """While it lasts, the output of the running cell is the study that `read` summarizes, read
+    anew when what it answers is called.  Outside of Jupyter nothing is shown or read."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if not hasattr(shell, "kernel"):
+        yield lambda: None
+        return
+    from IPython.display import DisplayHandle
+
+    make: Any = DisplayHandle  # IPython has no types
+    cell, after = make(), 0.0
+    cell.display(read())
+
+    def update() -> None:
+        nonlocal after
+        began = time.monotonic()
+        if began >= after:
+            cell.update(read())
+            # A large study takes a while to read: never more than a tenth of the time.
+            after = began + max(INTERVAL, 10 * (time.monotonic() - began))
+
+    yield update
+    cell.update(read())
 
 
 def _facts(analysis: Analysis) -> str:
