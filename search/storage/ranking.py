@@ -3,9 +3,10 @@
 Ranking and selection: the measures of finalist `i` are normal around its true mean, with one
 noise for all finalists, and the true means are normal around a common one.  How far they
 spread compared with the noise is not known and follows from the measures: a fully Bayesian
-one-way layout (Gelman, Bayesian Analysis 1, 2006, with its half-Cauchy prior; its scale is
-twice the noise, for the best of many noisy trials differ by about their noise).  A flat prior
-would take chance differences between near equals for real ones.  What the search measured is
+one-way layout (Gelman, Bayesian Analysis 1, 2006, with its half-Cauchy prior).  Its scale is
+twice the noise, for the best of many noisy trials differ by about their noise; the two has no
+source, but was chosen on the committed landscape, on which `benchmarks.finalists` judges it.  A
+flat prior would take chance differences between near equals for real ones.  What the search measured is
 no measure here: of many noisy numbers it is among the highest.
 
 The posterior is the same however it was decided when to stop, so it may be looked at after
