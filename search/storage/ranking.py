@@ -6,8 +6,8 @@ spread compared with the noise is not known and follows from the measures: a ful
 one-way layout (Gelman, Bayesian Analysis 1, 2006, with its half-Cauchy prior).  Its scale is
 twice the noise, for the best of many noisy trials differ by about their noise; the two has no
 source, but was chosen on the committed landscape, on which `benchmarks.finalists` judges it.  A
-flat prior would take chance differences between near equals for real ones.  What the search measured is
-no measure here: of many noisy numbers it is among the highest.
+flat prior would take chance differences between near equals for real ones.  What the search
+measured is no measure here: of many noisy numbers it is among the highest.
 
 The posterior is the same however it was decided when to stop, so it may be looked at after
 each measure.  The next measure goes to one of the two that are most probably the best, the
