@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from benchmarks.landscape.recipes import Job, drawn
 from benchmarks.landscape.table import Row
 
@@ -21,7 +23,7 @@ def row(index: int, *accuracies: float, seed: int = 0) -> Row:
         parameters=190_000,
         macs=10_000_000,
         accuracies=accuracies,
-        losses=tuple(1 - value for value in accuracies),
+        losses=tuple(-math.log(value) for value in accuracies),
         diverged=False,
         seconds=1.0,
         processor_seconds=1.0,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -75,9 +76,9 @@ class Row(_Line):
 
     @property
     def collapsed(self) -> bool:
-        """Whether the training learned nothing: it diverged, or all that enters some layer
-        died and the network answers with one class."""
-        return self.accuracy < CHANCE + 0.01
+        """Whether the training learned nothing: it diverged, or the loss is no smaller than that
+        of guessing, as where all that enters some layer died, or activations explode."""
+        return self.diverged or self.losses[-1] >= -math.log(CHANCE)
 
 
 @dataclass(frozen=True)
