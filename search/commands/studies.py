@@ -122,11 +122,13 @@ def status(name: str, storage: str | None, *, as_json: bool) -> int:
 
 def list_studies(storage: str | None, *, as_json: bool) -> int:
     """Shows which studies there are: at `storage`, or else in the databases of studies/."""
-    found = [
-        summarize(load_study(name, place))
-        for place in places(storage)
-        for name in study_names(place)
-    ]
+    found = []
+    for place in places(storage):
+        for name in study_names(place):
+            try:
+                found.append(summarize(load_study(name, place)))
+            except ConfigError as error:  # one that is broken hides no other
+                terminal.note(str(error))
     if as_json:
         print_json([summary.to_json() for summary in found])
     elif found:

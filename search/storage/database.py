@@ -41,6 +41,19 @@ class StudyStorage(ClaimingStorage):
             return read_trials(session, study_id, states, included_trial_ids, trial_id_greater_than)
 
     @patient
+    @reading
+    def names(self, attribute: str | None = None) -> list[str]:
+        """The names of all studies, or of those that have a user attribute of that name.
+
+        No attribute is read: one that is broken keeps its study, and no other, from being used.
+        """
+        with transaction(self.scoped_session) as session:
+            studies = session.query(models.StudyModel.study_name)
+            if attribute is not None:
+                studies = studies.join(models.StudyUserAttributeModel).filter_by(key=attribute)
+            return sorted(row[0] for row in studies)
+
+    @patient
     def delete_study(self, study_id: int) -> None:
         """Deletes a study with all its trials, those included that somebody works on."""
         with transaction(self.scoped_session) as session:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+import optuna
 import psutil
 import sqlalchemy as sa
 from filelock import FileLock, Timeout
@@ -17,6 +18,7 @@ from sqlalchemy.exc import NoSuchModuleError
 from search.config.private import make_private, private
 from search.errors import ConfigError, MachineError
 from search.storage.database import StudyStorage
+from search.storage.internals import models
 from search.storage.patience import PATIENCE, translated
 from search.storage.places import STUDIES, Place
 
@@ -33,6 +35,10 @@ whose live trial somebody else took.
 _NETWORK = "nfs nfs3 nfs4 cifs smb smb2 smb3 smbfs afs afpfs webdav davfs ceph lustre gpfs beegfs"
 _NETWORK_FUSE = "sshfs glusterfs ceph s3fs gcsfuse rclone juicefs beegfs davfs2"
 NETWORK_FILE_SYSTEMS = {*_NETWORK.split(), *(f"fuse.{kind}" for kind in _NETWORK_FUSE.split())}
+
+
+class ForeignDatabaseError(ConfigError):
+    """The database is there, and belongs to another program."""
 
 
 # --- opening ---------------------------------------------------------------------------
@@ -73,26 +79,37 @@ def require_fit(place: Place) -> None:
 
 
 def _require_sqlite(path: Path, place: Place) -> None:
-    # Through SQLite alone: closing a file of one's own to this path would release every lock
-    # that connections of this process hold on it, and another one would take the log away.
     if path.is_dir():
         raise ConfigError(f"storage {place}: {path} is a directory")
     try:
-        with closing(
-            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-        ) as connection:
-            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        found, tables = _looked_into(path)
     except sqlite3.OperationalError:
         return  # busy, or not readable: the real connection waits, or says so
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
             raise ConfigError(f"storage {place}: {path} is not a SQLite database") from None
-        found = str(error)
+        found, tables = str(error), set()
     if found != "ok":
         raise MachineError(
             f"storage {place}: {path} is corrupt ({' '.join(found.split())}); it was left "
             "untouched: restore a copy, or name another --storage"
         )
+    others = sorted(tables - models.BaseModel.metadata.tables.keys() - {"alembic_version"})
+    if others and "version_info" not in tables:
+        raise ForeignDatabaseError(
+            f"storage {place}: is a database of another program (table {others[0]}); "
+            "name another --storage"
+        )
+
+
+def _looked_into(path: Path) -> tuple[str, set[str]]:
+    """What SQLite says of the file, `ok` where it is whole, and its tables."""
+    # Through SQLite alone: closing a file of one's own to this path would release every lock
+    # that connections of this process hold on it, and another one would take the log away.
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        found: str = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        return found, {name for (name,) in rows if not name.startswith("sqlite_")}
 
 
 def _mounts() -> dict[str, str]:
@@ -161,7 +178,13 @@ def connect(place: Place, heartbeat: int, grace: int) -> StudyStorage:
             connection.execute("PRAGMA journal_mode=WAL")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats, since 2021
-        return StudyStorage(place, heartbeat=heartbeat, grace=grace)
+        try:
+            return StudyStorage(place, heartbeat=heartbeat, grace=grace)
+        except RuntimeError:  # Optuna asks to upgrade by its own command line
+            raise MachineError(
+                f"storage {place}: its tables are not those of Optuna {optuna.__version__}; "
+                "install the version that made them, or name another --storage"
+            ) from None
 
 
 @contextmanager

@@ -19,7 +19,15 @@ from search.config.sections import RESUMABLE, StudyConfig
 from search.errors import ConfigError, NoStudyError
 from search.storage.database import StudyStorage
 from search.storage.internals import backend, study_id
-from search.storage.opening import GRACE, HEARTBEAT, connect, open_storage, opened, require_fit
+from search.storage.opening import (
+    GRACE,
+    HEARTBEAT,
+    ForeignDatabaseError,
+    connect,
+    open_storage,
+    opened,
+    require_fit,
+)
 from search.storage.places import Place
 
 log = logging.getLogger(__name__)
@@ -72,7 +80,7 @@ def require_resumable(config: StudyConfig, place: Place) -> None:
         return
     with opened(place):
         storage = connect(place, HEARTBEAT, GRACE)
-        if config.study.name in optuna.get_all_study_names(storage):
+        if config.study.name in storage.names():
             study = optuna.load_study(study_name=config.study.name, storage=storage)
             _require_same_search(config, study)
 
@@ -122,13 +130,16 @@ def load_study(
     place = Place.of(place)
     if place.file and not place.file.exists():
         raise NoStudyError(f"no study {name}: {place} does not exist; launch it first")
-    require_fit(place)
+    try:
+        require_fit(place)
+    except ForeignDatabaseError as error:
+        raise NoStudyError(f"no study {name}: {error}") from None
     with opened(place):
         storage = connect(place, heartbeat, grace)
         try:
             study = optuna.load_study(study_name=name, storage=storage)
         except KeyError:
-            there = ", ".join(sorted(optuna.get_all_study_names(storage))) or "none"
+            there = ", ".join(storage.names()) or "none"
             raise NoStudyError(f"no study {name} at {place}; there are: {there}") from None
         storage.trials = study_config(study).study.trials
     return study
@@ -141,8 +152,8 @@ def study_names(place: Place) -> list[str]:
         MachineError: see `open_storage`.
     """
     storage = open_storage(place)
-    summaries = optuna.get_all_study_summaries(storage, include_best_trial=False)
-    return sorted(study.study_name for study in summaries if "config" in study.user_attrs)
+    with storage.errors():
+        return storage.names("config")
 
 
 def delete_study(name: str, place: Place) -> None:
@@ -150,7 +161,7 @@ def delete_study(name: str, place: Place) -> None:
     optuna.delete_study(study_name=name, storage=open_storage(place))
     shutil.rmtree(place.run_directory(name), ignore_errors=True)
     path = place.file
-    if path and not optuna.get_all_study_names(open_storage(place)):
+    if path and not open_storage(place).names():
         for file in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm", ".lock"))):
             file.unlink(missing_ok=True)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import search.storage.opening
 import search.storage.places
 from search.errors import ConfigError, MachineError
 from search.storage.opening import file_system, open_storage
-from search.storage.studies import create_or_resume, load_study, study_storage
+from search.storage.places import Place
+from search.storage.studies import create_or_resume, load_study, study_names, study_storage
 from tests.processes import created, study_file
 
 
@@ -51,6 +53,32 @@ def test_a_database_of_something_else_is_no_study(tmp_path: Path) -> None:
         database.execute("CREATE TABLE other (id INTEGER)")
     with pytest.raises(ConfigError, match="no study toy"):
         load_study("toy", f"sqlite:///{tmp_path}/other.db")
+
+
+def test_a_database_of_another_program_is_left_as_it_is(tmp_path: Path) -> None:
+    path, url = tmp_path / "other.db", f"sqlite:///{tmp_path}/other.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE other (id INTEGER)")
+    before = path.read_bytes()
+    attempts: list[Callable[[], object]] = [
+        lambda: create_or_resume(study_file(), url),
+        lambda: load_study("toy", url),
+        lambda: study_names(Place.of(url)),
+    ]
+    for attempt in attempts:
+        with pytest.raises(ConfigError, match=r"is a database of another program \(table other\)"):
+            attempt()
+    assert path.read_bytes() == before
+    assert [found.name for found in tmp_path.iterdir()] == ["other.db"]
+
+
+def test_tables_of_another_optuna_are_told_as_that(sqlite: str) -> None:
+    storage = study_storage(created(sqlite))
+    with storage.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE version_info SET schema_version = 99")
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'v9.0.0.a'")
+    with pytest.raises(MachineError, match=r"tables are not those of Optuna 5\.0"):
+        load_study("toy", sqlite)
 
 
 @pytest.mark.parametrize("kind", ["nfs4", "cifs", "lustre", "fuse.sshfs"])

@@ -10,11 +10,13 @@ from search.config.files import overridden
 from search.config.sections import StudyConfig
 from search.errors import ConfigError
 from search.storage.opening import open_storage
+from search.storage.places import Place
 from search.storage.studies import (
     create_or_resume,
     load_study,
     searched,
     study_config,
+    study_names,
     study_storage,
 )
 from tests.processes import ask, created, study_file
@@ -109,6 +111,22 @@ def test_settings_of_a_newer_version_are_told_as_that(
     said = rf"^study toy: its settings do not read here \({said}.*\); if a newer .* update this one"
     with pytest.raises(ConfigError, match=said):
         load_study("toy", sqlite)
+
+
+def test_a_broken_study_hides_no_other(sqlite: str) -> None:
+    study = created(sqlite)
+    created_beside = create_or_resume(study_file(name="beside"), sqlite)
+    with study_storage(study).engine.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE study_user_attributes SET value_json = '{broken' "
+            "WHERE key = 'config' AND study_id = 1"
+        )
+    assert study_names(Place.of(sqlite)) == ["beside", "toy"]
+    assert load_study("beside", sqlite).study_name == created_beside.study_name
+    with pytest.raises(ConfigError, match="study toy: its settings do not read here"):
+        load_study("toy", sqlite)
+    with pytest.raises(ConfigError, match="there are: beside, toy"):
+        load_study("other", sqlite)
 
 
 def test_budgets_and_places_are_not_what_is_searched(quickstart: StudyConfig) -> None:
