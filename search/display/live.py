@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterable
 from datetime import datetime
 from types import TracebackType
@@ -21,13 +22,17 @@ from search.display import wording
 from search.display.terminal import console, note, show, status_view
 from search.storage.summary import Progress, Summary, summarize
 
+SILENCE = 10.0
+"""Seconds without a line about a running trial after which the log says where it stands."""
+
 
 class LiveView:
     """One calm view of a running study, fed by polling its storage.
 
     A context manager.  `update` may be called as often as one likes: the storage is read at
     most once a second.  On a terminal the view is redrawn in place; elsewhere every start,
-    epoch and end of a trial is one timestamped line.  `screen` stands in for stderr.
+    epoch and end of a trial is one timestamped line, and so is where it stands when it has not
+    been heard of for `SILENCE`.  `screen` stands in for stderr.
     """
 
     def __init__(
@@ -111,6 +116,7 @@ class _Log:
 
     def __init__(self, before: Summary) -> None:
         self._seen = {trial.number: trial for trial in (*before.trials, *before.finals)}
+        self._told: dict[int, float] = defaultdict(time.monotonic)
 
     def news(self, summary: Summary) -> Iterable[str]:
         for trial in (*summary.trials, *summary.finals):
@@ -118,29 +124,52 @@ class _Log:
             if before == trial:
                 continue
             self._seen[trial.number] = trial
-            yield from _lines(before, trial, summary)
+            lines = [*_lines(before, trial, summary)]
+            if not lines and self._told[trial.number] <= time.monotonic() - SILENCE:
+                lines = [*_meanwhile(before, trial)]
+            if lines:
+                self._told[trial.number] = time.monotonic()
+            yield from lines
+
+
+def _meanwhile(before: Progress | None, trial: Progress) -> Iterable[str]:
+    """Where a trial stands within an epoch, when it has said so anew."""
+    if trial.moment is not None and before is not None and before.moment != trial.moment:
+        phase, speed = wording.moment(trial.moment)
+        speed = f", {speed} images/s" if speed else ""
+        epoch = f"epoch {trial.epoch + 1}/{trial.epochs or '?'}"
+        yield f"{_name(trial)} {epoch}: {phase}{speed}{_left(trial)}"
 
 
 def _lines(before: Progress | None, trial: Progress, summary: Summary) -> Iterable[str]:
-    again = "" if trial.finalist is None else f" (finalist {trial.finalist} again)"
-    name = f"trial {trial.number}{again}"
+    name = _name(trial)
     # A trial is there a moment before what it trains is.
     if trial.parameters is not None and (before is None or before.parameters is None):
         field, parameters, macs = wording.sizes(*trial.sizes)
         yield f"{name} started: RF {field}, {parameters} parameters, {macs} MACs{_tried(trial)}"
     accuracy = wording.percent(trial.accuracy)
-    if trial.epoch > (before.epoch if before else 0):
-        eta = f", {wording.duration(trial.eta)} left" if trial.eta is not None else ""
-        yield f"{name} epoch {trial.epoch}/{trial.epochs or '?'}: accuracy {accuracy}{eta}"
+    if trial.accuracy is not None and trial.epoch > (before.epoch if before else 0):
+        epoch = f"epoch {trial.epoch}/{trial.epochs or '?'}"
+        yield f"{name} {epoch}: accuracy {accuracy}{_left(trial)}"
     if before is not None and before.state == trial.state:
         return
     if trial.state == "complete":
+        again = trial.finalist is not None
         best = "" if again else f", best so far {wording.percent(summary.best[0].accuracy)}"
         yield f"{name} completed: accuracy {accuracy}{best}"
     elif trial.state == "pruned":
         yield f"{name} pruned at epoch {trial.epoch}: accuracy {accuracy}"
     elif trial.state == "fail":
         yield f"{name} failed: {trial.failure or 'no reason recorded'}"
+
+
+def _name(trial: Progress) -> str:
+    again = "" if trial.finalist is None else f" (finalist {trial.finalist} again)"
+    return f"trial {trial.number}{again}"
+
+
+def _left(trial: Progress) -> str:
+    return "" if trial.eta is None else f", {wording.duration(trial.eta)} left"
 
 
 def _tried(trial: Progress) -> str:

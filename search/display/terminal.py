@@ -322,19 +322,20 @@ def _fitting(
 
 
 def _running(trials: Sequence[Progress], most: int) -> RenderableType:
-    titles = ("Running", "", "epoch", "accuracy", "ETA", *wording.SIZES)
+    titles = ("Running", "", "epoch", "accuracy", "ETA", *wording.SIZES, *wording.MOMENT)
     rows = [
         (
             f"#{trial.number}",
-            ProgressBar(total=max(trial.epochs or 0, 1), completed=trial.epoch, width=12),
+            ProgressBar(total=max(trial.epochs or 0, 1), completed=trial.passed, width=12),
             f"{trial.epoch}/{trial.epochs or '?'}",
             wording.percent(trial.accuracy),
             wording.duration(trial.eta),
             *wording.sizes(*trial.sizes),
+            *wording.moment(trial.moment),
         )
         for trial in trials[:most]
     ]
-    table = _fitting(titles, rows, ("MACs", "parameters", "RF", ""))
+    table = _fitting(titles, rows, ("MACs", "parameters", "RF", "", *reversed(wording.MOMENT)))
     if len(trials) <= most:
         return table
     return Group(table, Text(f"and {len(trials) - most:,} more", "dim"))

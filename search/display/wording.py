@@ -176,6 +176,19 @@ def finalist(each: Finalist) -> tuple[str, ...]:
 FINALIST = ("finalist", "measured once", "mean ± error", "trainings", "best")
 
 
+# Where in its epoch a training is.
+MOMENT = ("phase", "images/s")
+
+
+def moment(now: Mapping[str, Any] | None) -> tuple[str, str]:
+    """The values of `MOMENT`: `training 42 %`, `1,234`; nothing where that is not known."""
+    if now is None:
+        return "", ""
+    share = f" {percent(now['done'], 0)}" if now["phase"] == "training" else ""
+    speed = now["images_per_second"]
+    return f"{now['phase']}{share}", "" if speed is None else count(speed)
+
+
 def plural(number: int, noun: str) -> str:
     """1, `trial` -> `1 trial`; 2 -> `2 trials`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cached_property
@@ -27,7 +27,9 @@ class Progress:
 
     `accuracy` is of the validation set: the value of a completed trial, else the last that
     was reported.  `seconds` were spent so far; `eta` seconds are left, where that is known.
-    `finalist` is the number of the trial that this one trains again.
+    `finalist` is the number of the trial that this one trains again.  `moment` says where in the
+    running epoch a trial was some seconds ago: `epoch` (from 1), `phase`, the share `done` of
+    it and `images_per_second`.
     """
 
     number: int
@@ -45,22 +47,35 @@ class Progress:
     worker: str | None
     failure: str | None
     finalist: int | None
+    moment: Mapping[str, Any] | None = None
 
     @property
     def sizes(self) -> tuple[int | None, int | None, int | None]:
         """Receptive field (smaller axis), parameters and MACs of the network."""
         return self.receptive_field, self.parameters, self.macs
 
+    @property
+    def passed(self) -> float:
+        """Epochs that are over, and the share of the running one."""
+        return self.epoch + (self.moment["done"] if self.moment else 0)
+
     @classmethod
     def of(cls, trial: FrozenTrial, now: datetime) -> Progress:
         """The trial with this project's user attributes; what it lacks is None."""
         carried = Attributes.of(trial)
+        state = trial.state.name.lower()
+        moment = carried.moment if state == "running" else None
         epoch = max(trial.intermediate_values, default=0)
+        if moment is not None and moment["epoch"] > epoch:
+            epoch = moment["epoch"] - 1  # finalists and several objectives report none
+        else:  # that epoch is over
+            moment = None
+        passed = epoch + (moment["done"] if moment else 0)
         epochs = (carried.recipe or {}).get("epochs")
         seconds = _seconds(trial, carried, now)
         return cls(
             number=trial.number,
-            state=trial.state.name.lower(),
+            state=state,
             accuracy=_accuracy(trial),
             epoch=epoch,
             epochs=epochs,
@@ -69,11 +84,12 @@ class Progress:
             macs=carried.macs,
             proposals=carried.proposals,
             seconds=seconds,
-            eta=_eta(trial, carried, epoch, epochs, seconds),
+            eta=_eta(state, carried, passed, epochs, seconds),
             device=carried.device,
             worker=_worker(carried),
             failure=carried.failure,
             finalist=(carried.finalist or {}).get("trial"),
+            moment=moment,
         )
 
 
@@ -217,14 +233,16 @@ def _seconds(trial: FrozenTrial, carried: Attributes, now: datetime) -> float | 
 
 
 def _eta(
-    trial: FrozenTrial, carried: Attributes, epoch: int, epochs: int | None, seconds: float | None
+    state: str, carried: Attributes, passed: float, epochs: int | None, seconds: float | None
 ) -> float | None:
-    if trial.state != TrialState.RUNNING or not epoch or not epochs:
+    """Seconds that are left after `passed` epochs, which may be a part of one."""
+    if state != "running" or not passed or not epochs:
         return None
     history = carried.history or ()
     # A resumed trial's clock counts from the resume; its epochs know what they took.
-    each = sum(e["seconds"] for e in history) / len(history) if history else (seconds or 0) / epoch
-    return max(0.0, each * (epochs - epoch))
+    taken = sum(e["seconds"] for e in history) / len(history) if history else None
+    each = (seconds or 0) / passed if taken is None else taken
+    return max(0.0, each * (epochs - passed))
 
 
 def _road(trials: Iterable[FrozenTrial]) -> tuple[float, ...]:

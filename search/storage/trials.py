@@ -23,9 +23,10 @@ class Attributes:
     """A trial's user attributes; None stands for one that it lacks, as an older trial may.
 
     `candidate` is the hash that claims the candidate for the trial, `accepted` and `rejected`
-    (by rule) tell what became of its `proposals`.  `seconds` were spent on training.  `worker`
-    says who works on it: `identity()` and a `claim` of its own for every start.  `deaths` counts
-    the workers that it lost, `batch_divisor` divides its batch after it ran out of memory.
+    (by rule) tell what became of its `proposals`.  `seconds` were spent on training, and `moment`
+    says where in it the trial was a few seconds ago.  `worker` says who works on it: `identity()`
+    and a `claim` of its own for every start.  `deaths` counts the workers that it lost,
+    `batch_divisor` divides its batch after it ran out of memory.
     `finalist` is there where a finalist is trained again: the number of its `trial`, which
     `repeat` of it this is, and the `index` among all such trainings of the study.
     """
@@ -50,6 +51,7 @@ class Attributes:
     batch_divisor: int | None = None
     failure: str | None = None
     finalist: Mapping[str, int] | None = None
+    moment: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, trial: Trial | FrozenTrial) -> Attributes:
@@ -85,7 +87,7 @@ def write_proposed(study: optuna.Study, trial: FrozenTrial, attributes: Attribut
 
 def without_bulk(trial: FrozenTrial) -> FrozenTrial:
     """`trial` itself, less the attributes that fill screens in one line."""
-    for name in ("architecture", "recipe", "history"):
+    for name in ("architecture", "recipe", "history", "moment"):
         trial.user_attrs.pop(name, None)
     return trial
 

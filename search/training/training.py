@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from search.training.evaluation import Evaluation, autocast, evaluate
 from search.training.optimization import Average, Optimization, rate
 
 Size = tuple[int, int]
+Phase = Literal["augmenting", "training", "evaluating"]
 DIVERGENCE_INTERVAL = 20  # steps between looks at the loss, each of which waits for the device
 
 
@@ -49,6 +50,16 @@ class EpochRecord:
     images: int
     seconds: float
     balanced_accuracy: float = math.nan  # which older records lack
+
+
+class Moment(NamedTuple):
+    """Where a training is: in its `phase` of the epoch, counted from 1, of which the share
+    `done` of the steps was trained at so many `images_per_second` (None before the first)."""
+
+    epoch: int
+    phase: Phase
+    done: float
+    images_per_second: int | None
 
 
 class Training:
@@ -92,6 +103,7 @@ class Training:
             Average(self._network, recipe.average * self._steps) if recipe.average else None
         )
         self._captured: dict[Size, Captured] = {}
+        self.moment = Moment(1, "augmenting", 0.0, None)
 
     @property
     def epoch(self) -> int:
@@ -104,7 +116,7 @@ class Training:
         return self._network if self._average is None else self._average.network
 
     def run_epoch(self, on_step: Callable[[], None] = lambda: None) -> EpochRecord:
-        """Trains one epoch and evaluates; calls `on_step` after every step.
+        """Trains one epoch and evaluates; calls `on_step` after every step, and between phases.
 
         Raises:
             DivergedError: as soon as the loss is seen to be no finite number.
@@ -116,22 +128,33 @@ class Training:
         order = torch.randperm(len(self._labels), generator=_generator(order_seed))
         order = order.to(self._device)
         # Trials begin at epochs of their own, so that none is tied to the first few.
+        self._at("augmenting", 0.0, None, on_step)
         pixels = self._epochs(self._seed + self.epoch)
         train = self._step(self.recipe.size(self.epoch, (pixels.shape[1], pixels.shape[2])))
         rates = self._rates()
         self._network.train()
         loss_sum = torch.zeros((), device=self._device)
+        begun = time.perf_counter()
         for step in range(self._steps):
             batch = order[step * self._batch : (step + 1) * self._batch]
             loss_sum = loss_sum + train(pixels[batch], self._labels[batch], rates[step])
             last = step == self._steps - 1
             if (last or step % DIVERGENCE_INTERVAL == 0) and not math.isfinite(loss_sum.item()):
                 raise DivergedError(f"loss is {loss_sum.item()} in epoch {self.epoch + 1}")
-            on_step()
+            trained = (step + 1) * self._batch
+            speed = round(trained / (time.perf_counter() - begun))
+            self._at("training", (step + 1) / self._steps, speed, on_step)
+        self._at("evaluating", 1.0, speed, on_step)
         learning_rate = self.recipe.learning_rate * float(rates[0])
         record = self._record(loss_sum.item() / self._steps, learning_rate, started)
         self.history.append(record)
         return record
+
+    def _at(
+        self, phase: Phase, done: float, speed: int | None, on_step: Callable[[], None]
+    ) -> None:
+        self.moment = Moment(self.epoch + 1, phase, done, speed)
+        on_step()
 
     def _rates(self) -> Tensor:
         """The share of the peak learning rate in each step of this epoch."""

@@ -30,7 +30,7 @@ from search.storage.trials import Attributes, is_finalist, write
 from search.training.devices import describe_device
 from search.training.evaluation import Evaluation
 from search.training.trainer import Trainer
-from search.training.training import EpochRecord, Training
+from search.training.training import EpochRecord, Moment, Training
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,10 @@ CHECKPOINT_INTERVAL = 30.0
 Young's rule (1974), sqrt(2 x cost x time between failures), says 42 s for the 10 ms that a
 checkpoint takes and one failure a day.
 """
+
+
+MOMENT_INTERVAL = 5.0
+"""Seconds between two notes of where a training is."""
 
 
 class Interrupted(Exception):  # noqa: N818 - an order from outside, not an error
@@ -135,6 +139,7 @@ class Objective:
             macs=facts.macs,
             verdict="accepted",
             device=describe_device(self._trainer.device),
+            moment=Moment(1, "augmenting", 0.0, None)._asdict(),
         )
         write(trial, carried)
 
@@ -152,12 +157,17 @@ class Objective:
             self._report(trial, self._metric(record), record.epoch)
 
     def _run(self, trial: optuna.Trial, training: Training, path: Path) -> None:
+        saved = noted = time.monotonic()
+
         def on_step() -> None:
+            nonlocal noted
             reason = self._stop()
             if reason is not None:
                 raise Interrupted(reason)
+            if time.monotonic() - noted >= MOMENT_INTERVAL:
+                noted = time.monotonic()
+                write(trial, Attributes(moment=training.moment._asdict()))
 
-        saved = time.monotonic()
         while not self._ended(trial, training):
             record = training.run_epoch(on_step)
             ended = self._ended(trial, training)

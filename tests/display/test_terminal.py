@@ -293,6 +293,39 @@ def test_without_a_terminal_every_event_is_one_timestamped_line(
     assert re.fullmatch(r"\d\d:\d\d:\d\d trial 4 pruned at epoch 7: accuracy .*", lines[1])
 
 
+def note_moment(study: optuna.Study, number: int, done: float) -> None:
+    moment = {"epoch": 8, "phase": "training", "done": done, "images_per_second": 1234}
+    study._storage.set_trial_user_attr(study.trials[number]._trial_id, "moment", moment)
+
+
+def test_a_long_epoch_says_where_it_stands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.display.live.SILENCE", 0.0)
+    study = build(config(), f"sqlite:///{tmp_path}/demo.db", trials=1, running=1)
+    with LiveView(study, config()) as live:
+        for done in (0.25, 0.25, 0.5):  # what is no news is not told
+            note_moment(study, 1, done)
+            live._next = 0.0
+            live.update()
+    lines = [line.split(" ", 1)[1] for line in capsys.readouterr().err.splitlines()]
+    # The epochs so far took 12.5 s each; of 16, there are 8.75 and 8.5 left.
+    assert lines == [
+        "trial 1 epoch 8/16: training 25 %, 1,234 images/s, 1:49 left",
+        "trial 1 epoch 8/16: training 50 %, 1,234 images/s, 1:46 left",
+    ]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_what_runs_shows_phase_and_speed_at_any_width(tmp_path: Path, width: int) -> None:
+    study = build(config(), f"sqlite:///{tmp_path}/demo.db", trials=1, running=1)
+    note_moment(study, 1, 0.42)
+    rows = shown(terminal.render_status(study), width).splitlines()
+    (row,) = (line for line in rows if line.startswith("#1 "))
+    assert row.rstrip().endswith("training 42 %     1,234")
+    assert "7/16" in row
+
+
 def test_the_end_leaves_table_reason_and_next_command(
     study: optuna.Study, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,7 +16,7 @@ from tests.processes import ROOT, ask, created
 NAMES = (
     "candidate proposals accepted rejected architecture recipe receptive_field parameters macs "
     "verdict device history seconds pflop pflop_to_target worker deaths batch_divisor failure "
-    "finalist"
+    "finalist moment"
 )
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from search.data.normalization import Normalization
 from search.networks.architecture import Architecture
 from search.networks.module import build
 from search.training.evaluation import evaluate
-from search.training.training import DivergedError, Training
+from search.training.training import DivergedError, Moment, Training
 from space import SearchSpace
 from tests.conftest import RECIPE
 
@@ -77,6 +78,22 @@ def test_it_learns(
     assert records[-1].train_loss < records[0].train_loss
     assert [r.epoch for r in records] == [1, 2, 3]
     assert records[-1].images == 3 * (len(digits.train) // 32) * 32
+
+
+def test_an_epoch_says_where_it_is(
+    architecture: Architecture, epochs: AugmentedEpochs, digits: Dataset
+) -> None:
+    training = _training(architecture, epochs, digits)
+    moments: list[Moment] = []
+    started = time.perf_counter()
+    training.run_epoch(lambda: moments.append(training.moment))
+    seconds = time.perf_counter() - started
+    first, *steps, last = moments
+    assert (first.phase, last.phase) == ("augmenting", "evaluating")
+    assert {(moment.epoch, moment.phase) for moment in steps} == {(1, "training")}
+    count = len(digits.train) // 32
+    assert [moment.done for moment in steps] == [(i + 1) / count for i in range(count)]
+    assert (steps[-1].images_per_second or 0) >= 32 * count // seconds
 
 
 def test_every_parameter_is_trained(

@@ -69,6 +69,18 @@ def test_a_trial_carries_what_people_ask(
     finished[0].training.evaluated.load_state_dict(weights["network"])
 
 
+def test_a_long_epoch_is_noted_and_a_short_one_is_not(
+    config: StudyConfig, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = _study(config, digits, tmp_path)
+    for interval in (0.0, 1e9):
+        monkeypatch.setattr("search.workers.objective.MOMENT_INTERVAL", interval)
+        study.optimize(_objective(config, digits, tmp_path), n_trials=1)
+    noted, quiet = (trial.user_attrs["moment"] for trial in study.trials)
+    assert (noted["epoch"], noted["phase"], noted["done"]) == (2, "evaluating", 1.0)
+    assert quiet == {"epoch": 1, "phase": "augmenting", "done": 0.0, "images_per_second": None}
+
+
 def test_a_trial_ends_when_the_target_is_met(
     config: StudyConfig, digits: Dataset, tmp_path: Path
 ) -> None:
