@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: study test lint bench pictures clean
+.PHONY: study test test-lowest lint bench pictures clean
 
 study: .venv/study
 	$(BIN)/python run_study.py launch studies/quickstart.toml
@@ -12,6 +12,10 @@ study: .venv/study
 
 test: .venv/test lint
 	$(BIN)/python -m pytest -n 2
+
+# The tests on the lowest versions that pyproject.toml allows of what the program runs on.
+test-lowest: .venv-lowest/test
+	.venv-lowest/bin/python -m pytest -n 2
 
 lint: .venv/test
 	$(BIN)/ruff check .
@@ -42,5 +46,11 @@ pictures: .venv/test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,bench]'
 	touch $@
 
+.venv-lowest/test: pyproject.toml
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -c 'import re, tomllib; print(*(f"{name}=={low}" for name, low in re.findall(r"([\w-]+)>=([\d.]+)", "\n".join(tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]))), sep="\n")' > .venv-lowest/lowest.txt
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-lowest/lowest.txt -e '.[test]'
+	touch $@
+
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv .venv-lowest build *.egg-info

@@ -9,6 +9,7 @@ import json
 import math
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -110,16 +111,18 @@ def _facts(metrics: Mapping[str, Any]) -> list[str]:
 
 def onnx_graph(network: nn.Module, shape: tuple[int, int, int]) -> bytes:
     """`network` as ONNX: `images` (N, *shape) to `logits` (N, classes)."""
-    program = torch.onnx.export(
-        network,
-        (torch.zeros(2, *shape),),
-        dynamo=True,
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        opset_version=ONNX_OPSET,
-        verbose=False,
-    )
+    with warnings.catch_warnings():  # torch 2.11 copies what it has deprecated itself
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+        program = torch.onnx.export(
+            network,
+            (torch.zeros(2, *shape),),
+            dynamo=True,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            opset_version=ONNX_OPSET,
+            verbose=False,
+        )
     if program is None:
         raise RuntimeError("torch.onnx.export gave no program")
     model = program.model_proto
