@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import time
 import warnings
 from collections.abc import Callable
@@ -33,6 +34,11 @@ from search.training.trainer import Trainer
 from search.training.training import EpochRecord, Moment, Training
 
 log = logging.getLogger(__name__)
+
+FIRST_RUNG = 0.4
+"""The share of its epochs that each trial gets.  On the landscape of docs/results an accuracy
+after a fifth of them hardly ranks networks (Spearman 0.37 with the last), after two fifths it
+does (0.85)."""
 
 CHECKPOINT_INTERVAL = 30.0
 """Seconds of training at most, beside the running epoch, that a dying process takes with it.
@@ -236,7 +242,7 @@ def _fitted(candidate: Candidate, divisor: int) -> Candidate:
 def make_pruner(config: StudyConfig) -> optuna.pruners.BasePruner:
     """The pruner that the study file names, with rungs that fit its number of epochs."""
     longest = _largest(config.training.epochs)
-    first = max(1, longest // 3)
+    first = math.ceil(FIRST_RUNG * longest)
     match config.study.pruner:
         case "median":
             return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=first)
