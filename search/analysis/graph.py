@@ -145,7 +145,10 @@ def widest_last(graph: Graph, reaches: list[Reaches]) -> Reaches:
     return tuple(
         None
         if any(reach is None for reach in axis)
-        else max((reach for reach in axis if reach is not None), key=lambda reach: reach.span)
+        else max(
+            (reach for reach in axis if reach is not None),
+            key=lambda reach: (reach.span, reach.seen),
+        )
         for axis in per_axis
     )
 

@@ -62,9 +62,9 @@ class Reach:
 
     @property
     def widest(self) -> tuple[int, int]:
-        """The phase with the largest span."""
+        """The phase with the largest span; of several, the one that sees most of it."""
         phases = (phase for _, plane in self.planes for phase in plane.phases)
-        return max(phases, key=lambda phase: phase[1].bit_length())
+        return max(phases, key=lambda phase: (phase[1].bit_length(), phase[1].bit_count()))
 
     @property
     def span(self) -> int:

@@ -406,9 +406,19 @@ _HOLES = Graph(
     ]
 )
 
+# Of the phases with the widest span, the second sees more pixels in it.
+_PHASES = Graph(
+    [
+        ("layer", 0, 0, nn.AvgPool2d(1, 2)),
+        ("layer", 1, 1, nn.Upsample(scale_factor=2.0, mode="bilinear")),
+        ("add", 2, 0, 0),
+    ]
+)
+
 
 @given(module=graphs())
 @example(module=_HOLES)
+@example(module=_PHASES)
 @settings(max_examples=30, deadline=None)
 def test_random_graphs_equal_the_gradient(module: Graph) -> None:
     shape = (2, 56, 60)
