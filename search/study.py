@@ -206,10 +206,9 @@ class Study:
 
         with self.cluster(ray):
             launch = supervisor.launch if ray is None else cluster.launch
-            if tick is not None:
-                return self._launch(launch, workers, device, per_gpu, tick)
             self.create()
-            with notebook.live(lambda: self.summary) as update:
+            shown = notebook.live(lambda: self.summary) if tick is None else nullcontext(tick)
+            with shown as update:
                 return self._launch(launch, workers, device, per_gpu, update)
 
     def _launch(
@@ -220,7 +219,6 @@ class Study:
         per_gpu: int | None,
         tick: Callable[[], None],
     ) -> Ending:
-        self.create()
         command = [sys.executable, "-m", "run_study", "worker", self.name, "--device", device]
         command += [f"--data={self.config.data.root}"]
         return launch(

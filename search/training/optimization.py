@@ -145,21 +145,21 @@ class Average:
     def __init__(self, network: nn.Module, steps: float) -> None:
         self.network = copy.deepcopy(network)
         self._share = min(1.0, 1 / steps)
-        pairs = list(zip(_tensors(self.network), _tensors(network), strict=True))
-        floats = [pair for pair in pairs if pair[0].is_floating_point()]
-        self._means, self._values = [m for m, _ in floats], [v for _, v in floats]
-        counts = [pair for pair in pairs if not pair[0].is_floating_point()]
-        self._seen, self._counts = [m for m, _ in counts], [v for _, v in counts]
+        self._means, self._copies = _tensors(self.network)
+        self._values, self._counts = _tensors(network)
 
     def update(self) -> None:
         """Moves the average towards the network as it is now."""
         torch._foreach_lerp_(self._means, self._values, self._share)
         if self._counts:
-            torch._foreach_copy_(self._seen, self._counts)
+            torch._foreach_copy_(self._copies, self._counts)
 
 
-def _tensors(network: nn.Module) -> list[Tensor]:
-    return [tensor.detach() for tensor in (*network.parameters(), *network.buffers())]
+def _tensors(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """Weights and statistics, which are averaged; counts of batches, which are not."""
+    tensors = [tensor.detach() for tensor in (*network.parameters(), *network.buffers())]
+    floats = [tensor for tensor in tensors if tensor.is_floating_point()]
+    return floats, [tensor for tensor in tensors if not tensor.is_floating_point()]
 
 
 def _trunk_weights(network: nn.Module) -> list[Tensor]:

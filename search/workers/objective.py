@@ -47,7 +47,6 @@ Young's rule (1974), sqrt(2 x cost x time between failures), says 42 s for the 1
 checkpoint takes and one failure a day.
 """
 
-
 MOMENT_INTERVAL = 5.0
 """Seconds between two notes of where a training is."""
 
