@@ -117,8 +117,8 @@ class SearchSpace(_Frozen):
         return content
 
     @cached_property
-    def _settings(self) -> dict[str, Setting]:
-        """Every entry by its flat name, in the order of computation."""
+    def settings(self) -> dict[str, Setting]:
+        """Every entry by its flat name, in the order of computation; a single value is fixed."""
         entries: dict[str, Setting] = {}
         for name in BLOCK_NAMES:
             block: BlockSpace = getattr(self, name)
@@ -136,13 +136,13 @@ class SearchSpace(_Frozen):
         """The flat, fixed set of the study's architecture parameters."""
         return {
             name: entry
-            for name, entry in self._settings.items()
+            for name, entry in self.settings.items()
             if isinstance(entry, Choice | IntRange | FloatRange)
         }
 
     @cached_property
     def _fixed(self) -> dict[str, Any]:
-        return {k: v for k, v in self._settings.items() if k not in self.parameters}
+        return {k: v for k, v in self.settings.items() if k not in self.parameters}
 
     def sample(self, rng: random.Random) -> dict[str, Scalar]:
         """One uniform, independent value per parameter; no rule is asked."""

@@ -41,6 +41,11 @@ class Choice(_Frozen):
     def sample(self, rng: random.Random) -> Scalar:
         return self.values[int(rng.random() * len(self.values))]
 
+    @property
+    def middle(self) -> Scalar:
+        """What stands for the domain where nothing is searched: of a list, the first value."""
+        return self.values[0]
+
     def __contains__(self, value: object) -> bool:
         return any(value == v and type(value) is type(v) for v in self.values)
 
@@ -65,6 +70,11 @@ class IntRange(_Frozen):
 
     def sample(self, rng: random.Random) -> int:
         return self.low + self.step * int(rng.random() * ((self.high - self.low) // self.step + 1))
+
+    @property
+    def middle(self) -> int:
+        """Likewise, half way between the ends."""
+        return self.nearest((self.low + self.high) / 2)
 
     def nearest(self, value: float) -> int:
         """The member closest to `value`."""
@@ -99,6 +109,13 @@ class FloatRange(_Frozen):
             low, high = math.log(self.low), math.log(self.high)
             return min(max(math.exp(low + rng.random() * (high - low)), self.low), self.high)
         return self.low + rng.random() * (self.high - self.low)
+
+    @property
+    def middle(self) -> float:
+        """Likewise; with `log`, the geometric mean of the ends."""
+        if self.log:
+            return math.sqrt(self.low * self.high)
+        return (self.low + self.high) / 2
 
     def __contains__(self, value: object) -> bool:
         return isinstance(value, int | float) and self.low <= value <= self.high

@@ -9,7 +9,7 @@ from typing import Any
 
 from search.config.candidate import Candidate
 from search.networks.glance import glance
-from search.proposals.remedy import choices_of
+from search.proposals.choices import choices_of
 
 
 def apart(candidates: Sequence[Candidate]) -> list[str]:

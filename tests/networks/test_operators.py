@@ -41,7 +41,7 @@ from search.networks.glance import glance
 from search.networks.module import build
 from search.networks.source import generate, state_key
 from search.proposals.proposer import propose
-from search.proposals.remedy import ANY_SPACE, choices_of
+from search.proposals.choices import ANY_SPACE, choices_of
 
 block = {"operator": ["fused"], "expansion": [2, 3], "width": 8, "depth": [1, 2], "residual": True}
 config = parse(

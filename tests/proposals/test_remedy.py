@@ -7,10 +7,10 @@ import pytest
 from constraints import Limits, violations
 from search.analysis.advice import advice
 from search.analysis.table import analyze
-from search.networks.architecture import Architecture, Block, Layer, Unit
-from search.proposals.remedy import Remedy, choices_of, remedy
+from search.networks.architecture import Architecture, Block, Layer
+from search.proposals.remedy import Remedy, remedy
 from space import SearchSpace
-from tests.conftest import STUDIES, VARIED_SPACE, WIDE_SPACE, candidates
+from tests.conftest import STUDIES
 
 SPACE = SearchSpace.model_validate(
     {
@@ -77,30 +77,6 @@ def test_no_remedy_for_the_legal_the_hopeless_and_the_foreign(baseline: Architec
     assert remedy(made(), limits(receptive_field=44), SPACE) is None
     assert remedy(made(), limits(receptive_field=4_000), SPACE, most=2) is None
     assert remedy(baseline, limits(downsampling=3), SPACE) is None
-
-
-@pytest.mark.parametrize("network", list(candidates(40, seed=5)))
-def test_choices_mean_the_architecture_they_are_read_off(network: Architecture) -> None:
-    space = SearchSpace.model_validate(WIDE_SPACE)
-    choices = choices_of(network, space)
-    assert choices is not None
-    assert space.architecture(choices) == network
-
-
-@pytest.mark.parametrize("network", list(candidates(20, seed=6, choices=VARIED_SPACE)))
-def test_choices_of_transitions_that_vary_are_read_too(network: Architecture) -> None:
-    space = SearchSpace.model_validate(VARIED_SPACE)
-    choices = choices_of(network, space)
-    assert choices is not None
-    assert space.architecture(choices) == network
-
-
-def test_a_network_without_a_transition_is_none_of_the_generator_s() -> None:
-    network = made()
-    first, second, third, fourth = network.blocks
-    third = Block("C3", third.units)
-    fourth = Block("C4", (Unit((Layer(16, 16, padding=1),)),))
-    assert choices_of(Architecture((first, second, third, fourth), network.output)) is None
 
 
 def test_a_remedy_may_take_a_halving_away() -> None:
