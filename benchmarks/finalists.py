@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial
 from scipy.stats import binomtest
 
 from benchmarks.search.__main__ import TABLE, landscape_of
-from benchmarks.search.arms import ARMS, RANDOM, Arm
+from benchmarks.search.arms import ARMS, DEFAULT, RANDOM, Arm
 from benchmarks.search.document import interval
 from benchmarks.search.simulation import begun, described, search
 from benchmarks.search.surrogate import Family
@@ -34,7 +34,7 @@ from search.storage.finalists import Standing, fresh_candidate, standing, templa
 from search.storage.ranking import CERTAIN
 from search.storage.trials import candidate_of
 
-SHOWN = (RANDOM, "local, none")
+SHOWN = (RANDOM, DEFAULT)
 
 
 @dataclass(frozen=True)

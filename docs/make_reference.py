@@ -40,8 +40,7 @@ SECTIONS: dict[str, tuple[type[BaseModel], dict[str, str]]] = {
             "metric": "What accuracy means: of all images, or the mean over classes.",
             "target": "Validation accuracy that ends the search.",
             "seed": "Of the sampler and of the weights.",
-            "sampler": "`local` mutates the best network so far; the others are Optuna's samplers, "
-            "around which proposals are checked.",
+            "sampler": "Optuna's samplers, around which proposals are checked.",
             "pruner": "Ends trials that lag behind; none for several objectives.",
             "trials": "Budget: trained trials over all workers and resumes.",
             "hours": "Budget: hours with at least one worker at work.",

@@ -76,7 +76,7 @@ class StudySection(_Section):
     metric: Literal["accuracy", "balanced_accuracy"] = "accuracy"
     target: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 0
-    sampler: Literal["local", "tpe", "gp", "nsga2", "cmaes", "random", "qmc", "grid"] = "tpe"
+    sampler: Literal["tpe", "gp", "nsga2", "cmaes", "random", "qmc", "grid"] = "tpe"
     pruner: Literal["none", "median", "asha", "hyperband"] = "asha"
     trials: Annotated[int, Field(ge=1, strict=True)] = 100
     hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None

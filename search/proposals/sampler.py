@@ -7,7 +7,6 @@ survivors alone: every trial, from the first on, trains a legal network.
 How each inner sampler proposes again without spending its cost again:
 
 - random and start-up trials draw uniformly, which is uniform over what is feasible;
-- local mutates the best until a mutation survives;
 - qmc and grid walk on along their sequence;
 - tpe fits once, then draws from its density of good trials until enough survivors stand
   to be compared, which is TPE with both densities restricted to what is feasible;
@@ -40,7 +39,6 @@ from search.proposals.filling import Choices
 from search.proposals.gp import FeasibleGP
 from search.proposals.inner import Distributions
 from search.proposals.judged import JudgedProposals
-from search.proposals.local import FeasibleLocalSearch
 from search.proposals.parameters import distributions, open_distributions
 from search.proposals.proposer import Input, Proposer
 from search.proposals.scratch import Scratch, Taken
@@ -157,7 +155,6 @@ _KINDS: dict[str, _Kind] = {
     "random": _Kind(lambda seeds, proposals: RandomSampler(seed=seeds.trial)),
     "qmc": _Kind(lambda seeds, proposals: FeasibleQMC(seeds.study)),
     "grid": _Kind(lambda seeds, proposals: FeasibleGrid(seeds.study, proposals)),
-    "local": _Kind(lambda seeds, proposals: FeasibleLocalSearch(seeds.trial, proposals)),
     "tpe": _Kind(lambda seeds, proposals: FeasibleTPE(seeds.trial, proposals), patience=1),
     "gp": _Kind(lambda seeds, proposals: FeasibleGP(seeds.trial, proposals), patience=1),
     "nsga2": _Kind(lambda seeds, proposals: NSGAIISampler(seed=seeds.trial), patience=200),

@@ -42,9 +42,9 @@ def test_table_counts_what_was_claimed_and_right() -> None:
     sure, unsure = (
         Outcome(claimed, claimed > 0.9, 8, 0.01, 0.0, 0.03, 0.0) for claimed in (0.97, 0.6)
     )
-    last = table({"local": [sure, sure, unsure, sure]}).splitlines()[-1]
+    last = table({"tpe": [sure, sure, unsure, sure]}).splitlines()[-1]
     cells = [cell.strip() for cell in last.strip("|").split("|")]
-    assert cells[:4] == ["local", "4", "3", "97.0"]
+    assert cells[:4] == ["tpe", "4", "3", "97.0"]
     # Clopper and Pearson: (0.05 / 2) ** (1 / 3) is the lower end of three of three.
     assert cells[4] == f"100.0 ({100 * 0.025 ** (1 / 3):.1f} to 100.0)"
     assert cells[6].startswith("75.0 (")

@@ -153,7 +153,7 @@ def test_every_arm_trains_legal_networks_and_pays_for_them(
 
 def test_a_study_is_repeated_exactly(landscape: Landscape) -> None:
     world = World(landscape, 0)
-    assert simulate(ARMS["local, none"], world, 1) == simulate(ARMS["local, none"], world, 1)
+    assert simulate(ARMS["nsga2, none"], world, 1) == simulate(ARMS["nsga2, none"], world, 1)
 
 
 def test_what_a_run_found_and_would_export() -> None:
@@ -176,18 +176,18 @@ def test_command_prints_the_document(
 ) -> None:
     for module in ("simulation", "document"):
         monkeypatch.setattr(f"benchmarks.search.{module}.HORIZON", 12)
-    arms = ["--arms", "local, none", "--studies", "3"]
+    arms = ["--arms", "nsga2, none", "--studies", "3"]
     assert main([str(table), "--json", *arms]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["networks"] == 60
     assert told["default"] == DEFAULT
-    assert set(told["arms"]) == {"legal random", "local, none"}
+    assert set(told["arms"]) == {"legal random", "nsga2, none"}
     for arm in told["arms"].values():
         assert set(arm["pflop_to_top1"]) == {"median", "low", "high"}
         assert set(arm["true_accuracy"]) == {"25", "50", "100"}
     assert told["arms"]["legal random"]["random_over_this"]["ratio"] == 1
     assert main([str(table), *arms]) == 0
-    assert "| local, none | 3 |" in capsys.readouterr().out
+    assert "| nsga2, none | 3 |" in capsys.readouterr().out
 
 
 def test_the_default_is_an_arm() -> None:

@@ -31,7 +31,7 @@ from search.proposals.sampler import FeasibleSampler, make_sampler
 from search.proposals.sequences import ExhaustedError
 
 INPUT, CLASSES = (3, 32, 32), 10
-KINDS = ("local", "tpe", "gp", "nsga2", "cmaes", "random", "qmc", "grid")
+KINDS = ("tpe", "gp", "nsga2", "cmaes", "random", "qmc", "grid")
 TIGHT = {
     "block": {
         "depth": {"low": 1, "high": 3},
@@ -269,7 +269,7 @@ def test_the_chi_square_notices_mended_proposals(truth: list[Architecture]) -> N
 # ------------------------------------------------------------------------- optimizing
 
 
-@pytest.mark.parametrize("kind", ["local", "tpe", "gp"])
+@pytest.mark.parametrize("kind", ["tpe", "gp"])
 def test_it_still_optimizes(kind: str) -> None:
     """Plain random search under the same rules is the measure."""
     seeds = range(3)
@@ -560,22 +560,3 @@ def test_a_value_drawn_after_the_check_is_refused() -> None:
     study = create(config)
     with pytest.raises(RuntimeError, match="none of this study"):
         study.optimize(lambda trial: trial.suggest_float("extra", 0, 1), n_trials=1)
-
-
-def test_local_search_changes_little_of_the_best_and_repeats_no_running_trial() -> None:
-    config = study_config("local")
-    study = run(config, 5)
-    best = study.best_trial.params
-    running = [study.ask() for _ in range(6)]
-    children = [suggest(trial, config, input=INPUT, classes=CLASSES) for trial in running]
-    assert len({child.hash for child in children}) == 6
-    for trial in running:
-        changed = [name for name in best if trial.params[name] != best[name]]
-        assert 1 <= len(changed) <= 3
-
-
-def test_local_search_leaves_a_neighborhood_that_is_used_up() -> None:
-    config = small_config("local", proposals=5_000)
-    points = legal_points(config)
-    study = run(config, len(points))
-    assert len({trial.user_attrs["candidate"] for trial in study.trials}) == len(points)
