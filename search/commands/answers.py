@@ -7,7 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from search.display import terminal
+from search.config.sections import StudyConfig
+from search.display import terminal, wording
 
 _MARKS = {True: "✓", False: "✗", None: "–"}
 
@@ -19,6 +20,12 @@ def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
         ValueError: it holds a number that JSON does not have.
     """
     print(json.dumps(document, indent=2, allow_nan=False))
+
+
+def note_lacking(config: StudyConfig) -> None:
+    """Tells on stderr what of a space no microcontroller runs, where the limits are of one."""
+    if config.lacking:
+        terminal.note(wording.lacking(config.lacking))
 
 
 def show_findings(findings: Sequence[Any], *, as_json: bool) -> None:

@@ -9,7 +9,7 @@ import constraints
 from constraints import Limits
 from search.analysis import advice
 from search.analysis.graph import Graph
-from search.commands.answers import print_json
+from search.commands.answers import note_lacking, print_json
 from search.config.files import DEFAULTS, overridden
 from search.data import datasets
 from search.display import tables, terminal, wording
@@ -26,8 +26,7 @@ def sample(
     """Proposes `n` candidates and trains none."""
     config = study_of(source, overrides, storage).config
     shape, classes = datasets.describe(config.data)
-    if config.lacking:
-        terminal.note(wording.lacking(config.lacking))
+    note_lacking(config)
     acceptance, accepted = Acceptance(), []
     draw = propose(config, shape, classes, random.Random(config.study.seed))
     for proposal, _ in zip(draw, range(n), strict=False):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from search.commands.answers import print_json
+from search.commands.answers import note_lacking, print_json
 from search.commands.typed import typed
 from search.display import terminal, wording
 from search.display.live import LiveView
@@ -40,8 +40,7 @@ def launch(
     study.prepare()  # what is wrong or not there is told before torch is imported
     with study.cluster(ray):
         terminal.note(_place(device, ray))
-        if study.config.lacking:
-            terminal.note(wording.lacking(study.config.lacking))
+        note_lacking(study.config)
         _tell(study.estimate())
         terminal.note(wording.guessing(study.identity))
         again = typed("launch", source, storage=storage, overrides=overrides)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
+from benchmarks.published.resnet8 import resnet8
 from constraints import Limits, check, violations
 from search.analysis.arena import planned
 from search.analysis.device import Convolution
@@ -18,7 +19,7 @@ from space import SearchSpace
 from tests.conftest import candidates
 
 # Random networks of three spaces as LiteRT made files of them, and what TensorFlow Lite Micro's
-# own allocator recorded (`python -m benchmarks.device`).
+# own allocator recorded (`python -m benchmarks.int8_memory` does it for 150).
 MEASURED = json.loads((Path(__file__).parent / "measured.json").read_text())
 
 
@@ -32,6 +33,13 @@ def test_arena_and_file_are_what_was_measured_and_never_more(measured: dict[str,
     assert found.head == measured["head"]
     assert 0 <= found.tail - measured["tail"] <= 16
     assert measured["flash"] <= found.flash <= 1.01 * measured["flash"]
+
+
+def test_a_network_that_is_not_of_the_generator_takes_what_was_measured() -> None:
+    analysis = check(trace(resnet8()), Limits(())).analysis
+    assert (analysis.memory.head, analysis.memory.tail) == (51_264, 6_960)
+    assert 91_520 <= analysis.memory.flash <= 1.01 * 91_520
+    assert analysis.macs == 12_501_632
 
 
 def test_the_planner_places_the_largest_first_and_leaves_gaps() -> None:

@@ -35,7 +35,13 @@ def main() -> None:
     network.load_state_dict(load(weights))
     channels, height, width = network_input(architecture)
     pixels = np.frombuffer(images, np.float32).reshape(-1, height, width, channels)
-    write_frame(answer, _compact(_quantized(_converted(network, pixels), pixels)))
+    write_frame(answer, int8_file(network, pixels))
+
+
+def int8_file(network: nn.Module, pixels: Array) -> bytes:
+    """`network`, in evaluation mode, as a `.tflite` file in int8; `pixels` are the images that it
+    is calibrated on, float32 (N, H, W, C)."""
+    return _compact(_quantized(_converted(network, pixels), pixels))
 
 
 def network_input(architecture: bytes) -> tuple[int, int, int]:

@@ -1,0 +1,1 @@
+"""Networks that others published, written anew in torch: what ours are compared with."""
