@@ -22,13 +22,17 @@ def test_children_carry_the_names_of_the_blocks() -> None:
     assert [name for name, _ in network.named_children()] == ["C1", "C2", "C3", "C4", "O"]
 
 
-@pytest.mark.parametrize(("groups", "dilation"), [(1, 1), (1, 2), (16, 1), (16, 2), (8, 3)])
+@pytest.mark.parametrize(
+    ("groups", "dilation", "kernel"),
+    [(1, 1, 3), (1, 2, 3), (16, 1, 3), (16, 2, 3), (8, 3, 3), (1, 1, 5), (16, 1, 5), (16, 2, 5)],
+)
 def test_bfloat16_gradients_of_a_convolution_are_those_of_float32(
-    groups: int, dilation: int
+    groups: int, dilation: int, kernel: int
 ) -> None:
     """As training computes them: autocast, channels_last, memory that is not blank."""
     torch.manual_seed(0)
-    layer = Layer(16, 16, 3, padding=dilation, dilation=dilation, groups=groups, norm=False)
+    padding = dilation * (kernel // 2)
+    layer = Layer(16, 16, kernel, 1, padding, dilation, groups, norm=False)
     convolution = _layer(layer)[0].to(memory_format=torch.channels_last)
     x = torch.randn(20, 16, 32, 32).to(memory_format=torch.channels_last)
     gradients = []
