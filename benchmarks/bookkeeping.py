@@ -3,12 +3,14 @@
     python -m benchmarks.bookkeeping [--trials 320] [--workers 1 4 16 32] [--sizes 10 1000 10000]
 
 Each trial proposes a candidate of `studies/cifar10-fast.toml` through the feasible sampler, notes
-what a real one notes, reports eight epochs and ends.  Two tables in Markdown:
+what a real one notes, reports eight epochs and ends.  Three tables in Markdown:
 
 - trials per second by number of worker processes, on SQLite and on a PostgreSQL server that
   is started for it, and whether each trial ran exactly once, in 30 seconds at most;
 - seconds per trial, median and slowest of up to twenty, by number of trials in the study and by
-  sampler: of the clock, of the processor, and of the clock within the sampler.
+  sampler: of the clock, of the processor, and of the clock within the sampler;
+- seconds to read a study in which each trial has a note, and to answer the dashboard's first
+  question for it, ours beside what Optuna does by itself.
 """
 
 from __future__ import annotations
@@ -28,20 +30,29 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from wsgiref.util import setup_testing_defaults
 
 import optuna
 import sqlalchemy as sa
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
+from optuna_dashboard import wsgi
 
 from search.config.files import load
 from search.config.sections import StudyConfig
+from search.display.dashboard.browsed import Browsed
+from search.display.dashboard.notes import trial_note
+from search.display.dashboard.refresh import write_note
 from search.proposals.parameters import suggest
 from search.proposals.sampler import make_sampler
+from search.storage.internals import backend, study_id, trial_id
 from search.storage.studies import create_or_resume, load_study, study_config, study_storage
+from search.storage.trials import architecture_of
 from search.workers.worker import work
 
 STUDY = Path(__file__).parent.parent / "studies" / "cifar10-fast.toml"
 SHAPE, CLASSES, EPOCHS, MEASURED = (3, 32, 32), 10, 8, 20
+PLAIN = 1_000  # notes beyond which Optuna's own dashboard takes minutes
 SECONDS = 30  # for which one figure is measured at most
 COPIED = {
     "trial_params": "param_id",
@@ -196,6 +207,46 @@ def growth(url: str, sampler: str, sizes: list[int]) -> Iterator[str]:
         )
 
 
+def note_all(study: optuna.Study) -> None:
+    """Gives each trial the note of the first."""
+    first, *_ = trials = study.get_trials(deepcopy=False)
+    note = trial_note(architecture_of(first), study_config(study).rules)
+    for start in range(0, len(trials), 500):
+        with study_storage(study).together():
+            for trial in trials[start : start + 500]:
+                write_note(study, trial_id(trial), note)
+
+
+def first_page(storage: RDBStorage, study: optuna.Study) -> None:
+    environment = {"PATH_INFO": f"/api/studies/{study_id(study)}", "QUERY_STRING": "after=0"}
+    setup_testing_defaults(environment)
+    status: list[str] = []
+    body = b"".join(wsgi(storage)(environment, lambda line, *_: status.append(line)))
+    assert status == ["200 OK"], body[:200]
+
+
+def timed(call: Callable[..., object], *given: object) -> str:
+    began, worked = time.perf_counter(), time.process_time()
+    call(*given)
+    return f"{time.perf_counter() - began:.1f} ({time.process_time() - worked:.1f})"
+
+
+def looking(url: str, sizes: list[int]) -> Iterator[str]:
+    create_or_resume(configuration("seen", 1_000_000, "random"), url)
+    study = load_study("seen", url)
+    config = study_config(study)
+    study.sampler = make_sampler(config, SHAPE, CLASSES)
+    study.optimize(lambda trial: pretend(trial, config), n_trials=min(sizes[0], 200))
+    for size in sizes:
+        grow(url, "seen", size)
+        note_all(load_study("seen", url))
+        ours, plain = load_study("seen", url), optuna.load_study(study_name="seen", storage=url)
+        cells = [timed(one.get_trials, False) for one in (ours, plain)]
+        cells += [timed(first_page, Browsed(ours), ours)]
+        cells += [timed(first_page, backend(plain), plain) if size <= PLAIN else "–"]
+        yield f"| {size:,} | {' | '.join(cells)} |"
+
+
 @contextmanager
 def databases(directory: Path) -> Iterator[dict[str, str]]:
     with warnings.catch_warnings():
@@ -237,6 +288,13 @@ def main() -> None:
             # A database of its own: rows are copied without regard to other studies.
             for row in growth(f"sqlite:///{place}/{sampler}.db", sampler, chosen.sizes):
                 print(row, flush=True)
+        print(
+            "\nOf the clock, and in parentheses of the processor:\n\n| trials, each with a note "
+            "| s to read them | Optuna's | s to the dashboard's page | Optuna's |\n"
+            "|---|---|---|---|---|"
+        )
+        for row in looking(f"sqlite:///{place}/seen.db", chosen.sizes):
+            print(row, flush=True)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,22 @@ from optuna import Study, Trial
 from optuna.storages import BaseStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session as transaction
+from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["METHODS", "backend", "models", "storage_of", "study_id", "transaction", "trial_id"]
+__all__ = [
+    "METHODS",
+    "FrozenStudy",
+    "backend",
+    "models",
+    "storage_of",
+    "study_id",
+    "transaction",
+    "trial_id",
+]
 
 METHODS: Mapping[str, str] = {
     "_create_new_trial": "gives a new trial to the cache above; it calls the next",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -86,10 +87,11 @@ def write_proposed(study: optuna.Study, trial: FrozenTrial, attributes: Attribut
 
 
 def without_bulk(trial: FrozenTrial) -> FrozenTrial:
-    """`trial` itself, less the attributes that fill screens in one line."""
-    for name in ("architecture", "recipe", "history", "moment"):
-        trial.user_attrs.pop(name, None)
-    return trial
+    """A copy of `trial` less the attributes that fill screens in one line."""
+    bulk = ("architecture", "recipe", "history", "moment")
+    short = copy(trial)
+    short.user_attrs = {name: kept for name, kept in trial.user_attrs.items() if name not in bulk}
+    return short
 
 
 def architecture_of(trial: FrozenTrial) -> Architecture:

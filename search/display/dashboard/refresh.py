@@ -33,8 +33,8 @@ from search.workers.objective import Finished
 
 log = logging.getLogger(__name__)
 
-# The dashboard searches all notes for each trial that has one: 0.4 s for the first view at
-# 1,000 notes, 115 s at 10,000.  Later trials get one when they are among the best.
+# Optuna's own dashboard searches all notes for each trial that has one: 0.4 s for the first view
+# at 1,000 notes, 115 s at 10,000.  Later trials get one when they are among the best.
 NOTED = 1000
 NOTED_LEADERS = 10
 

@@ -9,41 +9,26 @@ import threading
 import time
 from collections.abc import Callable
 from socketserver import ThreadingMixIn
-from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import optuna
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.exceptions import StorageInternalError
-from optuna.trial import FrozenTrial
 from optuna_dashboard import wsgi
 
+from search.display.dashboard.browsed import Browsed
 from search.display.dashboard.guard import LOOPBACK, Guard
 from search.display.dashboard.pictures import Gallery
 from search.display.dashboard.refresh import Refresher
 from search.errors import ConfigError, MachineError
-from search.storage.database import StudyStorage
 from search.storage.internals import study_id
-from search.storage.studies import study_storage
 from search.storage.summary import summarize
-from search.storage.trials import without_bulk
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{16,}")  # may stand in an address and in a cookie
 
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
-
-
-class _Browsed(StudyStorage):
-    """The study as a browser gets it, every few seconds and in full: what fills screens in one
-    line, and stands in the notes in a better way, stays here."""
-
-    def __init__(self, storage: StudyStorage) -> None:
-        vars(self).update(vars(storage))  # over the same connections
-
-    def get_all_trials(self, *args: Any, **options: Any) -> list[FrozenTrial]:
-        return [without_bulk(trial) for trial in super().get_all_trials(*args, **options)]
 
 
 class _Server6(_Server):
@@ -76,7 +61,7 @@ def open_server(
     names = {*LOOPBACK, host}
     if token is not None:
         names |= {socket.gethostname(), socket.getfqdn()}
-    storage = _Browsed(study_storage(study))
+    storage = Browsed(study)
     guarded = Guard(wsgi(storage, Gallery(store)), hosts=names, write=write, token=token)
     kind = _Server6 if ":" in host else _Server
     try:
