@@ -228,6 +228,7 @@ def _markdown(findings: Findings, drawn: set[str]) -> str:
         shuffles=importance.SHUFFLES,
         least=importance.LEAST_TRIALS,
         finalists=[wording.finalist(each) for each in findings.summary.standing.ordered],
+        leader_titles=tables.LEADERS[2:],
         leaders=[tables.leader(trial) for trial in findings.summary.best[:LEADERS]],
         mistakes=_mistakes_shown(len(findings.mistakes)),
         trained=_trained(findings.summary),
@@ -334,7 +335,7 @@ def _rivals(rivals: Rivals) -> Rows:
     sizes = [wording.sizes(*side.trial.sizes) for side in (this, other)]
     rows += [(name, a, b) for name, a, b in zip(wording.SIZES, *sizes, strict=True)]
     costs = (side.pflop for side in (this, other))
-    rows.append(("training, PFLOP", *("–" if cost is None else f"{cost:.3g}" for cost in costs)))
+    rows.append(("cost", *map(wording.flops, costs)))
     chosen = rivals.differences.items()
     return rows + [(f"`{name}`", *map(wording.setting, pair)) for name, pair in chosen]
 

@@ -121,6 +121,12 @@ class StudySection(_Section):
             )
         return self
 
+    def met(self, accuracy: float | None) -> bool:
+        """Whether a trial of `accuracy` meets the target: the one rule, for the search, its exit
+        code and what is told.  What the search measures once counts; what finalists' trainings
+        and test images tell stands beside it, and takes nothing back."""
+        return self.target is not None and accuracy is not None and accuracy >= self.target
+
     @property
     def finalist_training_budget(self) -> int:
         """How often the finalists may be trained, all together."""

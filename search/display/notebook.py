@@ -149,9 +149,7 @@ def _heading(summary: Summary) -> str:
     trials = f"{wording.of_budget(summary.finished, section.trials)} finished"
     lines = [f"<b>{escape(summary.name)}</b>: {trials}"]
     if section.target is not None:
-        best = wording.percent(summary.road[-1] if summary.road else None)
-        state = "met" if summary.met else "not met yet"
-        lines.append(f"target {wording.percent(section.target)}: {state}, best {best}")
+        lines.append(f"target {wording.percent(section.target)}: {wording.road(summary)}")
     return "<br>".join(lines)
 
 

@@ -13,7 +13,7 @@ from search.storage.summary import Progress, Summary
 Row = tuple[str, ...]
 
 LAYERS: Row = ("", "op", "kind", *wording.GEOMETRY, "params", "MACs")
-LEADERS: Row = ("trial", "accuracy", *wording.SIZES, "time")
+LEADERS: Row = ("trial", "accuracy", *wording.SIZES, "cost", "time")
 
 
 def layers(rows: Sequence[LayerRow]) -> Iterator[Row]:
@@ -36,6 +36,7 @@ def leader(trial: Progress) -> Row:
         f"#{trial.number}",
         wording.percent(trial.accuracy),
         *wording.sizes(*trial.sizes),
+        wording.flops(trial.pflop),
         wording.duration(trial.seconds),
     )
 

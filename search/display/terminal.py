@@ -343,7 +343,7 @@ def _running(trials: Sequence[Progress], most: int) -> RenderableType:
 
 def _leaders(trials: Sequence[Progress]) -> Fitting:
     rows = list(map(tables.leader, trials))
-    return _fitting(("Best", *tables.LEADERS[1:]), rows, ("time", "MACs"))
+    return _fitting(("Best", *tables.LEADERS[1:]), rows, ("cost", "time", "MACs"))
 
 
 def _finalists(summary: Summary) -> RenderableType:
@@ -356,16 +356,11 @@ def _finalists(summary: Summary) -> RenderableType:
 
 def _road(summary: Summary, target: float) -> Fitting:
     best = summary.road[-1] if summary.road else 0.0
-    if summary.met:
-        words = Text(f"{wording.percent(best)}: met", "green")
-    elif summary.road:
-        words = Text(f"{wording.percent(best)}, {100 * (target - best):.2f} points to go")
-    else:
-        words = Text("no trial completed yet", "dim")
+    style = "green" if summary.met else "" if summary.road else "dim"
     cells: dict[str, RenderableType] = {
         "target": Text(f"Target {wording.percent(target)}", "bold"),
         "bar": ProgressBar(total=target, completed=min(best, target), width=20),
-        "words": words,
+        "words": Text(wording.road(summary), style),
         "sparks": _sparks(summary.road[-24:]),
     }
     return Fitting(partial(_in_a_row, cells), ("sparks", "bar"))

@@ -9,6 +9,7 @@ from constraints import LIMITS
 from search.analysis.device import RUNNING
 from search.analysis.table import Analysis, LayerRow
 from search.storage.finalists import Finalist, Standing, certainty
+from search.storage.summary import Summary
 
 
 def rule(name: str) -> str:
@@ -94,6 +95,21 @@ def macs(number: int | None) -> str:
     return "–" if number is None else f"{number / 1e6:,.2f} M"
 
 
+def flops(pflop: float | None) -> str:
+    """What a training cost, in the unit that reads: 0.036 (PFLOP) -> `36 TFLOP`; None -> a dash."""
+    if pflop is None:
+        return "–"
+    # By three digits: 999.9 of a unit are one of the next.
+    digits = float(f"{1e15 * pflop:.3g}")
+    size, unit = next((pair for pair in _FLOPS if digits >= pair[0]), _FLOPS[-1])
+    return f"{digits / size:.3g} {unit}"
+
+
+_FLOPS = (
+    (1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"),
+)  # fmt: skip
+
+
 # What a network is at a glance, after its name.
 SIZES = ("RF", "parameters", "MACs")
 
@@ -163,6 +179,18 @@ def leader(standing: Standing, trials: int) -> str | None:
         f"{repeated(found.mean, found.error, len(found.measures), 1)}"
         + (f", the best of {number} with {surely}" if len(standing.finalists) > 1 else "")
     )
+
+
+def road(summary: Summary) -> str:
+    """How far a study is on its way to the target: `97.57 % so far, 0.93 points to go`, `met with
+    98.96 %, as measured once`."""
+    if not summary.road:
+        return "no trial completed yet"
+    best, target = summary.road[-1], summary.config.study.target
+    if summary.met:
+        return f"met with {percent(best)}, as measured once"
+    to_go = "" if target is None else f", {100 * (target - best):.2f} points to go"
+    return f"{percent(best)} so far{to_go}"
 
 
 def finalist(each: Finalist) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from search.config.candidate import Candidate
 from search.config.sections import FINALIST_MEASURES, StudyConfig
 from search.errors import ConfigError
 from search.storage.ranking import CERTAIN, Ranking
-from search.storage.studies import study_config
+from search.storage.studies import study_config, validation_images
 from search.storage.trials import Attributes, candidate_of, is_finalist
 
 _NOTHING = 0.01  # so close to always guessing one class, a training learned nothing
@@ -121,8 +121,10 @@ def searched(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     return [trial for trial in trials if not is_finalist(trial)]
 
 
-def standing(trials: Sequence[FrozenTrial], config: StudyConfig) -> Standing:
-    """How the finalists stand by all `trials` of the study.
+def standing(
+    trials: Sequence[FrozenTrial], config: StudyConfig, images: int | None = None
+) -> Standing:
+    """How the finalists stand by all `trials` of the study, measured on so many `images`.
 
     They are the most accurate completed trials of now: where another comes in late, or the
     search goes on later, others may take their place, and the budget is that of the new ones.
@@ -134,7 +136,7 @@ def standing(trials: Sequence[FrozenTrial], config: StudyConfig) -> Standing:
     finalists = [_finalist(trial, again) for trial in best]
     begun = sum(_source(trial) in {each.trial for each in finalists} for trial in again)
     budget = section.finalist_training_budget
-    return Standing(tuple(_ranked(finalists)), budget, begun, len(again))
+    return Standing(tuple(_ranked(finalists, images)), budget, begun, len(again))
 
 
 def _best(trials: Sequence[FrozenTrial], number: int) -> list[FrozenTrial]:
@@ -186,12 +188,12 @@ def _source(trial: FrozenTrial) -> int | None:
     return None if finalist is None else finalist["trial"]
 
 
-def _ranked(finalists: Sequence[Finalist]) -> list[Finalist]:
+def _ranked(finalists: Sequence[Finalist], images: int | None) -> list[Finalist]:
     """The same with what the measures say, once each that can win has enough."""
     racing = [each for each in finalists if each.lost is None]
     if not racing or any(len(each.measures) < FINALIST_MEASURES for each in racing):
         return list(finalists)
-    ranking = Ranking(tuple(each.measures for each in racing))
+    ranking = Ranking(tuple(each.measures for each in racing), images)
     numbers = zip(ranking.means, ranking.errors, ranking.probabilities, strict=True)
     found = {
         each.trial: replace(each, mean=mean, error=error, probability=probability)
@@ -273,6 +275,6 @@ def _winner(study: optuna.Study, trials: Sequence[FrozenTrial]) -> FrozenTrial:
         )
     leader = None
     if any(map(is_finalist, trials)):
-        leader = standing(trials, study_config(study)).leader
+        leader = standing(trials, study_config(study), validation_images(study)).leader
     best = min(completed, key=_merit)
     return next((t for t in completed if leader and t.number == leader.trial), best)

@@ -17,6 +17,7 @@ drops the others as soon as they are clearly worse and takes them back if they a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -31,8 +32,7 @@ CERTAIN = 0.95
 _DRAWS = 20_000
 # Spreads of the true means in units of the noise, at equal quantiles of the half-Cauchy prior.
 _SPREADS = 2 * np.tan(np.pi / 2 * (np.arange(200) + 0.5) / 200)
-# Measures that are all equal leave no noise: a thousandth of a point stands for it.
-_SMALLEST = 1e-10
+_SMALLEST = 1e-10  # the square of a thousandth of a point, where nothing tells the noise
 
 Floats = NDArray[np.float64]
 
@@ -41,11 +41,14 @@ Floats = NDArray[np.float64]
 class Ranking:
     """What the measures of finalists say about their true means.
 
+    Each measure is a share of `images` validation images; None where that is not known.
+
     Raises:
         ValueError: a finalist has fewer than `FINALIST_MEASURES` measures, or there is none.
     """
 
     measures: tuple[tuple[float, ...], ...]
+    images: int | None = None
 
     def __post_init__(self) -> None:
         fewest = min(map(len, self.measures), default=0)
@@ -77,9 +80,39 @@ class Ranking:
 
     @cached_property
     def errors(self) -> tuple[float, ...]:
-        """Half the width of the posterior's central 68.3 % of each: a standard error."""
+        """A standard error of each: half the width of the posterior's central 68.3 %, but no
+        less than the noise of so many measures, s / √n."""
         low, high = np.quantile(self._draws, (0.1585, 0.8415), axis=0)
-        return tuple(float(error) for error in (high - low) / 2)
+        errors = np.maximum((high - low) / 2, self.noise / np.sqrt(self._counts))
+        return tuple(float(error) for error in errors)
+
+    @cached_property
+    def noise(self) -> float:
+        """The standard deviation s of one measure.
+
+        All finalists have the same, so it is pooled: s² = Σᵢ Σⱼ (xᵢⱼ - x̄ᵢ)² / Σᵢ (nᵢ - 1), the
+        mean square within groups (Montgomery, Design and Analysis of Experiments, chapter 3).
+        Where no measure differs from the others of its finalist, as two trainings on a few hundred
+        images often do, it is the binomial error of a share p of N images, √(p (1 - p) / N), which
+        bounds the noise of independent trainings; p with two hits and two misses more, so that
+        100 % is not certain either (Agresti and Coull, American Statistician 52, 1998).
+        """
+        if self._within > 0 or self.images is None:
+            return math.sqrt(self._within / self._repeats)
+        hits = self.images * float(np.average(self._averages, weights=self._counts))
+        share = (hits + 2) / (self.images + 4)
+        return math.sqrt(share * (1 - share) / self.images)
+
+    @property
+    def _within(self) -> float:
+        """The sum of squares within finalists."""
+        differing = (values for values in self.measures if len(set(values)) > 1)
+        return sum(len(values) * float(np.var(values)) for values in differing)
+
+    @property
+    def _repeats(self) -> int:
+        """The degrees of freedom within finalists."""
+        return int((self._counts - 1).sum())
 
     @cached_property
     def _counts(self) -> NDArray[np.int64]:
@@ -104,9 +137,9 @@ class Ranking:
     def _squares(self) -> Floats:
         """The sum of squares that the noise explains, within finalists and between, for each
         spread."""
-        within = sum(len(values) * float(np.var(values)) for values in self.measures)
+        within = self._repeats * self.noise**2 + _SMALLEST
         distances = (self._averages - self._common[:, None]) ** 2
-        return np.asarray((self._weights * distances).sum(axis=1) + within + _SMALLEST)
+        return np.asarray((self._weights * distances).sum(axis=1) + within)
 
     @property
     def _freedom(self) -> int:

@@ -183,6 +183,12 @@ def study_config(study: optuna.Study) -> StudyConfig:
         ) from None
 
 
+def validation_images(study: optuna.Study) -> int | None:
+    """How many images a trial is measured on; None where an older study does not say."""
+    count: int | None = study.user_attrs.get("data", {}).get("validation images")
+    return count
+
+
 def study_storage(study: optuna.Study) -> StudyStorage:
     """The `StudyStorage` beneath Optuna's cache."""
     storage = backend(study)

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.config.sections import StudyConfig
 from search.storage.finalists import Standing, searched, standing
-from search.storage.studies import study_config
+from search.storage.studies import study_config, validation_images
 from search.storage.trials import Attributes, is_finalist
 
 LEADERS = 5  # how many of the best are shown
@@ -26,7 +26,8 @@ class Progress:
     """One trial as people see it.
 
     `accuracy` is of the validation set: the value of a completed trial, else the last that
-    was reported.  `seconds` were spent so far; `eta` seconds are left, where that is known.
+    was reported.  `seconds` and at the end `pflop` were spent so far; `eta` seconds are left, where
+    that is known.
     `finalist` is the number of the trial that this one trains again.  `moment` says where in the
     running epoch a trial was some seconds ago: `epoch` (from 1), `phase`, the share `done` of
     it and `images_per_second`.
@@ -42,6 +43,7 @@ class Progress:
     macs: int | None
     proposals: int | None
     seconds: float | None
+    pflop: float | None
     eta: float | None
     device: str | None
     worker: str | None
@@ -84,6 +86,7 @@ class Progress:
             macs=carried.macs,
             proposals=carried.proposals,
             seconds=seconds,
+            pflop=carried.pflop,
             eta=_eta(state, carried, passed, epochs, seconds),
             device=carried.device,
             worker=_worker(carried),
@@ -140,8 +143,7 @@ class Summary:
     @property
     def met(self) -> bool:
         """Whether the target accuracy was reached."""
-        target = self.config.study.target
-        return target is not None and bool(self.road) and self.road[-1] >= target
+        return self.config.study.met(self.road[-1] if self.road else None)
 
     @property
     def left(self) -> float | None:
@@ -191,7 +193,7 @@ def summarize(study: Study, config: StudyConfig | None = None) -> Summary:
         config=config,
         trials=tuple(Progress.of(trial, now) for trial in trials),
         finals=tuple(Progress.of(trial, now) for trial in finals),
-        standing=standing(every if finals else (), config),
+        standing=standing(every if finals else (), config, validation_images(study)),
         proposed=sum(each.proposals or 0 for each in carried),
         accepted=sum(_accepted(each) for each in carried),
         rejected=_rejected(carried),

@@ -219,8 +219,7 @@ class Objective:
 
     def _met(self, trial: optuna.Trial, accuracy: float) -> bool:
         """Whether `accuracy` ends the trial; a finalist's training is measured at its end."""
-        target = self._config.study.target
-        return target is not None and accuracy >= target and not is_finalist(trial)
+        return self._config.study.met(accuracy) and not is_finalist(trial)
 
     def _values(self, trial: optuna.Trial, accuracy: float) -> float | tuple[float, ...]:
         carried = Attributes.of(trial)

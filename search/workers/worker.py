@@ -30,7 +30,7 @@ from search.storage.claims import BudgetSpentError, ClaimLostError
 from search.storage.database import StudyStorage
 from search.storage.finalists import Standing, certainty, queued, standing, template
 from search.storage.internals import study_id, trial_id
-from search.storage.studies import study_storage
+from search.storage.studies import study_storage, validation_images
 from search.storage.trials import Attributes, write
 from search.workers.objective import Interrupted
 from search.workers.supervisor import PULSE, SUPERVISOR, Ending, handled
@@ -132,9 +132,8 @@ class Watch:
     def target_met(self) -> bool:
         """Whether any trial of the study has reached the target."""
         if self._section.target is None:
-            return False
-        best = self._storage.best_value(study_id(self._study))
-        return best is not None and best >= self._section.target
+            return False  # and nothing asked of the storage
+        return self._section.met(self._storage.best_value(study_id(self._study)))
 
     def spent(self, budget: str) -> Ending:
         """The ending of a study whose budget is used up."""
@@ -323,7 +322,7 @@ def _finals(
     watch.search_is_over()
     while (ending := watch.ending(fresh=True)) is None:
         trials = study.get_trials(deepcopy=False)
-        now = standing(trials, config)
+        now = standing(trials, config, validation_images(study))
         if now.decided or not (now.pending or now.next is not None):
             reasons = [searched.reason, *_outcome(now)]
             return Ending("; ".join(reasons), searched.code)

@@ -51,7 +51,7 @@ class _Tables(HTMLParser):
 def rows(shown: object) -> list[list[str]]:
     tables = _Tables(html(shown))
     assert tables.open == []
-    assert all(len(row) in (1, 2, 4, 6, 16) for row in tables.rows)
+    assert all(len(row) in (1, 2, 4, 7, 16) for row in tables.rows)
     return tables.rows
 
 

@@ -39,6 +39,16 @@ def test_numbers() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("pflop", "words"),
+    [(None, "–"), (7.5e-5, "75 GFLOP"), (0.036, "36 TFLOP"), (0.000119, "119 GFLOP"),
+     (0.9994, "999 TFLOP"), (0.9996, "1 PFLOP"), (1.5, "1.5 PFLOP"), (1234, "1.23 EFLOP"),
+     (2e-11, "0.02 MFLOP"), (0.0, "0 MFLOP")],
+)  # fmt: skip
+def test_the_cost_of_a_training(pflop: float | None, words: str) -> None:
+    assert wording.flops(pflop) == words
+
+
 def test_a_rule_is_named_in_words_be_it_a_limit_or_none() -> None:
     assert wording.rule("macs") == "MACs"
     assert wording.rule("receptive_field") == "receptive field"

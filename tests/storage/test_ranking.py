@@ -74,6 +74,29 @@ def test_measures_without_noise_and_a_single_finalist() -> None:
     assert alone.means[0] == pytest.approx(0.85, abs=0.001)
 
 
+def test_an_error_is_no_less_than_the_noise_of_all_finalists() -> None:
+    """One that came out the same twice is not exact: the others show what a training scatters."""
+    measures = ((0.85, 0.85), (0.85, 0.852, 0.848), (0.846, 0.85))
+    pooled = math.sqrt((2 * 0.002**2 + 2 * 0.002**2) / (1 + 2 + 1))
+    ranking = Ranking(measures, images=5_000)
+    assert ranking.noise == pytest.approx(pooled)
+    for error, values in zip(ranking.errors, measures, strict=True):
+        assert error >= pooled / math.sqrt(len(values)) - 1e-12
+
+
+@pytest.mark.parametrize("share", [0.9, 1.0])
+def test_trainings_that_all_came_out_alike_have_the_error_of_their_images(share: float) -> None:
+    """A quarter of Wilson's interval of 95 %, which about four errors span."""
+    images = 300
+    ranking = Ranking(((share, share), (share - 0.01, share - 0.01)), images)
+    test = stats.binomtest(round(images * (share - 0.005)), images)
+    interval = test.proportion_ci(method="wilson")
+    once = (interval.high - interval.low) / 4
+    assert ranking.noise == pytest.approx(once, rel=0.15)
+    assert min(ranking.errors) >= ranking.noise / math.sqrt(2) - 1e-12
+    assert max(ranking.probabilities) < 0.95, "a point, of 300 images, is no proof"
+
+
 def test_what_was_measured_once_is_not_ranked() -> None:
     with pytest.raises(ValueError, match="needs 2 measures, but one has 1"):
         Ranking(((0.9, 0.8), (0.9,)))

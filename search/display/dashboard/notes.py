@@ -55,14 +55,9 @@ def _objective(summary: Summary) -> str:
     finished = f"{wording.of_budget(summary.finished, section.trials)} finished"
     if section.target is None:
         return f"Objective: **{goal}** on validation images · {finished}"
-    best = summary.road[-1] if summary.road else None
-    if best is None:
-        road = "no trial completed yet"
-    elif summary.met:
-        road = f"**met** with {wording.percent(best)}"
-    else:
-        points = 100 * (section.target - best)
-        road = f"{wording.percent(best)} so far, {points:.2f} points to go"
+    road = wording.road(summary)
+    if summary.met:
+        road = f"**met**{road.removeprefix('met')}"
     target = wording.percent(section.target)
     return f"Objective: **{goal}** on validation images · target **{target}**: {road} · {finished}"
 
