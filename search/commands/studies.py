@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from optuna.trial import TrialState
+
 from search.commands.answers import note_lacking, print_json
 from search.commands.typed import typed
+from search.config.files import require_name
 from search.display import terminal, wording
 from search.display.live import LiveView
-from search.errors import ConfigError
+from search.errors import ConfigError, MachineError
 from search.proposals.proposer import Acceptance
 from search.storage.checkpoints import artifact_store
-from search.storage.places import places
-from search.storage.studies import delete_study, load_study, study_names, study_storage
+from search.storage.internals import study_id
+from search.storage.places import find_place, places
+from search.storage.studies import (
+    delete_study,
+    find_study,
+    load_study,
+    study_names,
+    study_storage,
+)
 from search.storage.summary import Summary, summarize
 from search.study import Study
 from search.targets import study_of
@@ -121,12 +132,19 @@ def status(name: str, storage: str | None, *, as_json: bool) -> int:
 
 def list_studies(storage: str | None, *, as_json: bool) -> int:
     """Shows which studies there are: at `storage`, or else in the databases of studies/."""
-    found = []
-    for place in places(storage):
-        for name in study_names(place):
+    found, there = [], places(storage)
+    for place in there:
+        try:
+            names = study_names(place)
+        except (ConfigError, MachineError) as error:  # one that is broken hides no other
+            if len(there) == 1:
+                raise
+            terminal.note(str(error))
+            continue
+        for name in names:
             try:
                 found.append(summarize(load_study(name, place)))
-            except ConfigError as error:  # one that is broken hides no other
+            except ConfigError as error:
                 terminal.note(str(error))
     if as_json:
         print_json([summary.to_json() for summary in found])
@@ -139,18 +157,21 @@ def list_studies(storage: str | None, *, as_json: bool) -> int:
 
 def delete(name: str, storage: str | None, *, sure: bool) -> int:
     """Deletes a study with its trials, checkpoints and logs, after asking."""
-    study = Study(name, storage=storage)
-    summary = study.summary
-    if summary.running:
+    place = find_place(storage, None, require_name(name))
+    study = find_study(name, place)  # one that is broken goes like any other
+    kept, key = study_storage(study), study_id(study)
+    with kept.errors():
+        kept.recover(key)
+        counts = Counter(kept.count(key)) + Counter(kept.count(key, finals=True))
+    if running := counts[TrialState.RUNNING]:
         raise ConfigError(
-            f"study {name}: {wording.plural(len(summary.running), 'trial')} running; "
-            "stop its workers first"
+            f"study {name}: {wording.plural(running, 'trial')} running; stop its workers first"
         )
-    trials = wording.plural(len(summary.trials), "trial")
-    if not sure and not terminal.confirmed(f"Delete study {name}, {trials}, {study.runs}?"):
+    number, runs = wording.plural(counts.total(), "trial"), place.run_directory(name)
+    if not sure and not terminal.confirmed(f"Delete study {name}, {number}, {runs}?"):
         terminal.note("nothing deleted")
         return 1
-    delete_study(name, study.place)
+    delete_study(name, place)
     return 0
 
 

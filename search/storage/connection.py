@@ -39,9 +39,13 @@ class PatientStorage(RDBStorage):
             options = {"connect_args": {"timeout": patience.PATIENCE, "isolation_level": None}}
         if place.file and self._read_only:
             options = {"creator": partial(_reader, place.file)}
-        super().__init__(
-            template, engine_kwargs=options, heartbeat_interval=heartbeat, grace_period=grace
-        )
+        try:
+            super().__init__(
+                template, engine_kwargs=options, heartbeat_interval=heartbeat, grace_period=grace
+            )
+        except RuntimeError:  # tables of another Optuna: nobody will use the connection
+            self.engine.dispose()
+            raise
         self.url = str(place)
         self._opened = place.file.stat() if place.file else None
         if place.file:

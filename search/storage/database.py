@@ -66,10 +66,10 @@ class StudyStorage(ClaimingStorage):
     # What workers ask between two steps: no trial is built for it
 
     @patient
-    def count(self, study_id: int) -> dict[TrialState, int]:
-        """How many trials of the search are in which state."""
+    def count(self, study_id: int, *, finals: bool = False) -> dict[TrialState, int]:
+        """How many trials of the search, or trainings of finalists, are in which state."""
         with transaction(self.scoped_session) as session:
-            trials, states = trials_of(session, study_id, finals=False), models.TrialModel.state
+            trials, states = trials_of(session, study_id, finals=finals), models.TrialModel.state
             rows = (
                 trials.with_entities(states, sa.func.count(models.TrialModel.trial_id))
                 .group_by(states)

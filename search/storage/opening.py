@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -35,6 +36,9 @@ whose live trial somebody else took.
 _NETWORK = "nfs nfs3 nfs4 cifs smb smb2 smb3 smbfs afs afpfs webdav davfs ceph lustre gpfs beegfs"
 _NETWORK_FUSE = "sshfs glusterfs ceph s3fs gcsfuse rclone juicefs beegfs davfs2"
 NETWORK_FILE_SYSTEMS = {*_NETWORK.split(), *(f"fuse.{kind}" for kind in _NETWORK_FUSE.split())}
+
+
+Columns = dict[str, set[str]]  # by table
 
 
 class ForeignDatabaseError(ConfigError):
@@ -88,28 +92,46 @@ def _require_sqlite(path: Path, place: Place) -> None:
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
             raise ConfigError(f"storage {place}: {path} is not a SQLite database") from None
-        found, tables = str(error), set()
+        found, tables = str(error), {}
     if found != "ok":
         raise MachineError(
             f"storage {place}: {path} is corrupt ({' '.join(found.split())}); it was left "
             "untouched: restore a copy, or name another --storage"
         )
-    others = sorted(tables - models.BaseModel.metadata.tables.keys() - {"alembic_version"})
-    if others and "version_info" not in tables:
-        raise ForeignDatabaseError(
-            f"storage {place}: is a database of another program (table {others[0]}); "
-            "name another --storage"
-        )
+    _require_optunas(tables, place)
 
 
-def _looked_into(path: Path) -> tuple[str, set[str]]:
+def _looked_into(path: Path) -> tuple[str, Columns]:
     """What SQLite says of the file, `ok` where it is whole, and its tables."""
     # Through SQLite alone: closing a file of one's own to this path would release every lock
     # that connections of this process hold on it, and another one would take the log away.
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
         found: str = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-        return found, {name for (name,) in rows if not name.startswith("sqlite_")}
+        tables: Columns = defaultdict(set)
+        for table, column in connection.execute(
+            "SELECT t.name, c.name FROM sqlite_master AS t, pragma_table_info(t.name) AS c "
+            "WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%'"
+        ):
+            tables[table].add(column)
+        return found, tables
+
+
+def _require_optunas(tables: Columns, place: Place) -> None:
+    """Nothing is made among the tables of another program, whatever their names are.
+
+    What Optuna has versioned is left to Optuna, which knows its other versions.
+    """
+    own: Columns = {
+        name: set(table.c.keys()) for name, table in models.BaseModel.metadata.tables.items()
+    }
+    if tables.get("version_info", set()) >= own["version_info"]:
+        return
+    others = sorted(name for name in tables if tables[name] != own.get(name))
+    if others:
+        raise ForeignDatabaseError(
+            f"storage {place}: is a database of another program (table {others[0]}); "
+            "name another --storage"
+        )
 
 
 def _mounts() -> dict[str, str]:
@@ -176,6 +198,8 @@ def connect(place: Place, heartbeat: int, grace: int) -> StudyStorage:
         # WAL is a property of the file: set once, before several workers can be at it.
         with closing(sqlite3.connect(place.file, timeout=PATIENCE)) as connection:
             connection.execute("PRAGMA journal_mode=WAL")
+    if place.file is None:
+        _require_optunas(_on_server(place), place)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats, since 2021
         try:
@@ -185,6 +209,14 @@ def connect(place: Place, heartbeat: int, grace: int) -> StudyStorage:
                 f"storage {place}: its tables are not those of Optuna {optuna.__version__}; "
                 "install the version that made them, or name another --storage"
             ) from None
+
+
+def _on_server(place: Place) -> Columns:
+    with sa.create_engine(place.url, poolclass=sa.NullPool).connect() as connection:
+        found = sa.inspect(connection).get_multi_columns()
+        return {
+            name: {column["name"] for column in columns} for (_, name), columns in found.items()
+        }
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from optuna.distributions import json_to_distribution
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.orm import Session
 
+from search.errors import MachineError
 from search.storage.internals import models
 
 Row = TypeVar("Row")
@@ -97,8 +98,8 @@ class _Parts:
             datetime_complete=_local(row.datetime_complete),
             params={name: kind.to_external_repr(value) for name, value, kind in params},
             distributions={name: kind for name, _, kind in params},
-            user_attrs=_attributes(self._user[row.trial_id]),
-            system_attrs=_attributes(self._system[row.trial_id]),
+            user_attrs=_attributes(row.number, self._user[row.trial_id]),
+            system_attrs=_attributes(row.number, self._system[row.trial_id]),
             intermediate_values={
                 step: report(v, kind) for step, v, kind in self._reports[row.trial_id]
             },
@@ -109,8 +110,17 @@ class _Parts:
 _distribution = cache(json_to_distribution)
 
 
-def _attributes(rows: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    return {key: json.loads(text) for key, text in rows}
+def _attributes(number: int, rows: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    found = {}
+    for key, text in rows:
+        try:
+            found[key] = json.loads(text)
+        except (TypeError, ValueError):
+            raise MachineError(
+                f"trial {number}: its attribute {key} is no JSON; restore a copy of the database, "
+                "or delete the study"
+            ) from None
+    return found
 
 
 def _local(utc: datetime | None) -> datetime | None:

@@ -118,10 +118,10 @@ def _create(config: StudyConfig, storage: StudyStorage) -> optuna.Study:
     return study
 
 
-def load_study(
+def find_study(
     name: str, place: str | Place, *, heartbeat: int = HEARTBEAT, grace: int = GRACE
 ) -> optuna.Study:
-    """The study `name`; nothing is made.
+    """The study `name`, whatever its settings are; nothing is made.
 
     Raises:
         ConfigError: there is no such study at `place`.
@@ -132,16 +132,29 @@ def load_study(
         raise NoStudyError(f"no study {name}: {place} does not exist; launch it first")
     try:
         require_fit(place)
+        with opened(place):
+            storage = connect(place, heartbeat, grace)
+            try:
+                return optuna.load_study(study_name=name, storage=storage)
+            except KeyError:
+                there = ", ".join(storage.names()) or "none"
+                raise NoStudyError(f"no study {name} at {place}; there are: {there}") from None
     except ForeignDatabaseError as error:
         raise NoStudyError(f"no study {name}: {error}") from None
-    with opened(place):
-        storage = connect(place, heartbeat, grace)
-        try:
-            study = optuna.load_study(study_name=name, storage=storage)
-        except KeyError:
-            there = ", ".join(storage.names()) or "none"
-            raise NoStudyError(f"no study {name} at {place}; there are: {there}") from None
-        storage.trials = study_config(study).study.trials
+
+
+def load_study(
+    name: str, place: str | Place, *, heartbeat: int = HEARTBEAT, grace: int = GRACE
+) -> optuna.Study:
+    """The study `name`, whose trials are bounded by its budget; nothing is made.
+
+    Raises:
+        ConfigError: there is no such study at `place`, or its settings do not read.
+        MachineError: see `open_storage`.
+    """
+    study = find_study(name, place, heartbeat=heartbeat, grace=grace)
+    with study_storage(study).errors():
+        study_storage(study).trials = study_config(study).study.trials
     return study
 
 
@@ -176,7 +189,7 @@ def study_config(study: optuna.Study) -> StudyConfig:
         return parse(study.user_attrs["config"], "config")
     except KeyError:
         raise ConfigError(f"study {study.study_name} was not made by this program") from None
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ConfigError(
             f"study {study.study_name}: its settings do not read here ({error}); if a newer "
             "version of this program made it, update this one"

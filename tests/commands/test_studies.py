@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ import sqlalchemy as sa
 from run_study import run
 from search.commands.studies import _token, next_commands
 from search.display.dashboard.server import TOKEN
-from search.storage.studies import load_study, study_names
+from search.errors import MachineError
+from search.storage.studies import find_study, load_study, study_names, study_storage
 from search.storage.summary import summarize
 from tests.synthetic_study import build, config
 
@@ -98,6 +101,38 @@ def test_a_running_study_is_not_deleted(place: Path, capsys: pytest.CaptureFixtu
     assert run(["delete", "demo", "--yes"]) == 2
     assert "1 trial running" in capsys.readouterr().err
     assert load_study("demo", "sqlite:///studies/demo.db")
+
+
+def test_a_study_that_does_not_read_is_deleted(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = "sqlite:///studies/demo.db"
+    study_storage(build(config(), url, trials=3, running=0)).engine.dispose()
+    for broken in ("'{'", "'null'", "'{\"study\": 1}'", "NULL"):
+        with closing(sqlite3.connect("studies/demo.db")) as database:
+            database.execute(f"UPDATE study_user_attributes SET value_json = {broken}")
+            database.commit()
+        assert run(["status", "demo"]) == 2
+        assert "study demo" in capsys.readouterr().err
+    with closing(sqlite3.connect("studies/demo.db")) as database:
+        database.execute("UPDATE trial_user_attributes SET value_json = '{' WHERE trial_id = 2")
+        database.commit()
+    with pytest.raises(MachineError, match="trial 1: its attribute architecture is no JSON"):
+        find_study("demo", url).get_trials()
+    assert run(["delete", "demo", "--yes"]) == 0
+    assert not list((place / "studies").rglob("*demo*"))
+
+
+def test_what_is_no_database_of_studies_hides_none(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build(config(), "sqlite:///studies/demo.db", trials=3, running=0)
+    (place / "studies" / "a.db").write_text("no database\n")
+    assert run(["list"]) == 0
+    shown = capsys.readouterr()
+    assert "demo" in shown.out
+    assert "a.db is not a SQLite database" in shown.err
+    assert run(["list", "--storage", "sqlite:///studies/a.db"]) == 2
 
 
 def test_a_study_is_named_where_a_file_is_taken(

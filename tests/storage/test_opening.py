@@ -6,11 +6,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 import search.storage.database
 import search.storage.opening
 import search.storage.places
 from search.errors import ConfigError, MachineError
+from search.storage.internals import models
 from search.storage.opening import file_system, open_storage
 from search.storage.places import Place
 from search.storage.studies import create_or_resume, load_study, study_names, study_storage
@@ -72,13 +74,52 @@ def test_a_database_of_another_program_is_left_as_it_is(tmp_path: Path) -> None:
     assert [found.name for found in tmp_path.iterdir()] == ["other.db"]
 
 
-def test_tables_of_another_optuna_are_told_as_that(sqlite: str) -> None:
-    storage = study_storage(created(sqlite))
+FOREIGN = {
+    "a table of its own": "CREATE TABLE other (id INTEGER)",
+    "a table called studies": "CREATE TABLE studies (id INTEGER, title TEXT)",
+    "all of Optuna's names": "; ".join(
+        f"CREATE TABLE {name} (id INTEGER)" for name in models.BaseModel.metadata.tables
+    ),
+    "migrations of its own": "CREATE TABLE alembic_version (version_num TEXT)",
+}
+
+
+@pytest.mark.parametrize("made", FOREIGN.values(), ids=FOREIGN)
+def test_among_the_tables_of_another_program_nothing_is_made(url: str, made: str) -> None:
+    engine = sa.create_engine(Place.of(url).url, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        for statement in made.split("; "):
+            connection.exec_driver_sql(statement)
+        before = sa.inspect(connection).get_multi_columns()
+    attempts: list[Callable[[], object]] = [
+        lambda: create_or_resume(study_file(), url),
+        lambda: load_study("toy", url),
+        lambda: study_names(Place.of(url)),
+    ]
+    for attempt in attempts:
+        with pytest.raises(ConfigError, match="is a database of another program"):
+            attempt()
+    with engine.begin() as connection:
+        assert repr(sa.inspect(connection).get_multi_columns()) == repr(before)
+
+
+def test_the_table_of_another_program_does_not_part_a_study_from_its_own(url: str) -> None:
+    storage = study_storage(created(url))
     with storage.engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE other (id INTEGER)")
+    storage.engine.dispose()
+    assert load_study("toy", url).study_name == "toy"
+
+
+def test_tables_of_another_optuna_are_told_as_that(url: str) -> None:
+    storage = study_storage(created(url))
+    with storage.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE version_info ADD COLUMN made_by TEXT")
+        connection.exec_driver_sql("ALTER TABLE studies ADD COLUMN owner TEXT")
         connection.exec_driver_sql("UPDATE version_info SET schema_version = 99")
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'v9.0.0.a'")
     with pytest.raises(MachineError, match=r"tables are not those of Optuna 5\.0"):
-        load_study("toy", sqlite)
+        load_study("toy", url)
 
 
 @pytest.mark.parametrize("kind", ["nfs4", "cifs", "lustre", "fuse.sshfs"])
