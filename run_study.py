@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import os
 import sys
@@ -15,6 +14,7 @@ from typer.exceptions import TyperException
 from search.config.secrecy import concealed, require_no_password
 from search.errors import MachineError, printable
 from search.proposals.proposer import InfeasibleError
+from search.version import NAME, version
 
 # Before torch is imported: threads that wait spin for some microseconds and then sleep.  The layers
 # of small networks end sooner than a thread wakes up, but endless spinning takes the core from
@@ -302,17 +302,17 @@ def doctor(
     return machine.doctor(study, overrides or [], storage, device=device, as_json=json)
 
 
-def _version(asked: bool) -> None:
+def _show_version(asked: bool) -> None:
     if asked:
-        print(f"c1c4-search {importlib.metadata.version('c1c4-search')}")
+        print(f"{NAME} {version()}")
         raise typer.Exit
 
 
 @app.callback()
 def _options(
-    version: Annotated[
+    asked: Annotated[
         bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Shows the version."),
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Shows the version."),
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Shows tracebacks.")] = False,
 ) -> None:

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 ROOMS = (
     "search.errors",
+    "search.version",
     "search.domains",
     "search.templates",
     "search.presets",

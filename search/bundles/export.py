@@ -55,6 +55,7 @@ from search.training.devices import describe_device
 from search.training.evaluation import Evaluation, evaluate
 from search.training.trainer import Trainer
 from search.training.training import Training
+from search.version import NAME, version
 
 PACKAGES = (
     "torch", "torchvision", "albumentations", "optuna", "numpy", "onnx", "onnxscript",
@@ -244,6 +245,7 @@ def _findings(
                 "repeat": candidate.recipe.repeat,
             },
             "versions": {
+                NAME: version(),
                 "python": platform.python_version(),
                 **{name: importlib.metadata.version(name) for name in PACKAGES},
             },

@@ -25,7 +25,7 @@ def read_test_set(section: DataSection, stranger: Path | None = None) -> Images:
         UnknownError: they are not there, or not whole, or lie in the folder `stranger`.
     """
     try:
-        if stranger and section.root.resolve().is_relative_to(stranger.resolve()):
+        if stranger and _lies_in(section.root, stranger):
             raise MachineError("what images a bundle brings along proves nothing")
         if section.kind == "cifar10" and not (section.root / CIFAR10.base_folder).exists():
             return _unpacked(section)
@@ -33,6 +33,10 @@ def read_test_set(section: DataSection, stranger: Path | None = None) -> Images:
     except (ConfigError, MachineError, OSError, ValueError) as error:
         reason = str(error).partition(". ")[0]
         raise UnknownError(f"not measured: {reason}; name the data with --data DIR") from None
+
+
+def _lies_in(root: Path, folder: Path) -> bool:
+    return root.exists() and root.resolve().is_relative_to(folder.resolve())
 
 
 def _unpacked(section: DataSection) -> Images:

@@ -21,6 +21,7 @@ from search.bundles.findings import Findings
 from search.bundles.rival import Rivals
 from search.config.sections import AugmentationSection
 from search.data.augmentation import pipeline
+from search.data.images import is_gray
 from search.display import tables, wording
 from search.display.figures import curves
 from search.display.figures.diagram import figure_architecture, figure_receptive_field
@@ -216,7 +217,7 @@ def _markdown(findings: Findings, drawn: set[str]) -> str:
         fields=[_field(row) for row in _convolutions(findings.verdict)],
         balance=_balance(findings),
         sampled=min(SAMPLED, len(findings.dataset.classes)),
-        channels=("gray",) if len(findings.dataset.mean) == 1 else ("red", "green", "blue"),
+        channels=("gray",) if is_gray(findings.dataset.train.pixels) else ("red", "green", "blue"),
         augmentation=section,
         extra=_extra(section),
         hole_probability=_hole_probability(section, recipe.augmentation_strength),

@@ -11,6 +11,12 @@ Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
 
+def is_gray(pixels: Pixels) -> bool:
+    """Whether the channels of all images (N, H, W, C) are equal, as those of gray images that
+    are read in color."""
+    return bool((pixels == pixels[..., :1]).all())
+
+
 @dataclass(frozen=True)
 class Images:
     """Images with labels: `pixels` uint8 (N, H, W, C), `labels` int64 (N,)."""

@@ -24,12 +24,16 @@ from search.bundles.metrics import Search, read
 from search.bundles.numbers import require_headline
 from search.bundles.report import write_report
 from search.bundles.rival import rivals
+from search.bundles.verify import verify
 from search.config.sections import AugmentationSection, DataSection
 from search.data import datasets
 from search.data.datasets import Dataset
+from search.display.figures.style import STYLE
 from search.storage.finalists import choose
 from search.storage.summary import summarize
 from search.storage.trials import candidate_of
+from search.study import Study
+from search.version import version
 from tests.bundles.conftest import COMMITTED, Exported
 from tests.synthetic_study import build, config
 
@@ -133,6 +137,33 @@ def test_the_page_is_one_file_that_loads_nothing(bundle: Path) -> None:
     assert all(source.startswith("data:image/png;base64,") for source in sources)
     assert not {"script", "link", "iframe"} & {tag for tag, _ in page.tags}
     assert all(section in page.text for section in SECTIONS)
+
+
+def test_the_page_has_the_fonts_of_its_figures(bundle: Path) -> None:
+    fonts = re.findall(r'font(?:-family)?: [^";]*"([^"]+)"', (bundle / "report.html").read_text())
+    assert fonts == [STYLE["font.family"], f"{STYLE['font.family']} Mono"]
+
+
+def test_gray_images_have_one_channel_however_they_are_read(bundle: Path, digits: Dataset) -> None:
+    text = (bundle / "README.md").read_text()
+    assert "in 3 channels, all equal." in text
+    assert f"| gray | {digits.mean[0]:.4f} |" in text
+    assert "| red |" not in text
+
+
+def test_the_report_says_what_made_it(exported: Exported) -> None:
+    text = (exported.bundle / "README.md").read_text()
+    assert f"| c1c4-search | {version()} |" in text
+
+
+def test_its_commands_run_where_it_lies(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (copy / "README.md").read_text()
+    (block,) = re.findall(r"^```sh\n(.*?)^```", text, flags=re.M | re.S)
+    assert block.splitlines() == ["c1c4-search launch study.toml", "c1c4-search verify ."]
+    monkeypatch.chdir(copy)
+    Study("study.toml").prepare()
+    accuracy = next(each for each in verify(Path(".")) if each.name == "accuracy")
+    assert accuracy.ok, accuracy.detail
 
 
 def test_the_receptive_field_has_the_columns_of_the_original(

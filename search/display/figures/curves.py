@@ -36,28 +36,20 @@ def figure_learning_curves(runs: Mapping[str, History], target: float | None = N
     images were held out, `validation_loss` and `accuracy` (else None or NaN).  `target` is
     drawn as a line.
     """
-    figure = canvas(2.9)
+    figure = canvas(3.3)
     accuracy, loss = figure.subplots(1, 2)
     for (name, records), color in zip(runs.items(), _CYCLE, strict=False):
         _curve(accuracy, records, "accuracy", color=color, label=name)
         _curve(loss, records, "train_loss", color=color, label=f"{name}, training")
         _curve(loss, records, "validation_loss", color=color, ls="--", label=f"{name}, validation")
     if target is not None:
-        low, high = accuracy.get_ylim()
-        # Holds the target, with room for its label.
-        accuracy.set_ylim(min(low, target), max(high, target + 0.1 * (target - low)))
-        accuracy.axhline(target, color=INK, lw=1, ls=":")
-        accuracy.annotate(
-            f"target {target:.1%}", (0, target), (2, 3), xycoords=("axes fraction", "data"),
-            textcoords="offset points", fontsize=8,
-        )  # fmt: skip
+        accuracy.axhline(target, color=INK, lw=1, ls=":", label=f"target {target:.1%}")
     percent_scale(accuracy)
     accuracy.set(xlabel="epoch", title="Accuracy on validation images")
     loss.set(xlabel="epoch", title="Cross-entropy loss")
-    loss.legend(fontsize=8)
-    if len(runs) > 1 and accuracy.lines:
-        accuracy.legend(fontsize=8, loc="lower right")
     for axes in (accuracy, loss):
+        # Below, where no curve runs.
+        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
         axes.grid(axis="y")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure

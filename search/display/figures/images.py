@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from search.data.images import is_gray
 from search.display.figures.style import (
     _CYCLE,
     BLUE,
@@ -123,7 +124,7 @@ def figure_pixel_histogram(images: Pixels) -> Figure:
 
 
 def _channels(images: Pixels) -> list[tuple[str, str, Pixels]]:
-    if (images == images[..., :1]).all():
+    if is_gray(images):
         return [("gray", INK, images[..., 0])]
     red, green, blue = (images[..., channel] for channel in range(3))
     return [("red", VERMILION, red), ("green", GREEN, green), ("blue", BLUE, blue)]

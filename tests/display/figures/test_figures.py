@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 
 import matplotlib
@@ -69,6 +70,19 @@ def test_curves_leave_out_what_was_not_measured() -> None:
         "trial, validation",
         "retraining, training",
     }
+
+
+@pytest.mark.parametrize("target", [0.3, 0.99, 1.0])
+def test_the_labels_of_curves_overlap_nothing(target: float) -> None:
+    figure = curves.figure_learning_curves({"trial 123": HISTORY, "retraining": HISTORY}, target)
+    png(figure)  # places are known when drawn
+    for axes in figure.axes:
+        curve = axes.get_window_extent()
+        labels = [axes.get_legend().get_window_extent(), axes.xaxis.label.get_window_extent()]
+        labels += [tick.get_window_extent() for tick in axes.get_xticklabels()]
+        boxes = [curve, *labels]
+        pairs = itertools.combinations(boxes, 2)
+        assert not [pair for pair in pairs if pair[0].shrunk(0.98, 0.98).overlaps(pair[1])]
 
 
 @pytest.mark.parametrize("classes", [2, 10, 40])
