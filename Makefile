@@ -28,7 +28,7 @@ bench: .venv/bench
 # The pictures of the documentation: figures, and what Chromium shows of the tutorial's search.
 pictures: .venv/test
 	$(BIN)/python -m docs.make_figures
-	SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/test_dashboard.py -k browser
+	SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/display/dashboard/test_dashboard.py -k browser
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, but $(PYTHON) is " + sys.version.split()[0] + "; try: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'

@@ -278,6 +278,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 PICTURES = {*make_figures.PICTURES, *(shot.name for shot in SCREENSHOTS), REPORT}
+if (IMAGES / f"{make_figures.HERO}.png").exists():  # it shows a study, and comes with its results
+    PICTURES.add(make_figures.HERO)
 
 
 def test_every_picture_is_made_by_a_command() -> None:
@@ -313,6 +315,17 @@ def test_the_arithmetic_is_right() -> None:
     test = doctest.DocTestParser().get_doctest(examples, {}, page.name, str(page), 0)
     assert len(test.examples) > 10
     assert doctest.DocTestRunner(verbose=False).run(test).failed == 0
+
+
+def test_the_search_is_drawn_from_its_database() -> None:
+    figure = make_figures.search_of(ROOT / "docs" / "results" / "cifar10-search.db.gz")
+    (axes,) = figure.axes
+    drawn = {points.get_label(): points.get_offsets() for points in axes.collections}
+    (winner,) = (place for name, place in drawn.items() if name.startswith("winner: "))
+    complete, (best,) = drawn["trained to its end"], winner
+    assert best[1] == max(accuracy for _, accuracy in complete)
+    # Six operations for each of 23.14 million multiply-adds, 5 million images.
+    assert make_figures.baseline_cost() == pytest.approx(0.694, abs=0.001)
 
 
 def test_the_figures_show_what_the_text_says() -> None:
