@@ -13,7 +13,7 @@ from typer.exceptions import TyperException
 
 from search.config.secrecy import concealed, require_no_password
 from search.errors import MachineError, printable
-from search.proposals.proposer import InfeasibleError
+from search.proposals.proposer import InfeasibleError, RejectedError
 from search.version import NAME, version
 
 # Before torch is imported: threads that wait spin for some microseconds and then sleep.  The layers
@@ -66,6 +66,15 @@ def launch(
         str | None,
         typer.Option(metavar="ADDRESS", help="A Ray cluster for them: HOST:PORT, auto or local."),
     ] = None,
+    begin: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="STUDY|TARGET",
+            help="Takes over what an older study (also URL:NAME) has found, or begins with a "
+            "network: architecture.json or STUDY:TRIAL.",
+        ),
+    ] = None,
     storage: Storage = None,
     device: Device = "auto",
 ) -> int:
@@ -82,6 +91,7 @@ def launch(
         per_gpu=per_gpu,
         device=device,
         ray=ray,
+        begin=begin,
     )
 
 
@@ -139,6 +149,9 @@ def worker(
     data: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where the study's images lie here.")
     ] = None,
+    trial: Annotated[
+        int | None, typer.Option(min=0, help="Runs this waiting trial, and no other.")
+    ] = None,
     overrides: Overrides = None,
     storage: Storage = None,
     device: Device = "auto",
@@ -146,7 +159,23 @@ def worker(
     """Joins a study from any machine."""
     from search.commands import studies
 
-    return studies.worker(study, overrides or [], storage, root=data, device=device)
+    return studies.worker(study, overrides or [], storage, root=data, device=device, only=trial)
+
+
+@app.command(epilog="Example: `run_study.py train network.json studies/cifar10.toml`")
+def train(
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", help="architecture.json or STUDY:TRIAL.")
+    ],
+    study: StudyName,
+    overrides: Overrides = None,
+    storage: Storage = None,
+    device: Device = "auto",
+) -> int:
+    """Trains one given network by a study's recipe, as a trial of the study."""
+    from search.commands import studies
+
+    return studies.train(target, study, overrides or [], storage, device=device)
 
 
 @app.command(epilog="Example: `run_study.py status quickstart`")
@@ -362,7 +391,7 @@ def _tell(error: BaseException) -> int:
 
 def _ending(error: BaseException) -> tuple[int, str]:
     """Exit code and line for an error."""
-    if isinstance(error, InfeasibleError):
+    if isinstance(error, InfeasibleError | RejectedError):
         return 1, str(error)
     if isinstance(error, TyperException):
         message = error.format_message()

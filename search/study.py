@@ -17,13 +17,19 @@ import psutil
 import constraints
 from constraints import Limits, Verdict
 from search.config import files, sections
+from search.config.candidate import Recipe
 from search.data import datasets
 from search.data.augmentation import require_fit
 from search.display import notebook
 from search.errors import ConfigError, MachineError
 from search.networks.architecture import Architecture
+from search.proposals.asked import given, require_fitting, require_legal
+from search.proposals.choices import expressed
+from search.proposals.inheritance import Inheritance, inherit
+from search.proposals.parameters import distributions
 from search.proposals.proposer import Acceptance, InfeasibleError, estimate, propose
 from search.storage.checkpoints import artifact_store
+from search.storage.given import give
 from search.storage.places import Place, find_place
 from search.storage.studies import (
     create_or_resume,
@@ -33,6 +39,7 @@ from search.storage.studies import (
     study_config,
 )
 from search.storage.summary import Summary, summarize
+from search.storage.trials import Attributes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -188,6 +195,64 @@ class Study:
         """
         return self._created
 
+    def give(self, network: Architecture, name: str = "", like: Recipe | None = None) -> int:
+        """The number of the trial that trains `network` by the study's recipe: one that has done
+        so, else a new one, which waits for a worker and counts towards no budget.
+
+        `name` is what it is called; what the study leaves open of the recipe is as in `like`,
+        else the middle of its range.
+
+        Raises:
+            ConfigError: the network is for other images.
+            RejectedError: it breaks a rule of the study.
+        """
+        require_fitting(network, *datasets.describe(self.config.data))
+        require_legal(network, self.config)
+        candidate, choices = given(network, self.config, like)
+        kinds = distributions(self.config)
+        return give(self.create(), candidate, name or network.hash, choices, kinds)
+
+    def begin_with(self, network: Architecture, like: Recipe | None = None) -> None:
+        """Queues the choices that mean `network`, to be trained before others; of the recipe
+        those of `like` that the study allows, the rest is the sampler's.
+
+        Raises:
+            ForeignError: the space does not express it.
+            RejectedError: it breaks a rule of the study.
+        """
+        shape, classes = datasets.describe(self.config.data)
+        known, told = self.config.recipe_parameters, like.choices() if like else {}
+        choices = expressed(network, self.config.space)
+        meant = self.config.space.architecture(choices, input=shape, classes=classes)
+        require_legal(meant, self.config)
+        choices |= {k: v for k, v in told.items() if k in known and v in known[k]}
+        self.create().enqueue_trial(choices, skip_if_exists=True)
+
+    def take_over(self, old: Study) -> Inheritance:
+        """Gives this study the trials of an older one that are legal here; those that were
+        measured otherwise are queued, the best few of them."""
+        if (old.name, old.place) == (self.name, self.place):
+            raise ConfigError(f"study {self.name}: cannot take over from itself; name another")
+        known, study = old.load(), self.create()
+        every = map(Attributes.of, study.get_trials(deepcopy=False))
+        held = {carried.candidate for carried in every if carried.candidate}
+        shape, classes = datasets.describe(self.config.data)
+        found = inherit(known, self.config, shape, classes, self.identity, held)
+        for trial in found.taken:
+            study.add_trial(trial)
+        for choices in found.again:
+            study.enqueue_trial(choices, skip_if_exists=True)
+        return found
+
+    def train(
+        self, number: int, *, device: str = "auto", tick: Callable[[], None] | None = None
+    ) -> Ending:
+        """Trains the waiting trial of that number, and no other, in a worker process."""
+        from search.workers import supervisor
+
+        with self._shown(tick) as update:
+            return self._launch(supervisor.launch, 1, device, None, update, "--trial", str(number))
+
     def launch(
         self,
         *,
@@ -207,9 +272,11 @@ class Study:
         with self.cluster(ray):
             launch = supervisor.launch if ray is None else cluster.launch
             self.create()
-            shown = notebook.live(lambda: self.summary) if tick is None else nullcontext(tick)
-            with shown as update:
+            with self._shown(tick) as update:
                 return self._launch(launch, workers, device, per_gpu, update)
+
+    def _shown(self, tick: Callable[[], None] | None) -> AbstractContextManager[Callable[[], None]]:
+        return notebook.live(lambda: self.summary) if tick is None else nullcontext(tick)
 
     def _launch(
         self,
@@ -218,9 +285,10 @@ class Study:
         device: str,
         per_gpu: int | None,
         tick: Callable[[], None],
+        *options: str,
     ) -> Ending:
         command = [sys.executable, "-m", "run_study", "worker", self.name, "--device", device]
-        command += [f"--data={self.config.data.root}"]
+        command += [f"--data={self.config.data.root}", *options]
         return launch(
             command,
             self.place.secret,
@@ -244,8 +312,9 @@ class Study:
 
         return joined(ray, shared=self.place.is_shared)
 
-    def work(self, *, device: str = "auto") -> Ending:
-        """Runs trials in this process, beside other workers, until the study ends."""
+    def work(self, *, device: str = "auto", only: int | None = None) -> Ending:
+        """Runs trials in this process, beside other workers, until the study ends; where `only`
+        is the number of a trial, runs that one alone."""
         from search.display.dashboard.refresh import annotate
         from search.proposals.sampler import make_sampler
         from search.training.devices import choose_device
@@ -275,7 +344,7 @@ class Study:
                 finished=partial(annotate, config=self.config, dataset=dataset, store=store),
             )
 
-        return work(study, self.config, make_objective)
+        return work(study, self.config, make_objective, only)
 
     def export(
         self,

@@ -10,14 +10,17 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from optuna.trial import FrozenTrial
+
 from constraints import Limits
 from search.analysis.graph import Graph
+from search.config.candidate import Recipe
 from search.config.sections import DEFAULT_LIMITS
 from search.display import terminal
 from search.errors import ConfigError, NoStudyError
 from search.networks.architecture import Architecture, ArchitectureError
 from search.storage.places import STUDIES
-from search.storage.trials import architecture_of
+from search.storage.trials import architecture_of, candidate_of
 from search.study import Study
 
 TARGETS = "TARGET is an architecture's JSON, STUDY:TRIAL, file.py:factory or package.module:factory"
@@ -74,17 +77,64 @@ def resolve(
 ) -> tuple[Limits, Architecture | Graph]:
     """The network that TARGET names, and the limits it came with."""
     rules = Limits.from_mapping(DEFAULT_LIMITS)
-    left, _, right = target.rpartition(":")
-    if left and right.isdecimal():
-        study = Study(left, storage=storage)
-        trials = {trial.number: trial for trial in study.load().get_trials(deepcopy=False)}
-        trial = trials.get(int(right))
-        if trial is None:
-            raise ConfigError(f"{target}: study {left} has no such trial")
+    if _names_trial(target):
+        study, trial = _trial(target, storage)
         return study.config.rules, architecture_of(trial)
-    if left and not Path(target).exists():
+    if _names_factory(target):
         return rules, _traced(target, shapes)
     return rules, read_architecture(Path(target))
+
+
+def given_network(target: str, storage: str | None) -> tuple[Architecture, Recipe | None]:
+    """The network that TARGET names, to be trained, and the recipe of a trial.
+
+    Raises:
+        ConfigError: it names none, or a module.
+    """
+    if _names_trial(target):
+        candidate = candidate_of(_trial(target, storage)[1])
+        return candidate.architecture, candidate.recipe
+    if _names_factory(target):
+        raise ConfigError(
+            f"{target}: a module can be checked, but not be a trial: finalists, exported code and "
+            "every proof are made from an architecture's JSON (studies/baseline.json is one); "
+            "write it as such, or name STUDY:TRIAL"
+        )
+    return read_architecture(Path(target)), None
+
+
+def beginning(source: str, storage: str | None) -> Study | tuple[Architecture, Recipe | None]:
+    """What `launch --from` names: another study (a file, a name or URL:NAME), or a network.
+
+    Raises:
+        ConfigError: it names neither.
+    """
+    url, _, name = source.rpartition(":")
+    if Path(source).suffix == ".json" or _names_trial(source):
+        return given_network(source, storage)
+    if "://" in url:
+        return Study(name, storage=url)
+    if url and not Path(source).exists():
+        return given_network(source, storage)
+    return study_of(source, storage=storage)
+
+
+def _names_trial(target: str) -> bool:
+    left, _, right = target.rpartition(":")
+    return bool(left) and right.isdecimal()
+
+
+def _names_factory(target: str) -> bool:
+    return ":" in target and not Path(target).exists()
+
+
+def _trial(target: str, storage: str | None) -> tuple[Study, FrozenTrial]:
+    name, _, number = target.rpartition(":")
+    study = Study(name, storage=storage)
+    trials = {trial.number: trial for trial in study.load().get_trials(deepcopy=False)}
+    if int(number) not in trials:
+        raise ConfigError(f"{target}: study {name} has no such trial")
+    return study, trials[int(number)]
 
 
 def _traced(target: str, shapes: Sequence[tuple[int, ...]]) -> Graph:

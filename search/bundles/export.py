@@ -289,7 +289,7 @@ def _cost(
         "trial_pflop": carried.pflop or 0.0,
         "trial_pflop_to_target": carried.pflop_to_target,
         "retraining_pflop": candidate.pflop(len(retraining), images),
-        "study_pflop": sum(each.pflop or 0.0 for each in trials),
+        "study_pflop": sum(each.pflop or 0.0 for each in trials if each.taken is None),
     }
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from search.storage.finalists import searched
+from search.storage.given import learnable
 
 LEAST_TRIALS = 10
 """Completed trials below which importances are not worth a look."""
@@ -52,7 +52,7 @@ def importances(
 ) -> Importance | None:
     """Those of the search's trials by functional ANOVA (Hutter et al., ICML 2014); None where
     too few completed to tell, or all alike."""
-    trials = [t for t in searched(study.get_trials(deepcopy=False)) if _completed(t)]
+    trials = [t for t in learnable(study.get_trials(deepcopy=False)) if _completed(t)]
     values = np.array([trial.values[0] for trial in trials])
     if len(trials) < LEAST_TRIALS or np.ptp(values) == 0:
         return None

@@ -119,7 +119,8 @@ class Again(_Part):
 class Search(_Part):
     """What the search came to: `trials` that ended, `pruned` and `failed` ones among them, and
     `proposals`, of which one may be `rejected` by several rules; `finalists`, the leader first,
-    where they were trained again."""
+    where they were trained again.  Beside these trials some networks were `given`, or `taken`
+    over from other studies."""
 
     trials: _Count
     pruned: _Count
@@ -127,6 +128,8 @@ class Search(_Part):
     proposals: _Count
     rejected: dict[str, _Count]
     finalists: tuple[Again, ...] = ()
+    given: _Count = 0
+    taken: _Count = 0
 
     @classmethod
     def of(cls, summary: Summary) -> Search:
@@ -138,6 +141,8 @@ class Search(_Part):
             proposals=summary.proposed,
             rejected=summary.rejected,
             finalists=tuple(Again.of(each) for each in summary.standing.ordered),
+            given=summary.given,
+            taken=summary.taken,
         )
 
 

@@ -130,7 +130,7 @@ def _search_figures(findings: Findings) -> dict[str, Figure]:
 
 
 def _trained(summary: Summary) -> int:
-    return len(summary.trials) - summary.states["waiting"]
+    return len(summary.own) - summary.states["waiting"]
 
 
 def _balance(findings: Findings) -> dict[str, list[int]]:
@@ -233,7 +233,7 @@ def _markdown(findings: Findings, drawn: set[str]) -> str:
         leaders=[tables.leader(trial) for trial in findings.summary.best[:LEADERS]],
         mistakes=_mistakes_shown(len(findings.mistakes)),
         trained=_trained(findings.summary),
-        seconds=sum(trial.seconds or 0.0 for trial in findings.summary.trials),
+        seconds=sum(t.seconds or 0.0 for t in findings.summary.trials if not t.taken),
     )
 
 

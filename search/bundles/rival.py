@@ -70,7 +70,10 @@ def _differences(
     config: StudyConfig, this: FrozenTrial, other: FrozenTrial
 ) -> dict[str, tuple[Any, Any]]:
     """A choice without effect on either, as the kernel of a block of depth 0, tells nothing."""
-    pairs = {name: (this.params[name], other.params.get(name)) for name in this.params}
+    common = this.params.keys() & other.params.keys()  # one that was given may have none
+    pairs = {
+        name: (this.params[name], other.params[name]) for name in this.params if name in common
+    }
     return {
         name: pair
         for name, pair in pairs.items()

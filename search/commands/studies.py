@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from optuna.trial import TrialState
 
@@ -17,6 +17,7 @@ from search.config.files import require_name
 from search.display import terminal, wording
 from search.display.live import LiveView
 from search.errors import ConfigError, MachineError
+from search.proposals.choices import ForeignError
 from search.proposals.proposer import Acceptance
 from search.storage.checkpoints import artifact_store
 from search.storage.internals import study_id
@@ -30,7 +31,7 @@ from search.storage.studies import (
 )
 from search.storage.summary import Summary, summarize
 from search.study import Study
-from search.targets import study_of
+from search.targets import beginning, given_network, study_of
 from search.workers.supervisor import Ending
 
 RARE = 0.001  # of proposals accepted: below it, launch warns
@@ -45,20 +46,54 @@ def launch(
     per_gpu: int | None,
     device: str,
     ray: str | None,
+    begin: str | None,
 ) -> int:
-    """Creates or resumes the study of `source` and runs it in worker processes."""
+    """Creates or resumes the study of `source` and runs it in worker processes; `begin` names
+    the network or the older study that it begins with."""
     study = study_of(source, overrides, storage)
     study.prepare()  # what is wrong or not there is told before torch is imported
+    if begin is not None:
+        terminal.note(_begun(study, begin, storage))
     with study.cluster(ray):
         terminal.note(_place(device, ray))
         note_lacking(study.config)
         _tell(study.estimate())
         terminal.note(wording.guessing(study.identity))
         again = typed("launch", source, storage=storage, overrides=overrides)
-        ending = _run(
-            study, again, storage, workers=workers, device=device, per_gpu=per_gpu, ray=ray
-        )
+        run = partial(study.launch, workers=workers, device=device, per_gpu=per_gpu, ray=ray)
+        view, ending = _watched(study, run)
+    view.finish(ending.reason, *next_commands(view.summary, ending.code, again, storage))
     return ending.code
+
+
+def train(
+    target: str, source: str, overrides: Sequence[str], storage: str | None, *, device: str
+) -> int:
+    """Trains the network that `target` names as a trial of the study of `source`."""
+    study = study_of(source, overrides, storage)
+    network, recipe = given_network(target, storage)
+    number = study.give(network, target, recipe)
+    terminal.note(_place(device, None))
+    view, ending = _watched(study, partial(study.train, number, device=device))
+    export = typed("export", study.name, "--trial", str(number), storage=storage)
+    again = typed("train", target, source, storage=storage, overrides=overrides)
+    view.finish(ending.reason, again if ending.code else export)
+    return ending.code
+
+
+def _begun(study: Study, source: str, storage: str | None) -> str:
+    """Gives the study what `launch --from` names; answers in a line."""
+    named = beginning(source, storage)
+    if isinstance(named, Study):
+        return wording.inheritance(study.take_over(named), named.name)
+    try:
+        study.begin_with(*named)
+    except ForeignError as error:
+        raise ConfigError(
+            f"{source}: the space of {study.name} does not express it: {error}; "
+            f"widen [space], or train it beside the search: {typed('train', source, study.name)}"
+        ) from None
+    return f"begins with {source}"
 
 
 def _place(device: str, ray: str | None) -> str:
@@ -72,8 +107,8 @@ def _place(device: str, ray: str | None) -> str:
     return f"device: {describe_device(choose_device(device))}"
 
 
-def _run(study: Study, again: str, storage: str | None, **where: Any) -> Ending:
-    """Launches the study under the live view."""
+def _watched(study: Study, run: Callable[..., Ending]) -> tuple[LiveView, Ending]:
+    """What `run` comes to, under the live view."""
     from search.display.dashboard.refresh import Refresher
 
     running = study.create()
@@ -85,10 +120,9 @@ def _run(study: Study, again: str, storage: str | None, **where: Any) -> Ending:
             view.update()
             refresher.tick(view.summary)
 
-        ending = study.launch(**where, tick=tick)
-    view.finish(ending.reason, *next_commands(view.summary, ending.code, again, storage))
-    refresher.tick(view.summary, at_once=True)
-    return ending
+        ending = run(tick=tick)
+    refresher.tick(summarize(running, study.config), at_once=True)
+    return view, ending
 
 
 def _tell(acceptance: Acceptance) -> None:
@@ -112,10 +146,17 @@ def next_commands(summary: Summary, code: int, again: str, storage: str | None) 
 
 
 def worker(
-    name: str, overrides: Sequence[str], storage: str | None, *, root: Path | None, device: str
+    name: str,
+    overrides: Sequence[str],
+    storage: str | None,
+    *,
+    root: Path | None,
+    device: str,
+    only: int | None,
 ) -> int:
-    """Runs trials of an existing study in this process."""
-    ending = Study(name, overrides=overrides, storage=storage, root=root).work(device=device)
+    """Runs trials of an existing study in this process, or `only` the one of that number."""
+    study = Study(name, overrides=overrides, storage=storage, root=root)
+    ending = study.work(device=device, only=only)
     terminal.note(ending.reason)
     return ending.code
 
@@ -162,7 +203,7 @@ def delete(name: str, storage: str | None, *, sure: bool) -> int:
     kept, key = study_storage(study), study_id(study)
     with kept.errors():
         kept.recover(key)
-        counts = Counter(kept.count(key)) + Counter(kept.count(key, finals=True))
+        counts = Counter(kept.count(key, without=()))
     if running := counts[TrialState.RUNNING]:
         raise ConfigError(
             f"study {name}: {wording.plural(running, 'trial')} running; stop its workers first"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from search.analysis.facts import count_macs
 from search.networks.architecture import Architecture
@@ -48,6 +48,12 @@ class Recipe:
     augmentation_strength: float = 1.0
     repeat: int = 0
     class_weights: bool = False
+
+    def choices(self) -> dict[str, Any]:
+        """Its values by the names that a study's parameters have."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        named = {"augmentation_strength": "augmentation.strength", "repeat": "repeat"}
+        return {named.get(name, f"training.{name}"): value for name, value in values.items()}
 
     def size(self, epoch: int, full: tuple[int, int]) -> tuple[int, int]:
         """Height and width of the training images in `epoch`, counted from 0.

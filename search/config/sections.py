@@ -310,25 +310,30 @@ class StudyConfig(_Section):
         }
         return {**self.space.parameters, **searched}
 
+    @cached_property
+    def recipe_parameters(self) -> dict[str, Domain]:
+        """Those of `parameters` that mean the recipe."""
+        return {k: v for k, v in self.parameters.items() if k not in self.space.parameters}
+
     def candidate(
         self, choices: Mapping[str, Any], *, input: tuple[int, int, int], classes: int
     ) -> Candidate:
         """The network and the recipe that one value per parameter means."""
+        architecture = self.space.architecture(choices, input=input, classes=classes)
+        return Candidate(architecture, self.recipe(choices))
+
+    def recipe(self, choices: Mapping[str, Any]) -> Recipe:
+        """The recipe that one value per entry of `recipe_parameters` means."""
         recipe = {k: choices.get(f"training.{k}", getattr(self.training, k)) for k in _RECIPE_KEYS}
         # Settings without effect must not tell two trials of one training apart.
         if recipe["optimizer"] == "sgd":
             recipe["matrix_learning_rate"] = recipe["matrix_momentum"] = 0.0
         if not recipe["small_epochs"]:
             recipe["small_side"] = 1.0
-        return Candidate(
-            self.space.architecture(choices, input=input, classes=classes),
-            Recipe(
-                **recipe,
-                augmentation_strength=choices.get(
-                    "augmentation.strength", self.augmentation.strength
-                ),
-                repeat=choices.get("repeat", 0),
-            ),
+        return Recipe(
+            **recipe,
+            augmentation_strength=choices.get("augmentation.strength", self.augmentation.strength),
+            repeat=choices.get("repeat", 0),
         )
 
     def to_toml(self) -> str:

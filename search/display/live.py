@@ -165,7 +165,8 @@ def _lines(before: Progress | None, trial: Progress, summary: Summary) -> Iterab
 
 def _name(trial: Progress) -> str:
     again = "" if trial.finalist is None else f" (finalist {trial.finalist} again)"
-    return f"trial {trial.number}{again}"
+    given = f" ({trial.given})" if trial.given else ""
+    return f"trial {trial.number}{again}{given}"
 
 
 def _left(trial: Progress) -> str:
@@ -173,6 +174,6 @@ def _left(trial: Progress) -> str:
 
 
 def _tried(trial: Progress) -> str:
-    if trial.finalist is not None:
+    if trial.proposals is None:  # of a finalist, or given
         return ""
-    return f", after {wording.plural(trial.proposals or 0, 'proposal')}"
+    return f", after {wording.plural(trial.proposals, 'proposal')}"

@@ -33,7 +33,7 @@ def layers(rows: Sequence[LayerRow]) -> Iterator[Row]:
 def leader(trial: Progress) -> Row:
     """One of the best trials, under the titles `LEADERS`."""
     return (
-        f"#{trial.number}",
+        f"#{trial.number}{' given' if trial.given else ' taken over' if trial.taken else ''}",
         wording.percent(trial.accuracy),
         *wording.sizes(*trial.sizes),
         wording.flops(trial.pflop),

@@ -288,6 +288,7 @@ def _header(summary: Summary) -> Text:
     states, budget = summary.states, summary.config.study.trials
     words = [wording.of_budget(summary.finished, budget)]
     words += [f"{states[s]:,} {w}" for s, w in _STATE_WORDS.items() if states[s]]
+    words += wording.others(summary)
     return Text.assemble((summary.name, "bold"), "  ", (" · ".join(words), "dim"))
 
 
@@ -350,7 +351,7 @@ def _finalists(summary: Summary) -> RenderableType:
     title, *columns = wording.FINALIST
     rows = list(map(wording.finalist, summary.standing.finalists))
     table = _fitting((title.capitalize(), *columns), rows, ("measured once", "trainings"))
-    words = wording.leader(summary.standing, summary.finished)
+    words = wording.leader(summary.standing, summary.compared)
     return Group(table, Text(words)) if words else table
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from constraints import LIMITS
 from search.analysis.device import RUNNING
 from search.analysis.table import Analysis, LayerRow
+from search.proposals.inheritance import Inheritance
 from search.storage.finalists import Finalist, Standing, certainty
 from search.storage.summary import Summary
 
@@ -143,6 +144,26 @@ def of_budget(finished: int, budget: int) -> str:
     if finished > budget:
         return f"{plural(finished, 'trial')} (budget: {budget:,})"
     return f"{finished:,} of {plural(budget, 'trial')}"
+
+
+def others(summary: Summary) -> list[str]:
+    """How many trials there are beside those of the search: `1 given`, `12 taken over`."""
+    counts = {"given": summary.given, "taken over": summary.taken}
+    return [f"{number:,} {words}" for words, number in counts.items() if number]
+
+
+def inheritance(found: Inheritance, name: str) -> str:
+    """What became of the trials of the older study `name`."""
+    words = [f"took over {len(found.taken):,} of {plural(found.trials, 'trial')} of {name}"]
+    left = ", ".join(f"{number:,} {reason}" for reason, number in found.left.most_common())
+    words += [f"left: {left}"] if left else []
+    if found.again:
+        best = "the best one" if len(found.again) == 1 else f"the best {len(found.again)}"
+        words.append(
+            f"{best} of those whose accuracy does not compare ({found.differs}) "
+            "will be trained first"
+        )
+    return "; ".join(words)
 
 
 def duration(seconds: float | None) -> str:

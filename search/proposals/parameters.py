@@ -18,12 +18,8 @@ from search.config.candidate import Candidate
 from search.config.sections import StudyConfig
 from search.domains import Choice, Domain, IntRange, Scalar
 from search.proposals.inner import Distributions
-from search.proposals.proposer import Input, Proposer
+from search.proposals.proposer import Input, Proposer, RejectedError
 from search.storage.trials import Attributes, write
-
-
-class RejectedError(ValueError):
-    """A queued trial asks for a candidate that breaks a rule."""
 
 
 def distributions(config: StudyConfig) -> Distributions:

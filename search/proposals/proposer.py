@@ -38,6 +38,10 @@ class InfeasibleError(RuntimeError):
         self.acceptance = acceptance
 
 
+class RejectedError(ValueError):
+    """A candidate that somebody asks for breaks a rule: exit code 1."""
+
+
 @dataclass(frozen=True)
 class Proposal:
     """Choices as they would be trained, the network they mean (None where they mean none),

@@ -8,7 +8,7 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from search.storage.finalists import searched
+from search.storage.given import learnable
 from search.storage.internals import storage_of, study_id, trial_id
 from search.storage.trials import Attributes
 
@@ -59,7 +59,8 @@ class Scratch:
 
     Samplers note things in the storage whenever they propose.  Those of a rejected
     proposal must not stay, and would cost a transaction each.  Trainings of finalists are no
-    proposals: the best networks, many times over, would teach a sampler that nothing else is.
+    proposals: the best networks, many times over, would teach a sampler that nothing else is;
+    nor are networks that the space does not express.
     """
 
     def __init__(self, study: Study, trial: FrozenTrial) -> None:
@@ -71,10 +72,10 @@ class Scratch:
         return getattr(self._study, name)
 
     def get_trials(self, *args: Any, **options: Any) -> list[FrozenTrial]:
-        return searched(self._study.get_trials(*args, **options))
+        return learnable(self._study.get_trials(*args, **options))
 
     def _get_trials(self, *args: Any, **options: Any) -> list[FrozenTrial]:
-        return searched(self._study._get_trials(*args, **options))
+        return learnable(self._study._get_trials(*args, **options))
 
     def write(self) -> None:
         self._storage.write()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -20,11 +20,22 @@ from search.storage.identity import identity, is_gone
 from search.storage.internals import models, transaction
 from search.storage.patience import patient, reading
 from search.storage.places import Place
-from search.storage.trials import ARCHITECTURE, DEATHS, FINALIST, WORKER, Attributes
+from search.storage.trials import (
+    ARCHITECTURE,
+    DEATHS,
+    FINALIST,
+    GIVEN,
+    TAKEN,
+    WORKER,
+    Attributes,
+)
 from search.storage.writes import WritingStorage
 
 LIVES = 3
 """How many workers a trial may take down before it is failed instead of queued again."""
+
+UNCOUNTED = (FINALIST, GIVEN, TAKEN)
+"""Attributes of trials that do not count towards the budget."""
 
 _TRAINED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -50,13 +61,15 @@ class ClaimingStorage(WritingStorage):
     lives all the same, it can write nothing more to the trial.
 
     `trials` bounds how many trials may be trained (complete or pruned), over all workers and
-    resumes; None does not bound.  Trainings of finalists do not count; while `finals` holds they
-    are what this process may claim, and before nothing else is.
+    resumes; None does not bound.  Trainings of finalists do not count, nor networks that were
+    given or taken over.  While `finals` holds this process may claim the first alone, before
+    only the others; where `only` is the number of a trial, that one and no other.
     """
 
     def __init__(self, place: Place, *, heartbeat: int, grace: int) -> None:
         self.trials: int | None = None
         self.finals = False
+        self.only: int | None = None
         self._claims: dict[int, Mapping[str, Any]] = {}  # of this process, by the trial's id
         super().__init__(place, heartbeat=heartbeat, grace=grace)
 
@@ -73,13 +86,13 @@ class ClaimingStorage(WritingStorage):
             BudgetSpentError: a fresh trial would be one too many.
         """
         if template_trial is None:
-            if self.finals:
-                raise BudgetSpentError("the search is over")
+            if self.finals or self.only is not None:
+                raise BudgetSpentError("no trial of the search is asked for")
             self._require_room(
                 session, study_id, (*_TRAINED, TrialState.RUNNING, TrialState.WAITING)
             )
         elif (finalist := Attributes.of(template_trial).finalist) is not None:
-            found = trials_of(session, study_id, finals=True).count()
+            found = trials_of(session, study_id, with_any=(FINALIST,)).count()
             if found != finalist["index"]:
                 raise _OvertakenError
         trial = super()._get_prepared_new_trial(study_id, template_trial, session)
@@ -112,25 +125,33 @@ class ClaimingStorage(WritingStorage):
             )
             models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
             trial = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
-            again = models.TrialUserAttributeModel.find_by_trial_and_key(trial, FINALIST, session)
-            if trial.state != TrialState.WAITING or (again is not None) != self.finals:
+            if trial.state != TrialState.WAITING or not self._may_claim(session, trial):
                 return False
-            if not self.finals:
-                try:
-                    self._require_room(session, study_id, (*_TRAINED, TrialState.RUNNING))
-                except BudgetSpentError:
-                    return False
             trial.state = TrialState.RUNNING
             trial.datetime_start = datetime.now()
             self._occupy(session, trial)
             return True
+
+    def _may_claim(self, session: sa.orm.Session, trial: models.TrialModel) -> bool:
+        if self.only is not None:
+            return bool(trial.number == self.only)
+        find = models.TrialUserAttributeModel.find_by_trial_and_key
+        if (find(trial, FINALIST, session) is not None) != self.finals:
+            return False
+        if self.finals or find(trial, GIVEN, session) is not None:
+            return True
+        try:
+            self._require_room(session, int(trial.study_id), (*_TRAINED, TrialState.RUNNING))
+        except BudgetSpentError:
+            return False
+        return True
 
     def _require_room(
         self, session: sa.orm.Session, study_id: int, states: tuple[TrialState, ...]
     ) -> None:
         if self.trials is None:
             return
-        trials = trials_of(session, study_id, finals=False)
+        trials = trials_of(session, study_id, without=UNCOUNTED)
         found = trials.filter(models.TrialModel.state.in_(states)).count()
         if found >= self.trials:
             raise BudgetSpentError(f"{found} of {self.trials} trials are taken")
@@ -262,14 +283,20 @@ class ClaimingStorage(WritingStorage):
         return json.loads(text_of(attribute.find_by_trial_and_key(trial, WORKER, session)))
 
 
-def trials_of(session: sa.orm.Session, study_id: int, *, finals: bool) -> Any:
-    """A query for the trials of the search, or for the trainings of its finalists."""
-    attribute = models.TrialUserAttributeModel
-    again = sa.exists().where(
-        attribute.trial_id == models.TrialModel.trial_id, attribute.key == FINALIST
+def trials_of(
+    session: sa.orm.Session,
+    study_id: int,
+    *,
+    with_any: Sequence[str] = (),
+    without: Sequence[str] = (),
+) -> Any:
+    """A query for the trials that have an attribute of `with_any`, or none of `without`."""
+    attribute, trial = models.TrialUserAttributeModel, models.TrialModel
+    named = sa.exists().where(
+        attribute.trial_id == trial.trial_id, attribute.key.in_((*with_any, *without))
     )
-    trials = session.query(models.TrialModel).filter(models.TrialModel.study_id == study_id)
-    return trials.filter(again if finals else ~again)
+    trials = session.query(trial).filter(trial.study_id == study_id)
+    return trials.filter(named if with_any else ~named)
 
 
 def text_of(attribute: Any) -> str:

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Container
+from collections.abc import Container, Sequence
 
 import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState
 
-from search.storage.claims import ClaimingStorage, text_of, trials_of
+from search.storage.claims import UNCOUNTED, ClaimingStorage, text_of, trials_of
 from search.storage.internals import models, transaction
 from search.storage.patience import light, patient, reading
 from search.storage.reading import read_trials
+from search.storage.trials import FINALIST
 
 CLOCK_GAP = 30.0
 """Seconds without any worker's sign after which the budget of hours does not run on."""
@@ -66,10 +67,13 @@ class StudyStorage(ClaimingStorage):
     # What workers ask between two steps: no trial is built for it
 
     @patient
-    def count(self, study_id: int, *, finals: bool = False) -> dict[TrialState, int]:
-        """How many trials of the search, or trainings of finalists, are in which state."""
+    def count(
+        self, study_id: int, *, without: Sequence[str] = UNCOUNTED
+    ) -> dict[TrialState, int]:
+        """How many trials are in which state, but for those with an attribute of `without`: those
+        that the budget does not count."""
         with transaction(self.scoped_session) as session:
-            trials, states = trials_of(session, study_id, finals=finals), models.TrialModel.state
+            trials, states = trials_of(session, study_id, without=without), models.TrialModel.state
             rows = (
                 trials.with_entities(states, sa.func.count(models.TrialModel.trial_id))
                 .group_by(states)
@@ -79,10 +83,11 @@ class StudyStorage(ClaimingStorage):
 
     @patient
     def best_value(self, study_id: int) -> float | None:
-        """The highest first value among complete trials of the search; None when there is none."""
+        """The highest first value among complete trials, those of finalists apart; None when there
+        is none."""
         with transaction(self.scoped_session) as session:
             best: float | None = (
-                trials_of(session, study_id, finals=False)
+                trials_of(session, study_id, without=(FINALIST,))
                 .join(models.TrialValueModel)
                 .filter(
                     models.TrialModel.state == TrialState.COMPLETE,

@@ -117,7 +117,7 @@ class Standing:
 
 
 def searched(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The trials of the search: all but the trainings of finalists."""
+    """The trials that are compared: all but the trainings of finalists."""
     return [trial for trial in trials if not is_finalist(trial)]
 
 

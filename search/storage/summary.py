@@ -30,7 +30,7 @@ class Progress:
     that is known.
     `finalist` is the number of the trial that this one trains again.  `moment` says where in the
     running epoch a trial was some seconds ago: `epoch` (from 1), `phase`, the share `done` of
-    it and `images_per_second`.
+    it and `images_per_second`.  `given` and `taken` are the trial's attributes.
     """
 
     number: int
@@ -50,6 +50,8 @@ class Progress:
     failure: str | None
     finalist: int | None
     moment: Mapping[str, Any] | None = None
+    given: str | None = None
+    taken: str | None = None
 
     @property
     def sizes(self) -> tuple[int | None, int | None, int | None]:
@@ -93,6 +95,8 @@ class Progress:
             failure=carried.failure,
             finalist=(carried.finalist or {}).get("trial"),
             moment=moment,
+            given=carried.given,
+            taken=carried.taken,
         )
 
 
@@ -103,8 +107,9 @@ class Summary:
     `proposed` counts all proposals, `accepted` those that kept every rule (a sampler that
     compares several makes a trial of one), `rejected` the others by rule (one may break
     several).  `road` is the best accuracy after each completed trial, `spent` the seconds in
-    which at least one worker was active.  `trials` are those of the search, `finals` the
-    trainings of finalists, and `standing` is how these stand.
+    which at least one worker was active.  `trials` are all that are compared, `own` those of
+    the search itself, which its budget counts; `finals` are the trainings of finalists, and
+    `standing` is how these stand.
     """
 
     name: str
@@ -120,9 +125,24 @@ class Summary:
     started: datetime | None
 
     @cached_property
+    def own(self) -> tuple[Progress, ...]:
+        """The trials that were neither given nor taken over."""
+        return tuple(trial for trial in self.trials if not (trial.given or trial.taken))
+
+    @property
+    def given(self) -> int:
+        """How many networks somebody had trained beside the search."""
+        return sum(trial.given is not None for trial in self.trials)
+
+    @property
+    def taken(self) -> int:
+        """How many trials were taken over from other studies."""
+        return sum(trial.taken is not None for trial in self.trials)
+
+    @cached_property
     def states(self) -> dict[str, int]:
-        """How many trials are in each of Optuna's states."""
-        counted = Counter(trial.state for trial in self.trials)
+        """How many of its own trials are in each of Optuna's states."""
+        counted = Counter(trial.state for trial in self.own)
         return {state.name.lower(): counted[state.name.lower()] for state in TrialState}
 
     @cached_property
@@ -138,7 +158,13 @@ class Summary:
 
     @property
     def finished(self) -> int:
+        """How many of its own trials have ended."""
         return self.states["complete"] + self.states["pruned"] + self.states["fail"]
+
+    @property
+    def compared(self) -> int:
+        """How many trials have ended, wherever they come from."""
+        return sum(trial.state in ("complete", "pruned", "fail") for trial in self.trials)
 
     @property
     def met(self) -> bool:
@@ -160,6 +186,8 @@ class Summary:
             "target_met": self.met,
             "trials": self.states,
             "trials_left": max(0, section.trials - self.finished),
+            "given": self.given,
+            "taken": self.taken,
             "seconds_spent": self.spent,
             "seconds_left": self.left,
             "started": self.started.isoformat() if self.started else None,

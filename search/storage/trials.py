@@ -16,6 +16,7 @@ from search.networks.architecture import Architecture, ArchitectureError
 from search.storage.internals import storage_of, trial_id
 
 ARCHITECTURE, DEATHS, FINALIST, WORKER = "architecture", "deaths", "finalist", "worker"
+GIVEN, TAKEN = "given", "taken"
 """Names of attributes, for who asks the database for them."""
 
 
@@ -30,6 +31,8 @@ class Attributes:
     `batch_divisor` divides its batch after it ran out of memory.
     `finalist` is there where a finalist is trained again: the number of its `trial`, which
     `repeat` of it this is, and the `index` among all such trainings of the study.
+    `given` names the network that somebody had trained beside the search, `taken` the study and
+    trial that one was taken over from; neither counts towards the budget of trials.
     """
 
     candidate: str | None = None
@@ -53,6 +56,8 @@ class Attributes:
     failure: str | None = None
     finalist: Mapping[str, int] | None = None
     moment: Mapping[str, Any] | None = None
+    given: str | None = None
+    taken: str | None = None
 
     @classmethod
     def of(cls, trial: Trial | FrozenTrial) -> Attributes:
@@ -71,6 +76,11 @@ NAMES = tuple(field.name for field in fields(Attributes))
 def is_finalist(trial: Trial | FrozenTrial) -> bool:
     """Whether the trial trains a finalist again; samplers ask it of every trial."""
     return FINALIST in trial.user_attrs
+
+
+def is_given(trial: Trial | FrozenTrial) -> bool:
+    """Whether the trial trains a network that somebody named."""
+    return GIVEN in trial.user_attrs
 
 
 def write(trial: Trial, attributes: Attributes) -> None:
@@ -94,7 +104,7 @@ def without_bulk(trial: FrozenTrial) -> FrozenTrial:
     return short
 
 
-def architecture_of(trial: FrozenTrial) -> Architecture:
+def architecture_of(trial: Trial | FrozenTrial) -> Architecture:
     """The network of a trial, whatever became of it.
 
     Raises:
@@ -106,8 +116,8 @@ def architecture_of(trial: FrozenTrial) -> Architecture:
         raise ConfigError(f"trial {trial.number} holds no candidate: {error}") from None
 
 
-def candidate_of(trial: FrozenTrial) -> Candidate:
-    """The candidate that a trial trained.
+def candidate_of(trial: Trial | FrozenTrial) -> Candidate:
+    """The candidate that a trial trains.
 
     Raises:
         ConfigError: the trial carries none of this program.

@@ -26,8 +26,9 @@ from search.storage.checkpoints import (
     save_checkpoint,
 )
 from search.storage.finalists import fresh_candidate
+from search.storage.given import given_candidate
 from search.storage.studies import study_storage
-from search.storage.trials import Attributes, is_finalist, write
+from search.storage.trials import Attributes, is_finalist, is_given, write
 from search.training.devices import describe_device
 from search.training.evaluation import Evaluation
 from search.training.trainer import Trainer
@@ -100,8 +101,10 @@ class Objective:
         dataset = self._trainer.dataset
         storage, classes = study_storage(trial.study), len(dataset.classes)
         with storage.together():
-            candidate = fresh_candidate(trial, self._config) or suggest(
-                trial, self._config, input=dataset.input, classes=classes
+            candidate = (
+                fresh_candidate(trial, self._config)
+                or given_candidate(trial)
+                or suggest(trial, self._config, input=dataset.input, classes=classes)
             )
             candidate = _fitted(candidate, Attributes.of(trial).batch_divisor or 1)
             self._describe(trial, candidate)
@@ -186,7 +189,7 @@ class Objective:
                     writes.durable = True
                     saved = time.monotonic()
                 self._report(trial, self._metric(record), record.epoch)
-            if not ended and self._reports(trial) and trial.should_prune():
+            if not ended and self._competes(trial) and trial.should_prune():
                 discard_checkpoints(self._runs, trial)
                 accuracy = f"{self._metric(record):.4f}"
                 raise optuna.TrialPruned(f"accuracy {accuracy} in epoch {record.epoch}")
@@ -213,9 +216,13 @@ class Objective:
         return value
 
     def _reports(self, trial: optuna.Trial) -> bool:
-        """Whether a pruner compares the trial with others: Optuna takes no reports for several
+        """Whether a pruner compares others with the trial: Optuna takes no reports for several
         objectives, and trials of a later search are not to compete with finalists."""
         return len(self._config.study.objectives) == 1 and not is_finalist(trial)
+
+    def _competes(self, trial: optuna.Trial) -> bool:
+        """Whether a pruner may end the trial: not one that somebody asked for by name."""
+        return self._reports(trial) and not is_given(trial)
 
     def _met(self, trial: optuna.Trial, accuracy: float) -> bool:
         """Whether `accuracy` ends the trial; a finalist's training is measured at its end."""

@@ -280,11 +280,15 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def work(
-    study: optuna.Study, config: StudyConfig, make_objective: Callable[[Stop], Train]
+    study: optuna.Study,
+    config: StudyConfig,
+    make_objective: Callable[[Stop], Train],
+    only: int | None = None,
 ) -> Ending:
     """Runs trials in this process until target, budget or signal; call it from the main thread.
 
-    `make_objective` gets the function that the objective must ask for a reason to stop.
+    `make_objective` gets the function that the objective must ask for a reason to stop.  Where
+    `only` is the number of a trial, that one is run and no other.
 
     Raises:
         InfeasibleError: the sampler finds no candidate that keeps the rules.
@@ -292,11 +296,28 @@ def work(
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # failures are told by `_Guarded`
     storage = study_storage(study)
-    storage.trials = config.study.trials
+    storage.trials, storage.finals, storage.only = config.study.trials, False, only
     watch = Watch(study, config)
     with handled(watch.on_signal), storage.errors(), watch.watchdog():
         guarded = _Guarded(make_objective(watch), watch, storage)
+        if only is not None:
+            return _one(study, guarded, watch, only)
         return _work(study, config, guarded, watch)
+
+
+def _one(study: optuna.Study, guarded: _Guarded, watch: Watch, number: int) -> Ending:
+    """Runs the trial of that number, or waits for the worker that has it."""
+    watch.search_is_over()
+    while (ending := watch.ending(fresh=True)) is None:
+        trial = study.get_trials(deepcopy=False)[number]
+        if trial.state == TrialState.COMPLETE:
+            return Ending(f"trial {number}: accuracy {100 * trial.values[0]:.2f} %", 0)
+        if trial.state.is_finished():
+            reason = Attributes.of(trial).failure or trial.state.name.lower()
+            return Ending(f"trial {number} failed: {reason}", 1)
+        if not _run_one(study, guarded):
+            _await_others(study_storage(study), study)
+    return ending
 
 
 def _work(study: optuna.Study, config: StudyConfig, guarded: _Guarded, watch: Watch) -> Ending:

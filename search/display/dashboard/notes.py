@@ -52,7 +52,12 @@ def trial_note(architecture: Architecture, limits: Limits) -> str:
 def _objective(summary: Summary) -> str:
     section = summary.config.study
     goal = ", ".join(section.objectives)
-    finished = f"{wording.of_budget(summary.finished, section.trials)} finished"
+    finished = ", ".join(
+        [
+            f"{wording.of_budget(summary.finished, section.trials)} finished",
+            *wording.others(summary),
+        ]
+    )
     if section.target is None:
         return f"Objective: **{goal}** on validation images · {finished}"
     road = wording.road(summary)
@@ -67,7 +72,8 @@ def _leaderboard(best: Sequence[Progress], study_id: int) -> str:
         return "No trial completed yet."
     address = f"/dashboard/studies/{study_id}/trials?numbers="
     rows = (
-        (f"[#{trial.number}]({address}{trial.number})", *tables.leader(trial)[1:]) for trial in best
+        (f"[{name}]({address}{trial.number})", *cells)
+        for trial, (name, *cells) in zip(best, map(tables.leader, best), strict=True)
     )
     return _table(tables.LEADERS, rows)
 
@@ -76,7 +82,7 @@ def _finalists(summary: Summary) -> list[str]:
     if not summary.standing.begun:
         return []
     rows = [wording.finalist(each) for each in summary.standing.finalists]
-    words = wording.leader(summary.standing, summary.finished)
+    words = wording.leader(summary.standing, summary.compared)
     table = _table(wording.FINALIST, rows)
     return ["## Finalists, trained again with fresh seeds", *([words] if words else []), table]
 
@@ -86,7 +92,7 @@ def _funnel(summary: Summary) -> str:
         return "Nothing proposed yet."
     stages = {
         **wording.stages(summary.proposed, summary.accepted, summary.rejected),
-        "trials": len(summary.trials),
+        "trials": len(summary.own),
         "pruned": summary.states["pruned"],
         "completed": summary.states["complete"],
     }

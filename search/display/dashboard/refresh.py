@@ -10,6 +10,7 @@ import contextlib
 import logging
 import tempfile
 import time
+from collections import Counter
 from datetime import datetime
 from pathlib import Path
 
@@ -105,7 +106,7 @@ class Refresher:
 
     def __init__(self, study: optuna.Study) -> None:
         self._study = study
-        self._shown: tuple[int, int] | None = None
+        self._shown: Counter[str] | None = None
         self._next = 0.0
 
     def tick(self, summary: Summary, *, at_once: bool = False) -> None:
@@ -114,7 +115,7 @@ class Refresher:
         While the storage does not answer it does nothing.
         """
         with contextlib.suppress(StorageInternalError):
-            state = (summary.finished, len(summary.trials))
+            state = Counter(trial.state for trial in summary.trials)
             begin = time.monotonic()
             if not at_once and (state == self._shown or begin < self._next or self._fresh()):
                 return

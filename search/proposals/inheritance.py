@@ -1,0 +1,200 @@
+"""What an older study has found out that a new one, under other limits or in another space, can
+use without training it again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from search.config.candidate import Candidate
+from search.config.sections import StudyConfig
+from search.errors import ConfigError
+from search.proposals.asked import recipe_choices
+from search.proposals.choices import ForeignError, expressed
+from search.proposals.filling import Choices
+from search.proposals.parameters import distributions
+from search.proposals.proposer import Input, Proposer
+from search.storage.finalists import searched
+from search.storage.studies import searched as compared_keys
+from search.storage.studies import study_config
+from search.storage.trials import Attributes, candidate_of
+
+AGAIN = 3
+"""Trials whose accuracies mean something else here, of which so many are trained again."""
+
+_RUNG = "completed_rung_"  # Optuna's successive halving notes there who competed for what
+_KEPT = (
+    "architecture", "recipe", "receptive_field", "parameters", "macs", "verdict", "device",
+    "history", "seconds", "pflop",
+)  # fmt: skip
+_ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+@dataclass
+class Inheritance:
+    """`taken` are trials for the new study, as if it had trained them; `again` the choices of
+    the best ones that it has to train itself, since their accuracies do not compare: `differs`
+    says why.  `left` counts the others by the reason."""
+
+    taken: list[FrozenTrial] = field(default_factory=list)
+    again: list[Choices] = field(default_factory=list)
+    left: Counter[str] = field(default_factory=Counter)
+    differs: str = ""
+
+    @property
+    def trials(self) -> int:
+        """All that there were."""
+        return len(self.taken) + len(self.again) + self.left.total()
+
+
+class _LeftError(Exception):
+    """Why a trial stays where it is."""
+
+
+def inherit(
+    old: optuna.Study,
+    config: StudyConfig,
+    input: Input,
+    classes: int,
+    identity: Mapping[str, Any],
+    held: Iterable[str] = (),
+) -> Inheritance:
+    """What of the study `old` the study of `config` can use, judged by its own rules.
+
+    `identity` is that of its data set, `held` the hashes of candidates that it has already.
+    """
+    proposer, known = Proposer(config, input, classes), set(held)
+    differs = _difference(old, config, identity)
+    found, again = Inheritance(), []
+    for trial in searched(old.get_trials(deepcopy=False)):
+        try:
+            choices = _legal(trial, proposer)
+        except _LeftError as left:
+            found.left[str(left)] += 1
+            continue
+        own = proposer.candidate(choices)
+        reason = differs or _otherwise(trial, own, config)
+        pruned = trial.state == TrialState.PRUNED
+        if own.hash in known:
+            found.left["here already"] += 1
+        elif pruned and (reason or len(config.study.objectives) > 1):
+            found.left["pruned"] += 1
+        elif reason:
+            again.append((trial.values[0], choices, reason))
+        else:
+            known.add(own.hash)
+            found.taken.append(_as_own(trial, own, choices, old.study_name, config))
+    again.sort(key=lambda each: -each[0])
+    found.again = [choices for _, choices, _ in again[:AGAIN]]
+    found.differs = again[0][2] if again else ""
+    if again[AGAIN:]:
+        found.left["not comparable"] = len(again[AGAIN:])
+    return found
+
+
+# --- do accuracies mean the same? ------------------------------------------------------
+
+
+def _difference(old: optuna.Study, config: StudyConfig, identity: Mapping[str, Any]) -> str:
+    """What makes accuracies of the two studies mean different things; nothing where none does."""
+    kept = old.user_attrs.get("data", {})
+    for key, value in identity.items():
+        if kept.get(key) != value:
+            return f"other {key}" if key in kept else "its images are not known"
+    before, now = (_fidelity(each) for each in (study_config(old), config))
+    return next((_told(key, before[key], now[key]) for key in now if before[key] != now[key]), "")
+
+
+def _fidelity(config: StudyConfig) -> dict[str, Any]:
+    """What no recipe tells of how a trial is trained and measured."""
+    augmentation = compared_keys(config).items()
+    measured = {k: v for k, v in augmentation if k.startswith("augmentation.")}
+    measured.pop("augmentation.strength")
+    return {
+        "study.metric": config.study.metric,
+        "training.precision": config.training.precision,
+        **measured,
+    }
+
+
+def _otherwise(trial: FrozenTrial, own: Candidate, config: StudyConfig) -> str:
+    """In what the training of a trial was another than the study's of the same choices."""
+    was = candidate_of(trial).recipe
+    for key in fields(was):
+        before, now = (getattr(recipe, key.name) for recipe in (was, own.recipe))
+        if before != now:
+            return _told(key.name, before, now)
+    history = Attributes.of(trial).history
+    early = history is not None and len(history) < was.epochs
+    if trial.state == TrialState.COMPLETE and early and not config.study.met(trial.values[0]):
+        return "it ended at a lower target"
+    return ""
+
+
+def _told(key: str, before: object, now: object) -> str:
+    return f"{key} is {before} there, {now} here"
+
+
+# --- one trial -------------------------------------------------------------------------
+
+
+def _legal(trial: FrozenTrial, proposer: Proposer) -> Choices:
+    """The new study's choices that mean the network of a trial.
+
+    Raises:
+        _LeftError: it is none.
+    """
+    if trial.state not in _ENDED:
+        raise _LeftError("failed" if trial.state == TrialState.FAIL else "not finished")
+    try:
+        choices = _choices(trial, proposer)
+    except ConfigError:
+        raise _LeftError("without a network") from None
+    except ForeignError:
+        raise _LeftError("outside the space") from None
+    proposal = proposer.judge(choices, fill=False)
+    if not proposal.accepted:
+        rules = ", ".join(broken.rule.replace("_", " ") for broken in proposal.violations)
+        raise _LeftError(f"against the limits ({rules})")
+    return choices
+
+
+def _choices(trial: FrozenTrial, proposer: Proposer) -> Choices:
+    """Its own choices where they fit, else those that are read off its network."""
+    config, candidate = proposer.config, candidate_of(trial)
+    recipe = recipe_choices(config, candidate.recipe)
+    space, network = config.space, candidate.architecture
+    own = {name: value for name, value in trial.params.items() if name in space.parameters}
+    fits = own.keys() == space.parameters.keys() and all(
+        value in space.parameters[name] for name, value in own.items()
+    )
+    shape, classes = network.input, network.output.classes
+    if not fits or space.architecture(own, input=shape, classes=classes) != network:
+        own = expressed(network, space)
+    return {**own, **recipe}
+
+
+def _as_own(
+    trial: FrozenTrial, own: Candidate, choices: Choices, study: str, config: StudyConfig
+) -> FrozenTrial:
+    """A trial of another study as one of this, with what it measured there."""
+    carried = Attributes.of(trial)
+    kept = {name: value for name, value in carried.items() if name in _KEPT}
+    values = [
+        trial.values[0] if name == "accuracy" else float(getattr(carried, name) or 0.0)
+        for name in config.study.objectives
+    ]
+    return create_trial(
+        state=trial.state,
+        params=choices,
+        distributions=distributions(config),
+        values=values,
+        intermediate_values={} if len(values) > 1 else trial.intermediate_values,
+        user_attrs={**kept, "candidate": own.hash, "taken": f"{study}:{trial.number}"},
+        system_attrs={k: v for k, v in trial.system_attrs.items() if k.startswith(_RUNG)},
+    )
