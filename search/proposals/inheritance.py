@@ -57,21 +57,21 @@ class _LeftError(Exception):
 
 
 def inherit(
-    old: optuna.Study,
+    study: optuna.Study,
     config: StudyConfig,
     input: Input,
     classes: int,
     identity: Mapping[str, Any],
     held: Iterable[str] = (),
 ) -> Inheritance:
-    """What of the study `old` the study of `config` can use, judged by its own rules.
+    """What of an older `study` the one of `config` can use, judged by its own rules.
 
     `identity` is that of its data set, `held` the hashes of candidates that it has already.
     """
     proposer, known = Proposer(config, input, classes), set(held)
-    differs = _difference(old, config, identity)
+    differs = _difference(study, config, identity)
     found, again = Inheritance(), []
-    for trial in searched(old.get_trials(deepcopy=False)):
+    for trial in searched(study.get_trials(deepcopy=False)):
         try:
             choices = _legal(trial, proposer)
         except _LeftError as left:
@@ -88,7 +88,7 @@ def inherit(
             again.append((trial.values[0], choices, reason))
         else:
             known.add(own.hash)
-            found.taken.append(_as_own(trial, own, choices, old.study_name, config))
+            found.taken.append(_as_own(trial, own, choices, study.study_name, config))
     again.sort(key=lambda each: -each[0])
     found.again = [choices for _, choices, _ in again[:AGAIN]]
     found.differs = again[0][2] if again else ""
@@ -100,13 +100,13 @@ def inherit(
 # --- do accuracies mean the same? ------------------------------------------------------
 
 
-def _difference(old: optuna.Study, config: StudyConfig, identity: Mapping[str, Any]) -> str:
+def _difference(study: optuna.Study, config: StudyConfig, identity: Mapping[str, Any]) -> str:
     """What makes accuracies of the two studies mean different things; nothing where none does."""
-    kept = old.user_attrs.get("data", {})
+    kept = study.user_attrs.get("data", {})
     for key, value in identity.items():
         if kept.get(key) != value:
             return f"other {key}" if key in kept else "its images are not known"
-    before, now = (_fidelity(each) for each in (study_config(old), config))
+    before, now = (_fidelity(each) for each in (study_config(study), config))
     return next((_told(key, before[key], now[key]) for key in now if before[key] != now[key]), "")
 
 
@@ -185,16 +185,17 @@ def _as_own(
     """A trial of another study as one of this, with what it measured there."""
     carried = Attributes.of(trial)
     kept = {name: value for name, value in carried.items() if name in _KEPT}
+    goals = config.study.objectives
     values = [
-        trial.values[0] if name == "accuracy" else float(getattr(carried, name) or 0.0)
-        for name in config.study.objectives
+        trial.values[0] if goal == "accuracy" else float(getattr(carried, goal) or 0.0)
+        for goal in (goals if trial.values else ())
     ]
     return create_trial(
         state=trial.state,
         params=choices,
         distributions=distributions(config),
-        values=values,
-        intermediate_values={} if len(values) > 1 else trial.intermediate_values,
+        values=values or None,
+        intermediate_values={} if len(goals) > 1 else trial.intermediate_values,
         user_attrs={**kept, "candidate": own.hash, "taken": f"{study}:{trial.number}"},
         system_attrs={k: v for k, v in trial.system_attrs.items() if k.startswith(_RUNG)},
     )
