@@ -67,9 +67,7 @@ class StudyStorage(ClaimingStorage):
     # What workers ask between two steps: no trial is built for it
 
     @patient
-    def count(
-        self, study_id: int, *, without: Sequence[str] = UNCOUNTED
-    ) -> dict[TrialState, int]:
+    def count(self, study_id: int, *, without: Sequence[str] = UNCOUNTED) -> dict[TrialState, int]:
         """How many trials are in which state, but for those with an attribute of `without`: those
         that the budget does not count."""
         with transaction(self.scoped_session) as session:
