@@ -400,6 +400,8 @@ def _ending(error: BaseException) -> tuple[int, str]:
         return 2, str(error)
     if isinstance(error, MachineError):
         return 3, str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return 3, f"{error.filename or type(error).__name__}: {error.strerror}"
     found = f"{type(error).__name__}: {concealed(str(error))}"
     return 3, f"{found} (--debug before the command shows where)"
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -121,10 +122,14 @@ class Study:
         """Where checkpoints, artifacts and logs lie."""
         return self.place.run_directory(self.name)
 
-    @property
+    @cached_property
     def cache(self) -> Path:
-        """Where all studies of one place share their augmented epochs."""
-        return self.runs.parent.parent / "augmented"
+        """Where all studies of one place share their augmented epochs; beside a disk that is for
+        reading only, a folder that goes with this object."""
+        if not self.place.is_read_only:
+            return self.runs.parent.parent / "augmented"
+        self._passing = TemporaryDirectory(prefix="augmented-", ignore_cleanup_errors=True)
+        return Path(self._passing.name)
 
     def load(self) -> optuna.Study:
         """The study as Optuna knows it, with all its trials."""

@@ -21,6 +21,7 @@ from search.proposals.choices import ForeignError
 from search.proposals.proposer import Acceptance
 from search.storage.checkpoints import artifact_store
 from search.storage.internals import study_id
+from search.storage.opening import require_writable
 from search.storage.places import find_place, places
 from search.storage.studies import (
     delete_study,
@@ -199,6 +200,7 @@ def list_studies(storage: str | None, *, as_json: bool) -> int:
 def delete(name: str, storage: str | None, *, sure: bool) -> int:
     """Deletes a study with its trials, checkpoints and logs, after asking."""
     place = find_place(storage, None, require_name(name))
+    require_writable(place)
     study = find_study(name, place)  # one that is broken goes like any other
     kept, key = study_storage(study), study_id(study)
     with kept.errors():

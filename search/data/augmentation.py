@@ -206,6 +206,8 @@ class AugmentedEpochs:
             ) as pool:
                 for index in range(self.section.epochs):
                     self._make(index, pool)
+        except MachineError:
+            return  # whoever needs an epoch is told
         except RuntimeError:
             if threading.main_thread().is_alive():
                 raise

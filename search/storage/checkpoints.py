@@ -115,9 +115,7 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
 
 def artifact_store(runs: Path) -> FileSystemArtifactStore:
     """The files that the dashboard shows beside trials."""
-    directory = runs / "artifacts"
-    make_private(directory)
-    return _PrivateStore(directory)
+    return _PrivateStore(runs / "artifacts")
 
 
 def attach(

@@ -82,6 +82,15 @@ def require_fit(place: Place) -> None:
         _require_sqlite(path, place)
 
 
+def require_writable(place: Place) -> None:
+    """Raises a `MachineError` where the database is there, and is for reading only."""
+    if place.is_read_only:
+        raise MachineError(
+            f"storage {place}: can be read here, and not written; copy it to another place, "
+            "and name that with --storage"
+        )
+
+
 def _require_sqlite(path: Path, place: Place) -> None:
     if path.is_dir():
         raise ConfigError(f"storage {place}: {path} is a directory")

@@ -14,7 +14,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState
 
 from search.config.files import parse
-from search.config.private import private
+from search.config.private import make_private, private
 from search.config.sections import RESUMABLE, StudyConfig
 from search.errors import ConfigError, NoStudyError
 from search.storage.database import StudyStorage
@@ -27,6 +27,7 @@ from search.storage.opening import (
     open_storage,
     opened,
     require_fit,
+    require_writable,
 )
 from search.storage.places import Place
 
@@ -54,6 +55,7 @@ def create_or_resume(
         MachineError: see `open_storage`.
     """
     place = Place.of(place)
+    require_writable(place)
     require_fit(place)
     with opened(place):
         storage = connect(place, heartbeat, grace)
@@ -75,6 +77,7 @@ def create_or_resume(
 
 def require_resumable(config: StudyConfig, place: Place) -> None:
     """Raises what `create_or_resume` would, before anything is made."""
+    require_writable(place)
     require_fit(place)
     if place.file and not place.file.exists():
         return
@@ -266,5 +269,6 @@ def _flat(content: object, path: str) -> Iterator[tuple[str, object]]:
 
 class _PrivateStore(FileSystemArtifactStore):
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
+        make_private(self._base_path)
         with open(self._get_filepath(artifact_id), "wb", opener=private) as file:
             shutil.copyfileobj(content_body, file)

@@ -56,3 +56,34 @@ def test_a_study_on_a_read_only_disk_is_read(folder: Path, leave: bool) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert '"trials_left": 26' in done.stdout
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+WRITING = ("delete demo --yes", "launch {folder}/s.toml")
+LOOK_AND_WRITE = f"""
+import sys, urllib.request
+from run_study import run
+from search.storage.checkpoints import artifact_store
+from search.study import Study
+from tests.display.dashboard.test_dashboard import serving
+folder, url = sys.argv[1:]
+study = Study("demo", storage=url)
+(study.cache / "augmented").mkdir()
+with serving(study.load(), artifact_store(study.runs)) as (_, port):
+    assert urllib.request.urlopen(f"http://127.0.0.1:{{port}}/api/studies/1").status == 200
+for words in {WRITING}:
+    assert run([*words.format(folder=folder).split(), "--storage", url]) == 3, words
+"""
+
+
+def test_there_a_study_is_shown_and_exported_and_what_writes_says_so(folder: Path) -> None:
+    url = f"sqlite:///{folder}/demo.db"
+    assert code(start(_build, url, False)) == 0
+    (folder / "s.toml").write_text('[study]\nname = "demo"\n[data]\nkind = "digits"\n')
+    program = (sys.executable, "-c", LOOK_AND_WRITE, str(folder), url)
+    done = _in_a_namespace(*program, folder=folder)
+    assert done.returncode == 0, done.stderr
+    told = done.stderr.splitlines()
+    assert len(told) == len(WRITING)
+    for line in told:
+        assert line.startswith("run_study: storage sqlite:///"), line
+        assert "can be read here, and not written" in line
