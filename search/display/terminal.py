@@ -6,6 +6,7 @@ terminal, `LiveView` writes plain timestamped lines instead.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections import Counter
@@ -43,11 +44,15 @@ SPARKS = "▁▂▃▄▅▆▇█"
 
 
 def console(stream: TextIO) -> Console:
-    """A console on stdout or stderr; characters that its encoding lacks become similar ones."""
+    """A console on stdout or stderr; characters that its encoding lacks become similar ones.
+
+    It is as wide as the terminal, or as `COLUMNS` says, where it ends in a pipe too.
+    """
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(errors=encodings.ERRORS)
     result = Console(file=stream, highlight=False, markup=False)
-    result.width = min(result.width, WIDTH) if result.is_terminal else WIDTH
+    known = result.is_terminal or "COLUMNS" in os.environ
+    result.width = min(result.width, WIDTH) if known else WIDTH
     return result
 
 

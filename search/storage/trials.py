@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, fields
 from typing import Any
@@ -96,12 +96,40 @@ def write_proposed(study: optuna.Study, trial: FrozenTrial, attributes: Attribut
         trial.user_attrs[name] = value
 
 
-def without_bulk(trial: FrozenTrial) -> FrozenTrial:
-    """A copy of `trial` less the attributes that fill screens in one line."""
-    bulk = ("architecture", "recipe", "history", "moment")
-    short = copy(trial)
-    short.user_attrs = {name: kept for name, kept in trial.user_attrs.items() if name not in bulk}
-    return short
+def as_seen(trial: FrozenTrial, rule: Callable[[str], str]) -> FrozenTrial:
+    """A copy of `trial` with the attributes that a person reads, in words, and in numbers where
+    the dashboard sorts and plots by them.
+
+    Machine-only ones stay here: what fills screens in one line, and stands in the notes in a
+    better way, hashes, and where a worker is within an epoch.  `rule` names a rule in words.
+    """
+    carried, seen = Attributes.of(trial), copy(trial)
+    kept = {name: value for name, value in carried.items() if name not in _UNSEEN}
+    told: dict[str, Any] = {
+        "cost in TFLOP": _tera(carried.pflop),
+        "cost to target in TFLOP": _tera(carried.pflop_to_target),
+        "rejected": _rejected(carried.rejected, rule),
+        "seconds": None if carried.seconds is None else round(carried.seconds, 1),
+        "worker": carried.worker and "{host}, process {pid}".format_map(carried.worker),
+        "finalist": carried.finalist and "trains trial {trial} again".format_map(carried.finalist),
+    }
+    others = {name: v for name, v in trial.user_attrs.items() if name not in NAMES}
+    told = {name: value for name, value in told.items() if value is not None}
+    seen.user_attrs = {**others, **kept, **told}
+    return seen
+
+
+_UNSEEN = ("architecture", "recipe", "history", "moment", "candidate", "pflop", "pflop_to_target")
+
+
+def _tera(pflop: float | None) -> float | None:
+    return None if pflop is None else float(f"{1e3 * pflop:.3g}")
+
+
+def _rejected(rules: Mapping[str, int] | None, rule: Callable[[str], str]) -> str | None:
+    if rules is None:
+        return None
+    return ", ".join(f"{rule(name)} {n:,}" for name, n in rules.items()) or "none"
 
 
 def architecture_of(trial: Trial | FrozenTrial) -> Architecture:

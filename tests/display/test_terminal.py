@@ -263,6 +263,20 @@ def test_status_of_an_empty_study(tmp_path: Path) -> None:
 # -------------------------------------------------------------------------- live view
 
 
+@pytest.mark.parametrize("columns", [40, 60, 80])
+def test_a_pipe_is_as_wide_as_is_asked(
+    study: optuna.Study,
+    columns: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    terminal.show(terminal.render_status(study))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 10
+    assert max(map(len, lines)) <= columns
+
+
 @pytest.fixture(autouse=True)
 def _no_dumb_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rich draws nothing where the tests themselves run in a dumb terminal, as in an editor."""

@@ -10,11 +10,12 @@ import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.orm import Session
 
+from search.display import wording
 from search.storage.database import StudyStorage
 from search.storage.internals import FrozenStudy, models, storage_of, transaction
 from search.storage.patience import patient, reading
 from search.storage.studies import study_storage
-from search.storage.trials import without_bulk
+from search.storage.trials import as_seen
 
 NOTES = 300_000
 """As many notes times trials are sent.  For each trial the dashboard looks through all notes,
@@ -26,8 +27,8 @@ _Attribute = models.StudySystemAttributeModel
 class Browsed(StudyStorage):
     """The storage of a study that is looked at, over its connections and its cache.
 
-    Attributes that fill screens in one line, and stand in the notes in a better way, stay
-    here.  So do the notes of all but the best and the latest trials, in long studies.
+    Attributes are those of `as_seen`.  Of long studies, the notes of all but the best and the
+    latest trials stay here.
     """
 
     def __init__(self, study: optuna.Study) -> None:
@@ -39,7 +40,7 @@ class Browsed(StudyStorage):
     ) -> list[FrozenTrial]:
         """The dashboard changes none of them, so they share what they hold."""
         trials = self._cache.get_all_trials(study_id, deepcopy=False, states=states)
-        return [without_bulk(trial) for trial in trials]
+        return [as_seen(trial, wording.rule) for trial in trials]
 
     @patient
     @reading

@@ -6,8 +6,9 @@ their author chose.  The guard answers before it:
 
 - an unknown Host gets 421: a rebound name is not ours;
 - with a token, a browser without it gets 403; `?token=` becomes a cookie, once;
-- what is not GET or HEAD gets 403, unless writing is allowed and the request comes from
-  the dashboard's own page (Origin, Sec-Fetch-Site); the dashboard needs none to display;
+- what is not GET or HEAD gets 403, with the reason where the dashboard's page shows it, unless
+  writing is allowed and the request comes from that page (Origin, Sec-Fetch-Site); the dashboard
+  needs none to display;
 - another site may link here, but neither read nor embed anything;
 - what has no content policy of its own, artifacts first, gets one that runs nothing.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import json
 from collections.abc import Iterable
 from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Any
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
 COOKIE = "study_token"
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 INERT = "sandbox; default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'"
+
+READ_ONLY = (
+    "this dashboard is read-only, so nothing was changed; started with --write it takes changes"
+)
 
 _HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
@@ -62,7 +68,8 @@ class Guard:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         refusal = self._refusal(environ)
         if refusal:
-            return _answer(start_response, *refusal)
+            reads = environ["REQUEST_METHOD"] in ("GET", "HEAD")
+            return (_answer if reads else _refuse)(start_response, *refusal)
         if self._token is not None and not _same(_cookie(environ), self._token):
             return self._admit(environ, start_response, self._token)
 
@@ -82,7 +89,7 @@ class Guard:
                 return "403 Forbidden", "another site may not read this dashboard"
             return None
         if not self._write:
-            return "403 Forbidden", "this dashboard is read-only: start it with --write"
+            return "403 Forbidden", READ_ONLY
         origin = f"{environ['wsgi.url_scheme']}://{environ['HTTP_HOST']}"
         if environ.get("HTTP_ORIGIN") != origin or site not in (None, "same-origin"):
             return "403 Forbidden", "only the dashboard's own page may write"
@@ -107,6 +114,14 @@ class Guard:
             ("Set-Cookie", f"{COOKIE}={token}; Path=/; HttpOnly; SameSite=Lax"),
         ]
         return _answer(start_response, "303 See Other", "", headers)
+
+
+def _refuse(start_response: StartResponse, status: str, reason: str) -> Iterable[bytes]:
+    """As the dashboard's own errors come, so that its page shows the reason."""
+    body = json.dumps({"reason": reason}).encode()
+    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    start_response(status, _guarded(headers))
+    return [body]
 
 
 def _answer(

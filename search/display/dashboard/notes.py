@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from constraints import Limits, Verdict, check
@@ -33,15 +33,20 @@ def study_note(summary: Summary, study_id: int, now: datetime) -> str:
     )
 
 
-def trial_note(architecture: Architecture, limits: Limits) -> str:
-    """Verdict per rule, the architecture at a glance, the receptive-field table."""
+def trial_note(
+    architecture: Architecture, limits: Limits, pictures: Mapping[str, str] | None = None
+) -> str:
+    """Verdict per rule, the architecture at a glance, `pictures` (addresses by name) in the size
+    in which they read, the receptive-field table."""
     verdict = check(architecture, limits)
+    shown = (f"![{name.replace('-', ' ')}]({at})" for name, at in (pictures or {}).items())
     return "\n\n".join(
         [
             "```\n" + glance(architecture).replace("  ", "\n") + "\n```",
             f"*{LEGEND}.*",
             "## Verdict",
             _verdict(verdict, limits),
+            *shown,
             "## Receptive field, layer by layer",
             _layers(verdict.analysis.layers),
             f"*{wording.LEGEND}.*",

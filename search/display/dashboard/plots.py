@@ -7,6 +7,7 @@ from operator import attrgetter
 
 import plotly.graph_objects as go
 
+from constraints import Below
 from search.display import wording
 from search.display.figures.style import BLUE, GRAY, INK, VERMILION
 from search.storage.summary import Progress, Summary
@@ -81,14 +82,15 @@ def _scatter(
 
 
 def _shade(figure: go.Figure, summary: Summary, cost: str, costs: Sequence[int]) -> None:
-    limit = summary.config.rules.to_mapping().get(cost)
-    if limit is None:
+    rule = next((rule for rule in summary.config.rules.rules if rule.key == cost), None)
+    if rule is None:
         return
-    low = min([*costs, limit])
-    right = limit + 0.15 * max(limit - low, 0.1 * limit)
+    limit, width = rule.value, max(abs(limit - rule.value) for limit in (*costs, 0.9 * rule.value))
+    side = 1 if isinstance(rule, Below) else -1
+    near, far = limit - 1.05 * side * width, limit + 0.15 * side * width
     figure.add_vrect(
         x0=limit,
-        x1=right,
+        x1=far,
         fillcolor="#EFEFEF",
         line_width=0,
         layer="below",
@@ -96,7 +98,7 @@ def _shade(figure: go.Figure, summary: Summary, cost: str, costs: Sequence[int])
         annotation_position="inside bottom",  # the target lies at the top
     )
     figure.add_vline(x=limit, line={"color": GRAY, "width": 1})
-    figure.update_xaxes(range=[low - 0.05 * (right - low), right])
+    figure.update_xaxes(range=sorted((near, far)))
 
 
 def _target(figure: go.Figure, target: float) -> None:

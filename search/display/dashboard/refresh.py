@@ -11,6 +11,7 @@ import logging
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from search.config.sections import StudyConfig
 from search.data.datasets import Dataset
 from search.display.dashboard import plots
 from search.display.dashboard.notes import study_note, trial_note
-from search.display.dashboard.pictures import trial_pictures
+from search.display.dashboard.pictures import Picture, trial_pictures
 from search.storage.checkpoints import attach
 from search.storage.internals import storage_of, study_id, trial_id
 from search.storage.studies import study_storage
@@ -46,8 +47,6 @@ def annotate(
     """Gives a trial that ran to its end its note and its pictures, which nobody draws yet."""
     trial, architecture = finished.trial, finished.candidate.architecture
     history = [vars(record) for record in finished.training.history]
-    if trial.number < NOTED or _leads(trial, history[-1][config.study.metric]):
-        write_note(trial.study, trial_id(trial), trial_note(architecture, config.rules))
     pictures = trial_pictures(
         trial.number,
         architecture,
@@ -58,15 +57,27 @@ def annotate(
         target=config.study.target,
         limit=config.rules.to_mapping().get("receptive_field"),
     )
+    kept = _attached(trial, pictures, store)
+    if trial.number < NOTED or _leads(trial, history[-1][config.study.metric]):
+        note = trial_note(architecture, config.rules, kept)
+        write_note(trial.study, trial_id(trial), note)
+
+
+def _attached(
+    trial: optuna.Trial, pictures: Sequence[Picture], store: FileSystemArtifactStore
+) -> dict[str, str]:
+    """Where the dashboard has the pictures, by their names."""
+    place, kept = f"/artifacts/{study_id(trial.study)}/{trial_id(trial)}", {}
     try:
         with tempfile.TemporaryDirectory() as folder:
             for picture in pictures:
                 path = Path(folder) / f"{picture.name}.png"
                 path.write_bytes(picture.to_bytes())
-                attach(trial, path, store)
+                kept[picture.name] = f"{place}/{attach(trial, path, store)}"
     except OSError as error:
         # What was trained for hours is not lost over a picture.
         log.warning("trial %d stays without pictures: %s", trial.number, error)
+    return kept
 
 
 def write_note(study: optuna.Study, key: int, body: str) -> None:
@@ -86,6 +97,7 @@ def refresh(study: optuna.Study, summary: Summary) -> None:
     drawn = (
         ("accuracy-over-parameters", plots.accuracy_over(summary, "parameters", "parameters")),
         ("accuracy-over-MACs", plots.accuracy_over(summary, "macs", "MACs")),
+        ("accuracy-over-RF", plots.accuracy_over(summary, "receptive_field", "receptive field")),
         ("rejections-by-rule", plots.rejections(summary)),
     )
     with study_storage(study).together():

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -144,6 +145,9 @@ def test_a_trial_has_note_and_pictures(site: Site) -> None:
     assert f"| ✓ | &ensp;receptive field > 44 | &ensp;{field} |" in note
     assert f"| ✓ | &ensp;parameters < 200,000 | &ensp;{parameters:,} |" in note
     assert "CLASSIFIER" in note
+    shown = re.findall(r"!\[([^]]+)\]\((/artifacts/[^)]+)\)", note)
+    assert {name.replace(" ", "-") for name, _ in shown} == {*PICTURES, "receptive-field"}
+    assert [site.get(address)[0] for _, address in shown] == [200] * len(shown)
     for meta in get_all_artifact_meta(trial, storage=site.study._storage):
         assert meta.mimetype == "image/png"
         address = f"/artifacts/{site.study._study_id}/{trial._trial_id}/{meta.artifact_id}"
@@ -163,6 +167,8 @@ def test_what_fills_screens_does_not_reach_the_browser(site: Site) -> None:
     shown = {a["key"]: a["value"] for trial in detail["trials"] for a in trial["user_attrs"]}
     assert {"receptive_field", "parameters", "macs", "rejected", "device"} <= shown.keys()
     assert max(len(f"{key} {value}") for key, value in shown.items()) < 150
+    assert not [value for value in shown.values() if value.startswith(("{", "["))], "no JSON"
+    assert not {"candidate", "moment"} & shown.keys()
     kept = site.study.trials[site.real].user_attrs
     assert {"architecture", "recipe", "history"} <= kept.keys()
 
@@ -176,7 +182,8 @@ def get_note_of(site: Site, trial: optuna.trial.FrozenTrial) -> str:
 def test_the_plots_lie_in_the_study(site: Site) -> None:
     detail = json.loads(site.get(f"/api/studies/{site.study._study_id}")[2])
     plots = {p["id"]: json.loads(p["graph_object"]) for p in detail["plotly_graph_objects"]}
-    assert set(plots) == {"accuracy-over-parameters", "accuracy-over-MACs", "rejections-by-rule"}
+    costs = {f"accuracy-over-{cost}" for cost in ("parameters", "MACs", "RF")}
+    assert set(plots) == {*costs, "rejections-by-rule"}
     points = [p for trace in plots["accuracy-over-parameters"]["data"] for p in trace["x"]]
     completed = site.study.get_trials(states=[optuna.trial.TrialState.COMPLETE])
     assert {t.user_attrs["parameters"] for t in completed} <= set(points)
@@ -227,7 +234,9 @@ def test_read_only_refuses_every_write(site: Site) -> None:
         ("POST", "/api/trials/1/tell"),
         ("POST", f"/api/artifacts/{number}/1"),
     ):
-        assert site.ask(method, path, Origin=own, Sec_Fetch_Site="same-origin")[0] == 403
+        status, _, body = site.ask(method, path, Origin=own, Sec_Fetch_Site="same-origin")
+        assert status == 403
+        assert "read-only" in json.loads(body)["reason"], "what the dashboard's page shows"
     assert json.loads(site.get("/api/studies")[2])["study_summaries"]
 
 

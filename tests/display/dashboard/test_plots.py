@@ -40,6 +40,11 @@ def test_what_a_limit_rejects_is_shaded_and_no_trial_lies_there(summary: Summary
     points = [x for trace in figure.data for x in trace.x]
     assert all(low < x < shade.x0 for x in points)
     assert high == shade.x1
+    field = plots.accuracy_over(summary, "receptive_field", "receptive field")
+    (shade,) = (shape for shape in field.layout.shapes if shape.type == "rect")
+    assert shade.x0 == 44
+    assert shade.x1 == field.layout.xaxis.range[0] < 44
+    assert all(x > 44 for trace in field.data for x in trace.x)
     free = plots.accuracy_over(summary, "macs", "MACs")
     assert not [shape for shape in free.layout.shapes if shape.type == "rect"]
 
