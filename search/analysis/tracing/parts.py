@@ -246,6 +246,47 @@ def _pieces(call: Call, placed: list[tuple[Value, Reach]], dim: int, axis: int) 
     return call.add(inputs, size, dims)
 
 
+def interleaved(call: Call, value: Value) -> Value | None:
+    """Stacked maps whose number becomes a part of the position; None where it does not."""
+    whole, place, pieces = call.builder.parts.get(value.node, (value, 0, []))
+    if value != whole or not pieces or any(size != 1 for _, size in pieces):
+        return None
+    count, sizes = len(pieces), [length(dim) for dim in value.dims]
+    for dim, own in ((place - 1, place - 1), (place, place + 1)):  # it comes last, or first
+        if dim < 0 or own == len(sizes):
+            continue
+        found, rest = axes([moving(value.dims[own])]), sizes[own]
+        total = count * rest
+        if len(found) != 1 or (*sizes[:dim], total, *sizes[dim + 2 :]) != call.shape:
+            continue
+        places = [
+            range(i, total, count) if dim < place else range(i * rest, (i + 1) * rest)
+            for i in range(count)
+        ]
+        placed = [
+            (_dropped(part, place), _placed(indices, total))
+            for (part, _), indices in zip(pieces, places, strict=True)
+            if part
+        ]
+        return _pieces(call, placed, dim, found.pop())
+    return None
+
+
+def permuted(call: Call, value: Value, order: list[int]) -> Value:
+    """`value` with its dimensions in another order; stacked maps are stacked in that order."""
+    dims = tuple(value.dims[dim] for dim in order)
+    whole, place, pieces = call.builder.parts.get(value.node, (value, 0, []))
+    if value != whole:
+        return mixed(call, value, dims)
+    if not pieces or any(size != 1 for _, size in pieces):
+        return Value(value.node, dims)
+    turned = [
+        (part and Value(part.node, tuple(part.dims[dim] for dim in order)), size)
+        for part, size in pieces
+    ]
+    return _concatenate_channels(call, turned, order.index(place))
+
+
 def _placed(indices: range, total: int) -> Reach:
     """The first of `indices` reads position 0, the next 1; the others of `total` nothing."""
     turns, phase = divmod(indices.start, indices.step)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from search.analysis.tracing.calls import Call, Value, handles
 from search.analysis.tracing.elementwise import broadcast, mixed
 from search.analysis.tracing.layout import LayoutError, channels, length, moving, reshape
+from search.analysis.tracing.parts import interleaved, permuted
 
 
 @handles("view", "_unsafe_view", "_reshape_alias")
 def _view(call: Call) -> Value:
     value = call.value("self")
-    return Value(value.node, reshape(value.dims, call.shape))
+    return interleaved(call, value) or Value(value.node, reshape(value.dims, call.shape))
 
 
 @handles("as_strided")
@@ -54,9 +55,7 @@ def _permute(call: Call) -> Value:
     else:
         a, b = (call["dim0"], call["dim1"]) if call.name == "transpose" else (0, -1)
         order[a], order[b] = order[b], order[a]
-    dims = tuple(value.dims[dim] for dim in order)
-    whole, _, _ = call.builder.parts.get(value.node, (value, 0, []))
-    return Value(value.node, dims) if value == whole else mixed(call, value, dims)
+    return permuted(call, value, order)
 
 
 @handles("expand")

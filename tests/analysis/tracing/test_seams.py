@@ -85,6 +85,13 @@ def interleaved(x: Tensor) -> Tensor:
     return out
 
 
+def stacked(x: Tensor) -> Tensor:
+    x = torch.stack([x[..., ::2], x[..., 1::2]], 4).flatten(3)
+    x = torch.stack([x[:, :, start::4] for start in range(4)], 3).flatten(2, 3)
+    x = torch.stack(x.chunk(2, 2), 2).relu().flatten(2, 3)
+    return torch.stack([x[..., ::2], x[..., 1::2]], 1).permute(0, 2, 3, 4, 1).flatten(3)
+
+
 def part_written(x: Tensor) -> Tensor:
     x = x.clone()
     x[:, :, 4:20:2] = x[:, :, 4:20:2] * 2
@@ -119,7 +126,7 @@ def masked(x: Tensor) -> Tensor:
 REARRANGED = (
     *(halves, written_border, joined_border, circular, mirrored, turned_twice, swapped_twice),
     *(rolled_twice, rolled_back, in_thirds, interleaved, part_written, erased),
-    *(turned, masked),
+    *(turned, masked, stacked),
 )
 
 
@@ -166,6 +173,16 @@ INSIDE: dict[str, nn.Module] = {
         lambda n, x: n.b(n.a(torch.cat([x[..., -1:], x, x[..., :1]], 3))), a=conv(3, 2), b=conv(3)
     ),
     "transposed by hand": Net(lambda n, x: n.b(spread(n.a(x))), a=conv(3, 2), b=conv(5)),
+    "two maps by turns": Net(
+        lambda n, x: n.b(torch.stack([n.a(x), x[..., 1::2]], 4).flatten(3)),
+        a=nn.Conv2d(2, 2, 5, (1, 2), 2),
+        b=conv(3),
+    ),
+    "zeros by turns": Net(
+        lambda n, x: n.b(torch.stack([n.a(x), torch.zeros_like(n.a(x))], 3).flatten(2, 3)),
+        a=conv(3, 2),
+        b=conv(5),
+    ),
     "edges written": Net(lambda n, x: n.b(edges_written(n.a(x))), a=conv(3), b=conv(5)),
     "resized to a size": Net(
         lambda n, x: n.b(F.interpolate(n.a(x), (70, 61), mode="bilinear")), a=conv(3, 2), b=conv(5)
