@@ -14,6 +14,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, BinaryIO
@@ -143,7 +144,8 @@ def _micro(questions: BinaryIO) -> Iterator[bytes]:
 
     shape, file, room = (read_frame(questions) or b"" for _ in range(3))
     channels, height, width = json.loads(shape)
-    recorder = tflm.Interpreter.from_bytes(file, arena_size=json.loads(room))
+    with _heard():
+        recorder = tflm.Interpreter.from_bytes(file, arena_size=json.loads(room))
     details = recorder.get_input_details(0)
     (scale,), (zero,) = (
         details["quantization_parameters"][key] for key in ("scales", "zero_points")
@@ -152,9 +154,9 @@ def _micro(questions: BinaryIO) -> Iterator[bytes]:
         _pixels(bytes(4 * channels * height * width), [*json.loads(shape)], 1, 0)[0], 0
     )
     recorder.invoke()
-    arena = dict(
-        re.findall(r"allocation (total|head|tail) (\d+)", _heard(recorder.print_allocations))
-    )
+    with _heard() as lines:
+        recorder.print_allocations()
+    arena = dict(re.findall(r"allocation (total|head|tail) (\d+)", "\n".join(lines)))
     yield json.dumps({name: int(size) for name, size in arena.items()}).encode()
     runtime = tflm.Interpreter.from_bytes(file, arena_size=int(arena["total"]))
 
@@ -185,19 +187,27 @@ def _scores(run: Callable[[Any], Any], images: Any) -> bytes:
     return _array(scores.astype(np.float32))
 
 
-def _heard(speak: Callable[[], None]) -> str:
-    """What `speak` writes to the standard error stream, below Python."""
+@contextmanager
+def _heard() -> Iterator[list[str]]:
+    """The lines, there at the end, that are meanwhile written to the standard error stream, below
+    Python too; an error tells them."""
+    lines: list[str] = []
     reader, writer = os.pipe()
     kept = os.dup(2)
     os.dup2(writer, 2)
+    os.close(writer)
+    failure = None
     try:
-        speak()
+        yield lines
+    except RuntimeError as error:
+        failure = error
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-        os.close(writer)
-    with os.fdopen(reader) as file:
-        return file.read()
+        with os.fdopen(reader, errors="replace") as file:
+            lines += file.read().splitlines()
+    if failure:
+        raise RuntimeError("; ".join([str(failure), *lines]))
 
 
 def _trace(questions: BinaryIO) -> Iterator[bytes]:

@@ -14,11 +14,13 @@ import torch
 from torch import nn
 
 from search.analysis.memory import memory
+from search.bundles import isolated
 from search.bundles.contents import BundleError
 from search.bundles.int8 import c_source, extra, fine_tuning, making
 from search.bundles.int8.fine_tuning import fine_tuned, imitating
 from search.bundles.int8.proof import Int8Proof
 from search.bundles.int8.tflite import converted
+from search.bundles.isolated import RunError
 from search.bundles.parts import Parts
 from search.bundles.proof import Proof
 from search.bundles.verify import verify
@@ -165,6 +167,18 @@ def test_what_litert_refuses_leaves_no_bundle(
 
     monkeypatch.setattr(making, "converted", refuse)
     with pytest.raises(ConfigError, match="no such operation"):
+        exported.export(tmp_path / "out", int8=True, retrain=False)
+    assert [path.name for path in tmp_path.iterdir()] == []
+
+
+def test_what_the_device_refuses_is_told_and_leaves_no_bundle(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = (exported.bundle / c_source.TFLITE).read_bytes()
+    with pytest.raises(RunError, match=r"failed to allocate tensors; .*Requested"):
+        isolated.micro(file, (3, 32, 32), 0, 4_096).__enter__()
+    monkeypatch.setattr(making, "converted", lambda *_: file[:1_000])
+    with pytest.raises(ConfigError, match=r"^--int8: this network does not run in int8: .+"):
         exported.export(tmp_path / "out", int8=True, retrain=False)
     assert [path.name for path in tmp_path.iterdir()] == []
 

@@ -24,6 +24,7 @@ from search.bundles.int8.fine_tuning import EPOCHS, fine_tuned
 from search.bundles.int8.onnx import quantized
 from search.bundles.int8.running import Pair, Runner, Scores, agreement, correct
 from search.bundles.int8.tflite import converted
+from search.bundles.isolated import RunError
 from search.config.candidate import Candidate
 from search.data.datasets import Dataset
 from search.data.images import Images
@@ -82,8 +83,14 @@ class Maker:
         """The files of `network`, measured on `test`.
 
         Raises:
-            ConfigError: LiteRT or the quantizer refuses an operation.
+            ConfigError: LiteRT, the quantizer or the device refuses an operation.
         """
+        try:
+            return self._made(network, test)
+        except RunError as error:
+            raise ConfigError(f"--int8: this network does not run in int8: {error}") from None
+
+    def _made(self, network: nn.Module, test: Images) -> Made:
         self.progress("int8: converting, then counting validation images")
         runner = self._runner(self.dataset.validation)
         exact = self._share(runner, runner.scores(own(network)))
