@@ -198,6 +198,7 @@ def test_a_reader_can_type_the_page(
         pytest.skip("nothing that is not run as it stands")
     _make_small(place)
     monkeypatch.setattr(Study, "launch", _launch)
+    monkeypatch.setattr(Study, "train", lambda study, number, **_: study.work(only=number))
     # Made as they are needed, by this process.
     monkeypatch.setattr(AugmentedEpochs, "start", lambda *_: None)
     for line in BEFORE.get(page.name, ()):

@@ -1,0 +1,149 @@
+"""`train` and `launch --from`, up to where training begins."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState, create_trial
+
+from run_study import run
+from search.config.sections import StudyConfig
+from search.networks.architecture import Architecture
+from search.proposals.parameters import distributions
+from search.storage.studies import load_study
+from search.storage.trials import Attributes, candidate_of
+from search.study import Study
+from search.workers.supervisor import Ending
+from tests.conftest import STUDIES
+from tests.synthetic_study import CLASSES, INPUT, feasible
+
+QUICK = str(STUDIES / "quickstart.toml")
+OTHER = ("--set", "study.name=other")
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where nothing is yet, and nothing is trained."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("STUDY_STORAGE", raising=False)
+    (tmp_path / "studies").mkdir()
+    monkeypatch.setattr(Study, "launch", _launch)
+    monkeypatch.setattr("search.study.ESTIMATED", 20)
+    return tmp_path
+
+
+def _launch(study: Study, **_: object) -> Ending:
+    study.create()
+    return Ending("nothing is trained here", 0)
+
+
+def network(config: StudyConfig, seed: int, **changes: Any) -> Architecture:
+    choices = {**feasible(config, seed), **{k.replace("_", "."): v for k, v in changes.items()}}
+    return config.candidate(choices, input=INPUT, classes=CLASSES).architecture
+
+
+def written(network: Architecture, name: str) -> str:
+    Path(name).write_text(json.dumps(network.to_json()))
+    return name
+
+
+@pytest.fixture
+def old() -> Study:
+    """A study of three completed trials, of 70, 71 and 72 %."""
+    study = Study(QUICK, overrides=["study.name=old"])
+    config = study.config
+    for seed in range(3):
+        choices = feasible(config, seed)
+        candidate = config.candidate(choices, input=INPUT, classes=CLASSES)
+        carried = Attributes(
+            architecture=candidate.architecture.to_json(),
+            recipe=asdict(candidate.recipe),
+            verdict="accepted",
+        )
+        trial = create_trial(
+            value=0.7 + 0.01 * seed,
+            params=choices,
+            distributions=distributions(config),
+            user_attrs=dict(carried.items()),
+        )
+        study.create().add_trial(trial)
+    return study
+
+
+def test_what_cannot_be_trained_is_refused_and_nothing_is_made(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    baseline = str(STUDIES / "baseline.json")
+    (place / "mine.py").write_text("")
+    refused = {
+        baseline: (1, "quickstart rejects the network: parameters must stay below 60,000"),
+        "mine.py:network": (2, "mine.py:network: a module can be checked, but not be a trial"),
+        "nothing.json": (2, "nothing.json: No such file"),
+        "nothing:3": (2, "no study nothing"),
+    }
+    for target, (code, message) in refused.items():
+        assert run(["train", target, QUICK]) == code
+        assert message in capsys.readouterr().err
+    assert run(["train", baseline, QUICK, "--set", "data.image_size=16"]) == 2
+    assert "reads images [3, 32, 32]" in capsys.readouterr().err
+    assert not list((place / "studies").iterdir())
+
+
+def test_a_study_begins_with_a_network(old: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    target = written(network(old.config, 1), "mine.json")
+    for _ in range(2):  # again: it is queued already
+        assert run(["launch", QUICK, *OTHER, "--from", target]) == 0
+    assert "begins with mine.json" in capsys.readouterr().err
+    (trial,) = load_study("other", "sqlite:///studies/other.db").trials
+    assert trial.state == TrialState.WAITING
+    told = trial.system_attrs["fixed_params"]
+    assert told.keys() == old.config.space.parameters.keys(), "the sampler chooses the recipe"
+    assert run(["launch", QUICK, *OTHER, "--from", "old:2"]) == 0
+    queued = load_study("other", "sqlite:///studies/other.db").trials[-1]
+    told = queued.system_attrs["fixed_params"]
+    meant = old.config.candidate(told, input=INPUT, classes=CLASSES)
+    assert meant == candidate_of(old.load().trials[2])
+
+
+def test_a_network_that_does_not_fit_is_told_and_nothing_is_made(
+    place: Path, old: Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = written(network(old.config, 1, C1_width=10), "odd.json")
+    assert run(["launch", QUICK, *OTHER, "--from", odd]) == 2
+    shown = capsys.readouterr().err
+    assert "C1.width is 10, but the space has 8 to 16 in steps of 4" in shown
+    assert "train odd.json" in shown
+    tight = [*OTHER, "--set", "limits.parameters=20_000"]
+    assert run(["launch", QUICK, *tight, "--from", "old:0"]) == 1
+    assert "parameters must stay below 20,000" in capsys.readouterr().err
+    assert not (place / "studies" / "other.db").exists()
+
+
+def test_a_study_takes_over_another_s_trials(
+    old: Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for source, line in (
+        ("old", "took over 3 of 3 trials of old"),
+        ("sqlite:///studies/old.db:old", "took over 0 of 3 trials of old; left: 3 here already"),
+    ):
+        assert run(["launch", QUICK, *OTHER, "--from", source]) == 0
+        assert line in capsys.readouterr().err
+    study = Study("other")
+    assert [trial.taken for trial in study.summary.best] == ["old:2", "old:1", "old:0"]
+    epochs = ["--set", "study.name=short", "--set", "training.epochs=2"]
+    assert run(["launch", QUICK, *epochs, "--from", "old"]) == 0
+    line = "the best 3 of those whose accuracy does not compare (epochs is 8 there, 2 here)"
+    assert line in capsys.readouterr().err
+    queued = [t.system_attrs["fixed_params"] for t in Study("short").load().trials]
+    assert queued == [trial.params for trial in reversed(old.load().trials)]
+
+
+def test_a_study_does_not_take_over_itself(old: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["launch", "old", "--from", "old"]) == 2
+    assert "cannot take over from itself" in capsys.readouterr().err
+    assert run(["launch", QUICK, *OTHER, "--from", "nothing"]) == 2
+    assert "no study nothing" in capsys.readouterr().err
