@@ -306,7 +306,13 @@ def work(
 
 
 def _one(study: optuna.Study, guarded: _Guarded, watch: Watch, number: int) -> Ending:
-    """Runs the trial of that number, or waits for the worker that has it."""
+    """Runs the trial of that number, or waits for the worker that has it.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if number >= len(study.get_trials(deepcopy=False)):
+        raise ConfigError(f"study {study.study_name} has no trial {number}")
     watch.search_is_over()
     while (ending := watch.ending(fresh=True)) is None:
         trial = study.get_trials(deepcopy=False)[number]

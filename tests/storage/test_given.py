@@ -125,6 +125,8 @@ def test_a_worker_of_one_trial_runs_no_other(sqlite: str) -> None:
     assert states == ["WAITING", "WAITING", "COMPLETE"]
     failed = run(study, some, first, value=-1)
     assert (failed.code, failed.reason) == (1, "trial 1 failed: ValueError: no")
+    with pytest.raises(ConfigError, match="study demo has no trial 3"):
+        run(study, some, 3)
 
 
 def test_a_network_is_trained_once(sqlite: str) -> None:
