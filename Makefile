@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: study test test-lowest lint bench pictures clean
+.PHONY: study test test-lowest lint bench pictures docs clean
 
 study: .venv/study
 	$(BIN)/python run_study.py launch studies/quickstart.toml
@@ -30,6 +30,11 @@ pictures: .venv/test
 	$(BIN)/python -m docs.make_figures
 	SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/display/dashboard/test_dashboard.py -k browser
 
+# The site, in build/site: open index.html; no network is needed to read it.
+docs: .venv/docs
+	mkdir -p build/pages
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, but $(PYTHON) is " + sys.version.split()[0] + "; try: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv .venv
@@ -44,6 +49,10 @@ pictures: .venv/test
 
 .venv/bench: .venv/bin/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,bench]'
+	touch $@
+
+.venv/docs: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	touch $@
 
 .venv-lowest/test: pyproject.toml

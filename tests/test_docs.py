@@ -278,6 +278,12 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in {_slug(line) for line in file.read_text().splitlines()}, anchor
 
 
+def test_every_result_is_listed() -> None:
+    results = ROOT / "docs" / "results"
+    listed = re.findall(r"\]\((\w+[\w-]*\.md)\)", (results / "README.md").read_text())
+    assert sorted(listed) == sorted(p.name for p in results.glob("*.md") if p.name != "README.md")
+
+
 PICTURES = {*make_figures.PICTURES, *(shot.name for shot in SCREENSHOTS), REPORT}
 if (IMAGES / f"{make_figures.HERO}.png").exists():  # it shows a study, and comes with its results
     PICTURES.add(make_figures.HERO)
