@@ -56,6 +56,26 @@ class _LeftError(Exception):
     """Why a trial stays where it is."""
 
 
+class _Again:
+    """Trials whose accuracies do not compare; several may be one candidate here."""
+
+    def __init__(self) -> None:
+        self.trials = 0
+        self.differs = ""
+        self._found: dict[str, tuple[float, Choices]] = {}
+
+    def add(self, own: Candidate, choices: Choices, accuracy: float, differs: str) -> None:
+        self.trials += 1
+        self.differs = self.differs or differs
+        if own.hash not in self._found or accuracy > self._found[own.hash][0]:
+            self._found[own.hash] = accuracy, choices
+
+    def best(self) -> list[Choices]:
+        """The choices of the most accurate, `AGAIN` at most."""
+        ranked = sorted(self._found.values(), key=lambda each: -each[0])
+        return [choices for _, choices in ranked[:AGAIN]]
+
+
 def inherit(
     study: optuna.Study,
     config: StudyConfig,
@@ -70,7 +90,7 @@ def inherit(
     """
     proposer, known = Proposer(config, input, classes), set(held)
     differs = _difference(study, config, identity)
-    found, again = Inheritance(), []
+    found, again = Inheritance(), _Again()
     for trial in searched(study.get_trials(deepcopy=False)):
         try:
             choices = _legal(trial, proposer)
@@ -85,15 +105,13 @@ def inherit(
         elif pruned and (reason or len(config.study.objectives) > 1):
             found.left["pruned"] += 1
         elif reason:
-            again.append((trial.values[0], choices, reason))
+            again.add(own, choices, trial.values[0], reason)
         else:
             known.add(own.hash)
             found.taken.append(_as_own(trial, own, choices, study.study_name, config))
-    again.sort(key=lambda each: -each[0])
-    found.again = [choices for _, choices, _ in again[:AGAIN]]
-    found.differs = again[0][2] if again else ""
-    if again[AGAIN:]:
-        found.left["not comparable"] = len(again[AGAIN:])
+    found.again, found.differs = again.best(), again.differs
+    if again.trials > len(found.again):
+        found.left["not comparable"] = again.trials - len(found.again)
     return found
 
 
@@ -103,9 +121,11 @@ def inherit(
 def _difference(study: optuna.Study, config: StudyConfig, identity: Mapping[str, Any]) -> str:
     """What makes accuracies of the two studies mean different things; nothing where none does."""
     kept = study.user_attrs.get("data", {})
+    if identity and not kept:
+        return "its images are not known"
     for key, value in identity.items():
-        if kept.get(key) != value:
-            return f"other {key}" if key in kept else "its images are not known"
+        if kept.get(key, value) != value:
+            return f"other {key}"
     before, now = (_fidelity(each) for each in (study_config(study), config))
     return next((_told(key, before[key], now[key]) for key in now if before[key] != now[key]), "")
 

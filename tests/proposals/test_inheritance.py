@@ -114,10 +114,26 @@ def test_what_was_trained_otherwise_is_trained_again_the_best_first(
     assert found.left == {"failed": 1, "not finished": 1, "pruned": 3, "not comparable": 7}
 
 
-def test_other_images_and_unknown_ones_do_not_compare(old: optuna.Study) -> None:
+def test_one_candidate_is_trained_again_once(old: optuna.Study, sqlite: str) -> None:
+    """Two trials that differ in a learning rate which the new study fixes."""
+    study = create_or_resume(config(), sqlite, data=IMAGES)
+    source = old.trials[0]
+    for rate, accuracy in ((0.05, 0.8), (0.1, 0.7)):
+        trial = copy.deepcopy(source)
+        trial.params = {**source.params, "training.learning_rate": rate}
+        trial.user_attrs["recipe"] = {**source.user_attrs["recipe"], "learning_rate": rate}
+        trial.values = [accuracy]
+        study.add_trial(trial)
+    found = take(study, heir("training.learning_rate=0.07"))
+    assert (len(found.again), found.left) == (1, {"not comparable": 1})
+
+
+def test_other_images_and_unknown_ones_do_not_compare(old: optuna.Study, sqlite: str) -> None:
     other = take(old, heir(), identity={**IMAGES, "pixels": "4567"})
     assert (other.taken, other.differs) == ([], "other pixels")
-    unknown = take(old, heir(), identity={**IMAGES, "largest class": 0.1})
+    newer = take(old, heir(), identity={**IMAGES, "largest class": 0.1})
+    assert len(newer.taken) == 13, "what an older version did not keep is no difference"
+    unknown = take(build(config(), sqlite, trials=1, running=0), heir())
     assert (unknown.taken, unknown.differs) == ([], "its images are not known")
 
 
