@@ -22,6 +22,9 @@ from search.display import wording
 from search.display.terminal import console, note, show, status_view
 from search.storage.summary import Progress, Summary, summarize
 
+PAUSE = 30.0
+"""Seconds at most between two readings."""
+
 SILENCE = 10.0
 """Seconds without a line about a running trial after which the log says where it stands."""
 
@@ -77,8 +80,9 @@ class LiveView:
         except StorageInternalError:
             # The workers retry and report; a view that dies would take them along.
             pass
-        # A large study takes a while to read: never more than a tenth of the time.
-        self._next = begin + max(1.0, 10 * (time.monotonic() - begin))
+        # A large study takes a while to read: never more than a tenth of the time.  And a
+        # machine that slept as it read makes no long study.
+        self._next = begin + min(max(1.0, 10 * (time.monotonic() - begin)), PAUSE)
         if self._plain:
             for line in self._log.news(self.summary):
                 self._console.print(f"{datetime.now():%H:%M:%S} {line}", soft_wrap=True)

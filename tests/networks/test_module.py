@@ -31,7 +31,7 @@ def test_children_carry_the_names_of_the_blocks() -> None:
     ],
 )
 @pytest.mark.parametrize("side", [31, 32])
-def test_quick_convolutions_are_those_of_torch(
+def test_convolutions_are_those_of_torch(
     groups: int, kernel: int, stride: int, dilation: int, padding: int, side: int
 ) -> None:
     """As training computes them: autocast, channels_last, memory that is not blank."""
