@@ -6,6 +6,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime
 from types import TracebackType
 from typing import Self
@@ -19,11 +20,9 @@ from rich.text import Text
 
 from search.config.sections import StudyConfig
 from search.display import wording
+from search.display.rhythm import Rhythm
 from search.display.terminal import console, note, show, status_view
 from search.storage.summary import Progress, Summary, summarize
-
-PAUSE = 30.0
-"""Seconds at most between two readings."""
 
 SILENCE = 10.0
 """Seconds without a line about a running trial after which the log says where it stands."""
@@ -47,12 +46,13 @@ class LiveView:
     ) -> None:
         self.study = study
         self.config = config
-        self.summary = summarize(study, config)
+        self._rhythm = Rhythm(pause=1.0, share=10)
+        with self._rhythm.turn():
+            self.summary = summarize(study, config)
         self._console = screen or console(sys.stderr)
         self._plain = not self._console.is_terminal or self._console.is_dumb_terminal
         self._log = _Log(self.summary)
         self._started = self._answered = time.monotonic()
-        self._next = self._started + 1.0
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
 
     def __enter__(self) -> Self:
@@ -71,18 +71,12 @@ class LiveView:
 
     def update(self) -> None:
         """Reads the storage, when it is time, and shows what is new."""
-        begin = time.monotonic()
-        if begin < self._next:
+        if not self._rhythm.due:
             return
-        try:
+        # The workers retry and report; a view that dies would take them along.
+        with self._rhythm.turn(), suppress(StorageInternalError):
             self.summary = summarize(self.study, self.config)
             self._answered = time.monotonic()
-        except StorageInternalError:
-            # The workers retry and report; a view that dies would take them along.
-            pass
-        # A large study takes a while to read: never more than a tenth of the time.  And a
-        # machine that slept as it read makes no long study.
-        self._next = begin + min(max(1.0, 10 * (time.monotonic() - begin)), PAUSE)
         if self._plain:
             for line in self._log.news(self.summary):
                 self._console.print(f"{datetime.now():%H:%M:%S} {line}", soft_wrap=True)

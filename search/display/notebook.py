@@ -4,7 +4,6 @@ study in one cell that changes."""
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import singledispatch
@@ -15,6 +14,7 @@ from constraints import Limits, Verdict
 from search.analysis.table import Analysis, analyze
 from search.config.sections import StudyConfig
 from search.display import tables, wording
+from search.display.rhythm import Rhythm
 from search.domains import Choice, Domain
 from search.networks.architecture import Architecture
 from search.networks.glance import LEGEND, glance
@@ -93,16 +93,13 @@ def live(read: Callable[[], Summary]) -> Iterator[Callable[[], None]]:
     from IPython.display import DisplayHandle
 
     make: Any = DisplayHandle  # IPython has no types
-    cell, after = make(), 0.0
+    cell, rhythm = make(), Rhythm(pause=INTERVAL, share=10)
     cell.display(read())
 
     def update() -> None:
-        nonlocal after
-        began = time.monotonic()
-        if began >= after:
-            cell.update(read())
-            # A large study takes a while to read: never more than a tenth of the time.
-            after = began + max(INTERVAL, 10 * (time.monotonic() - began))
+        if rhythm.due:
+            with rhythm.turn():
+                cell.update(read())
 
     yield update
     cell.update(read())

@@ -24,6 +24,7 @@ from search.config.sections import DEFAULT_LIMITS
 from search.display import terminal, wording
 from search.display.apart import apart
 from search.display.live import LiveView
+from search.display.rhythm import Rhythm
 from search.networks.architecture import Architecture
 from search.networks.glance import glance
 from search.proposals.proposer import Acceptance
@@ -320,7 +321,7 @@ def test_a_long_epoch_says_where_it_stands(
     with LiveView(study, config()) as live:
         for done in (0.25, 0.25, 0.5):  # what is no news is not told
             note_moment(study, 1, done)
-            live._next = 0.0
+            live._rhythm = Rhythm(0, 0)
             live.update()
     lines = [line.split(" ", 1)[1] for line in capsys.readouterr().err.splitlines()]
     # The epochs so far took 12.5 s each; of 16, there are 8.75 and 8.5 left.
@@ -376,7 +377,7 @@ def test_a_silent_storage_leaves_the_last_picture(
     with LiveView(study, config(), screen=screen) as live:
         monkeypatch.setattr("search.display.live.summarize", fail)
         live._answered -= 9
-        live._next = 0.0
+        live._rhythm = Rhythm(0, 0)
         live.update()
     assert live.summary.finished == 14
     drawn = screen.file.getvalue()

@@ -27,6 +27,7 @@ from search.data.datasets import Dataset
 from search.display.dashboard import plots
 from search.display.dashboard.notes import study_note, trial_note
 from search.display.dashboard.pictures import Picture, trial_pictures
+from search.display.rhythm import Rhythm
 from search.storage.checkpoints import attach
 from search.storage.internals import storage_of, study_id, trial_id
 from search.storage.studies import study_storage
@@ -119,7 +120,7 @@ class Refresher:
     def __init__(self, study: optuna.Study) -> None:
         self._study = study
         self._shown: Counter[str] | None = None
-        self._next = 0.0
+        self._rhythm = Rhythm(self.pause, self.share)
 
     def tick(self, summary: Summary, *, at_once: bool = False) -> None:
         """Call it as often as a new summary is at hand; `at_once` ignores all pauses.
@@ -128,14 +129,13 @@ class Refresher:
         """
         with contextlib.suppress(StorageInternalError):
             state = Counter(trial.state for trial in summary.trials)
-            begin = time.monotonic()
-            if not at_once and (state == self._shown or begin < self._next or self._fresh()):
+            late = state != self._shown and self._rhythm.due
+            if not at_once and (not late or self._fresh()):
                 return
-            self._study.set_user_attr("refreshed", time.time())
-            refresh(self._study, summary)
+            with self._rhythm.turn():
+                self._study.set_user_attr("refreshed", time.time())
+                refresh(self._study, summary)
             self._shown = state
-            cost = time.monotonic() - begin
-            self._next = begin + max(self.pause, self.share * cost)
 
     def _fresh(self) -> bool:
         return time.time() - float(self._study.user_attrs.get("refreshed", 0.0)) < self.pause
