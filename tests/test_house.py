@@ -105,4 +105,7 @@ def test_what_is_pure_imports_no_torch(name: str) -> None:
 
 def test_every_room_says_what_it_is() -> None:
     for path in (ROOT / "search").rglob("__init__.py"):
-        assert ast.get_docstring(ast.parse(path.read_text())), path
+        told = ast.get_docstring(ast.parse(path.read_text())) or ""
+        if path.parent != ROOT / "search":
+            assert re.search(r"^Read ", told, re.M), f"{path}: what to read first"
+            assert re.search(r"^(A new|What a trial carries) ", told, re.M), f"{path}: how to add"

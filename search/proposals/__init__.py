@@ -1,5 +1,5 @@
 """Proposes candidates until the checker accepts one.
 
 Read `proposer.py` first, then `sampler.py`.
-A new sampler is one file here and its entry in `sampler.py`.
+A new sampler is one file here, its entry in `sampler.py`, and its name in `StudySection`.
 """

@@ -1,4 +1,8 @@
-"""Texts with gaps: model code, report and README of a bundle."""
+"""Texts with gaps: model code, report and README of a bundle.
+
+Read `template`, then any `.jinja` here.
+A new text is one file here; who writes it asks for it by its name.
+"""
 
 from __future__ import annotations
 
