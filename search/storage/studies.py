@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 
 # --- studies ---------------------------------------------------------------------------
 
+STUDY_ATTRIBUTES = ("clock", "config", "data", "refreshed")
+"""What this program keeps with a study, by the names of Optuna's attributes."""
+
 
 def create_or_resume(
     config: StudyConfig,

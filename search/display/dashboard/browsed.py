@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import optuna
@@ -14,7 +15,7 @@ from search.display import wording
 from search.storage.database import StudyStorage
 from search.storage.internals import FrozenStudy, models, storage_of, transaction
 from search.storage.patience import patient, reading
-from search.storage.studies import study_storage
+from search.storage.studies import STUDY_ATTRIBUTES, study_storage
 from search.storage.trials import as_seen
 
 NOTES = 300_000
@@ -52,14 +53,23 @@ class Browsed(StudyStorage):
                     study_name=study.study_name,
                     direction=None,
                     directions=[row.direction for row in study.directions],
-                    user_attrs={
-                        row.key: json.loads(row.value_json) for row in study.user_attributes
-                    },
+                    user_attrs=_told(
+                        {row.key: json.loads(row.value_json) for row in study.user_attributes}
+                    ),
                     system_attrs=_worth_reading(session, study.study_id),
                     study_id=study.study_id,
                 )
                 for study in studies
             ]
+
+
+def _told(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """A study's attributes as a person reads them: what its images are, one by one, and what
+    this program did not write.  Its settings stand in its note, clocks nowhere."""
+    others = {name: v for name, v in attributes.items() if name not in STUDY_ATTRIBUTES}
+    images = {name: v for name, v in attributes.get("data", {}).items() if name != "pixels"}
+    in_words = {n: ", ".join(map(str, v)) if isinstance(v, list) else v for n, v in images.items()}
+    return {**others, **in_words}
 
 
 def _worth_reading(session: Session, study_id: int) -> dict[str, Any]:

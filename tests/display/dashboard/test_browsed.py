@@ -8,7 +8,7 @@ from optuna_dashboard._note import get_note_from_system_attrs
 from search.display.dashboard.browsed import Browsed
 from search.display.dashboard.refresh import write_note
 from search.storage.internals import study_id, trial_id
-from search.storage.studies import load_study
+from search.storage.studies import STUDY_ATTRIBUTES, load_study
 from tests.processes import ask, created
 
 
@@ -45,12 +45,14 @@ def test_of_the_notes_of_other_studies_none_is_lost(study: optuna.Study, sqlite:
     other = created(sqlite, name="other")
     other.add_trial(optuna.create_trial(value=0.5))
     write_note(other, trial_id(other.trials[0]), "of another")
+    other.set_user_attr("mine", {"of": "a user"})
     names = {found.study_name: found for found in Browsed(study).get_all_studies()}
     assert list(names) == ["toy", "other"]
     note = get_note_from_system_attrs(names["other"].system_attrs, trial_id(other.trials[0]))
     assert note["body"] == "of another"
     for mine, frozen in zip((study, other), names.values(), strict=True):
-        assert frozen.user_attrs == mine.user_attrs
+        own = {n: v for n, v in mine.user_attrs.items() if n not in STUDY_ATTRIBUTES}
+        assert frozen.user_attrs == own
         assert frozen.directions == mine.directions
 
 
@@ -71,3 +73,11 @@ def test_what_runs_is_read_again_and_bulk_stays_here(study: optuna.Study, sqlite
     assert {"seconds", "worker"} <= found[12].user_attrs.keys()
     assert "history" not in found[12].user_attrs
     assert "history" in study.trials[12].user_attrs
+
+
+def test_what_a_study_keeps_reads_as_words(study: optuna.Study) -> None:
+    data = {"classes": ["cat", "dog"], "validation images": 7, "pixels": "0f"}
+    study.set_user_attr("data", data)
+    study.set_user_attr("clock", {"seconds": 1.0})
+    (found,) = Browsed(study).get_all_studies()
+    assert found.user_attrs == {"classes": "cat, dog", "validation images": 7}
