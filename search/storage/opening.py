@@ -94,6 +94,8 @@ def require_writable(place: Place) -> None:
 def _require_sqlite(path: Path, place: Place) -> None:
     if path.is_dir():
         raise ConfigError(f"storage {place}: {path} is a directory")
+    if not path.is_file():  # SQLite would wait for a pipe's other end, for ever
+        raise ConfigError(f"storage {place}: {path} is a pipe or a device; name a file")
     try:
         found, tables = _looked_into(path)
     except sqlite3.OperationalError:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -26,6 +27,8 @@ from tests.processes import created, study_file
         ("sqlite:///{tmp}/missing/x.db", "missing does not exist"),
         ("sqlite:///{tmp}/text", "not a SQLite database"),
         ("sqlite:///{tmp}", "is a directory"),
+        ("sqlite:///{tmp}/pipe", "is a pipe or a device"),
+        ("sqlite:////dev/zero", "is a pipe or a device"),
         ("sqlite://", "must name a file"),
         ("redis://host/1", "must be sqlite, postgresql or mysql"),
     ],
@@ -34,9 +37,10 @@ def test_a_bad_place_is_named_and_nothing_is_made(
     tmp_path: Path, given_url: str, reason: str
 ) -> None:
     (tmp_path / "text").write_text("no database at all\n")
+    os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ConfigError, match=reason):
         create_or_resume(study_file(), given_url.format(tmp=tmp_path))
-    assert [path.name for path in tmp_path.iterdir()] == ["text"]
+    assert {path.name for path in tmp_path.iterdir()} == {"pipe", "text"}
 
 
 def test_a_corrupt_database_is_named_and_left_untouched(tmp_path: Path, sqlite: str) -> None:
