@@ -52,6 +52,7 @@ SECTIONS: dict[str, tuple[type[BaseModel], dict[str, str]]] = {
             "until one is the best with 95 % probability; 1: none.",
             "finalist_trainings": "How often the finalists may be trained, all together; "
             "four times each, where it is not given.",
+            "track": "Tools that are told of each trial when it has ended; each is an extra.",
             "storage": "The database's URL; no password in it.",
         },
     ),

@@ -41,6 +41,7 @@ from search.storage.studies import (
 )
 from search.storage.summary import Summary, summarize
 from search.storage.trials import Attributes
+from search.trackers.named import require_trackers, trackers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -185,6 +186,7 @@ class Study:
             return
         shape, _ = datasets.describe(self.config.data)
         require_fit(self.config.augmentation, shape)
+        require_trackers(self.config.study.track)
         require_resumable(self.config, self.place)
         self.estimate()
         self.identity = datasets.load(self.config.data).identity  # before several workers would
@@ -349,7 +351,8 @@ class Study:
                 finished=partial(annotate, config=self.config, dataset=dataset, store=store),
             )
 
-        return work(study, self.config, make_objective, only)
+        told = trackers(self.config.study.track, self.runs)
+        return work(study, self.config, make_objective, only, told)
 
     def export(
         self,

@@ -27,6 +27,7 @@ ROOMS = (
     "search.config",
     "search.data",
     "search.storage",
+    "search.trackers",
     "search.proposals",
     "search.training",
     "search.workers",

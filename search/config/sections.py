@@ -35,7 +35,7 @@ Goal = Literal["accuracy", "macs", "parameters", "seconds"]
 # Keys of `[study]` that a study may change when it is resumed.
 RESUMABLE = (
     "target", "trials", "hours", "failures", "minutes", "proposals", "finalists",
-    "finalist_trainings",
+    "finalist_trainings", "track",
 )  # fmt: skip
 
 FINALIST_MEASURES = 2
@@ -69,6 +69,8 @@ class StudySection(_Section):
     search, until one is the best with 95 % probability or all of them had
     `finalist_trainings` together (four for each, where that is not given).  1 leaves the search's
     own measure; so do several objectives, which have no single best.
+
+    `track` names tools that are told of each trial when it has ended.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
@@ -86,6 +88,7 @@ class StudySection(_Section):
     minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     finalists: Annotated[int, Field(ge=1, le=100, strict=True)] = 3
     finalist_trainings: Annotated[int, Field(ge=FINALIST_MEASURES, strict=True)] | None = None
+    track: tuple[Literal["tensorboard"], ...] = ()
     storage: Annotated[str | None, Field(min_length=1, exclude=True, repr=False)] = None
 
     @field_validator("name")

@@ -15,13 +15,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
 import optuna
 import torch
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search.config.sections import StudyConfig
 from search.errors import ConfigError, MachineError
@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 Values = float | tuple[float, ...]
 Stop = Callable[[], str | None]
 Train = Callable[[Trial], Values]
+Callback = Callable[[optuna.Study, FrozenTrial], None]
 
 POLL = 2.0
 """Seconds between two looks at what other workers have done."""
@@ -199,12 +200,19 @@ class _Guarded:
     in a row.
     """
 
-    def __init__(self, objective: Train, watch: Watch, storage: StudyStorage) -> None:
+    def __init__(
+        self,
+        objective: Train,
+        watch: Watch,
+        storage: StudyStorage,
+        callbacks: Sequence[Callback],
+    ) -> None:
         self.failure: Exception | None = None
         self.failures = 0
         self._objective = objective
         self._watch = watch
         self._storage = storage
+        self.callbacks = list(callbacks)
 
     def __call__(self, trial: Trial) -> Values:
         self.failure = None
@@ -284,11 +292,13 @@ def work(
     config: StudyConfig,
     make_objective: Callable[[Stop], Train],
     only: int | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Ending:
     """Runs trials in this process until target, budget or signal; call it from the main thread.
 
     `make_objective` gets the function that the objective must ask for a reason to stop.  Where
-    `only` is the number of a trial, that one is run and no other.
+    `only` is the number of a trial, that one is run and no other.  `callbacks` are told of each
+    trial of this process that ended.
 
     Raises:
         InfeasibleError: the sampler finds no candidate that keeps the rules.
@@ -299,7 +309,7 @@ def work(
     storage.trials, storage.finals, storage.only = config.study.trials, False, only
     watch = Watch(study, config)
     with handled(watch.on_signal), storage.errors(), watch.watchdog():
-        guarded = _Guarded(make_objective(watch), watch, storage)
+        guarded = _Guarded(make_objective(watch), watch, storage, callbacks)
         if only is not None:
             return _one(study, guarded, watch, only)
         return _work(study, config, guarded, watch)
@@ -372,7 +382,7 @@ def _run_one(study: optuna.Study, guarded: _Guarded) -> bool:
     """Runs one trial; False where none may start now."""
     try:
         # One at a time: heartbeats need `optimize`, an exact budget a look before each.
-        study.optimize(guarded, n_trials=1, catch=(Exception,))
+        study.optimize(guarded, n_trials=1, catch=(Exception,), callbacks=guarded.callbacks)
     except BudgetSpentError:
         return False
     except _Unfinished as unfinished:
