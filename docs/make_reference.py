@@ -264,8 +264,8 @@ def _in_words(schema: dict[str, Any]) -> str:
     (only,) = options
     if "$ref" in only:
         return "tables"
-    if "enum" in only:
-        return _listed(only["enum"])
+    if "enum" in only or "const" in only:
+        return _listed(only.get("enum") or [only["const"]])
     if only["type"] == "array":
         return f"list of {_in_words(only['items'])}"
     kind = {"integer": "a whole number", "number": "a number"}.get(only["type"], "text")
