@@ -146,6 +146,7 @@ CASES = {
             "../up": "'../up'",
             "a..b": "'a..b'",
             ".hidden": "begin with a letter",
+            "x.toml": "must not end in .toml",
             "x" * 600: "at most 100",
         }.items()
     },

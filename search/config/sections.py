@@ -99,6 +99,8 @@ class StudySection(_Section):
                 "must begin with a letter or a digit and hold only letters, digits, '.', '_' "
                 "and '-', but not '..', since it names files"
             )
+        if name.endswith(".toml"):
+            raise ValueError("must not end in .toml, for commands take that for a study file")
         return name
 
     @field_validator("objectives")
