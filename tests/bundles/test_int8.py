@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,13 @@ from torch import nn
 
 from search.analysis.memory import memory
 from search.bundles import isolated
+from search.bundles.agreement import own
 from search.bundles.contents import BundleError
+from search.bundles.files import onnx_graph
 from search.bundles.int8 import c_source, extra, fine_tuning, making
 from search.bundles.int8.fine_tuning import fine_tuned, imitating
+from search.bundles.int8.making import Maker
+from search.bundles.int8.onnx import quantized
 from search.bundles.int8.proof import Int8Proof
 from search.bundles.int8.tflite import converted
 from search.bundles.isolated import RunError
@@ -29,6 +35,7 @@ from search.data import datasets
 from search.errors import ConfigError, MachineError
 from search.networks.architecture import Architecture
 from search.networks.module import build
+from search.proposals.proposer import propose
 from search.proposals.sampler import make_sampler
 from search.storage.studies import create_or_resume
 from search.storage.trials import candidate_of
@@ -37,6 +44,8 @@ from search.workers.objective import Objective
 from space import SearchSpace
 from tests.bundles.conftest import CPU, SMALL, Exported, metrics_of, seal
 from tests.conftest import STUDIES
+
+IN_PLACE = nn.BatchNorm2d | nn.ReLU | nn.Dropout | nn.AdaptiveAvgPool2d | nn.Flatten
 
 pytestmark = pytest.mark.skipif(
     bool(extra.missing()), reason=f"the extra int8 is not installed: {extra.INSTALL}"
@@ -216,3 +225,61 @@ def test_a_few_more_epochs_keep_the_network_and_move_its_weights(
     assert tuned.state_dict().keys() == network.state_dict().keys()
     before, after = (n.O[-1].weight.detach() for n in (network, tuned))
     assert 0 < (after - before).abs().max() < 1
+
+
+def make_uneven(network: nn.Module) -> None:
+    """Its channels differ up to 256-fold, which steps of one size for a whole map cannot follow;
+    its function stays (Nagel et al., 2019)."""
+    leaves = [part for part in network.modules() if next(part.children(), None) is None]
+    torch.manual_seed(0)
+    for index, (norm, after) in enumerate(pairwise(leaves)):
+        if isinstance(norm, nn.BatchNorm2d) and isinstance(after, nn.ReLU):
+            weights = [part.weight for part in leaves[index:] if not isinstance(part, IN_PLACE)]
+            read = weights[0] if weights[0].shape[1] == 1 else weights[0].transpose(0, 1)
+            factors = 2 ** torch.empty(norm.num_features).uniform_(-4, 4)
+            norm.weight *= factors
+            norm.bias *= factors
+            read /= factors.reshape(-1, *[1] * (read.ndim - 1))
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory: pytest.TempPathFactory) -> tuple[Maker, nn.Module, list[str]]:
+    """An uneven network that was trained on digits, who makes it int8, and what is told."""
+    plain = ["space.activation=relu", "space.block.squeeze_excite=0", "space.block.residual=false"]
+    config = load(STUDIES / "quickstart.toml", [*SMALL, *plain, "training.epochs=4"])
+    dataset = datasets.load(config.data)
+    trainer = Trainer(config, dataset, CPU, cache=tmp_path_factory.mktemp("uneven"))
+    legal = (p for p in propose(config, dataset.input, 10, random.Random(0)) if p.accepted)
+    candidate = config.candidate(next(legal).choices, input=dataset.input, classes=10)
+    training, told = trainer.training(candidate), list[str]()
+    while training.epoch < candidate.recipe.epochs:
+        training.run_epoch()
+    network = training.evaluated.eval()
+    with torch.no_grad():
+        make_uneven(network)
+    return Maker(candidate, dataset, trainer, 0, told.append), network, told
+
+
+def test_epochs_that_feel_the_rounding_bring_accuracy_back(
+    uneven: tuple[Maker, nn.Module, list[str]],
+) -> None:
+    maker, network, _ = uneven
+    runner = maker._runner(maker.dataset.validation)
+
+    def in_int8(network: nn.Module) -> float:
+        graph = onnx_graph(network, maker.candidate.architecture.input)
+        return maker._share(runner, runner.onnx(quantized(graph, maker._calibration)))
+
+    exact = maker._share(runner, runner.scores(own(network)))
+    lost = exact - in_int8(network)
+    assert lost > 10 * making.TOLERATED
+    assert exact - in_int8(fine_tuned(maker.trainer, maker.candidate, network)) < lost / 4
+
+
+def test_epochs_that_diverge_are_told_and_left_out(
+    uneven: tuple[Maker, nn.Module, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maker, network, told = uneven
+    monkeypatch.setattr(fine_tuning, "LEARNING_RATE", 1e9)
+    assert maker._tuned(network) is None
+    assert "loss is" in told[-1]

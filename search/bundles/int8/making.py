@@ -32,6 +32,7 @@ from search.display import wording
 from search.errors import ConfigError
 from search.networks.architecture import Architecture
 from search.training.trainer import Trainer
+from search.training.training import DivergedError
 
 CALIBRATION = 300  # images
 LEAST = 100
@@ -101,7 +102,7 @@ class Maker:
             self.progress(
                 f"int8: {wording.percent(lost)} lost; {EPOCHS} epochs that feel its rounding"
             )
-            other = self._pair(fine_tuned(self.trainer, self.candidate, network))
+            other = self._tuned(network) or pair
             better = self._shares(runner, other)
             if better["tflite"] > shares["tflite"]:
                 pair, shares, epochs = other, better, EPOCHS
@@ -119,6 +120,14 @@ class Maker:
         images, architecture = self._calibration, self.candidate.architecture
         graph = onnx_graph(network, architecture.input)
         return Pair(quantized(graph, images), converted(architecture, network, images))
+
+    def _tuned(self, network: nn.Module) -> Pair | None:
+        """`network` after more epochs, in int8; None where they diverge."""
+        try:
+            return self._pair(fine_tuned(self.trainer, self.candidate, network))
+        except DivergedError as error:
+            self.progress(f"int8: {error}; it stays without them")
+            return None
 
     @property
     def _calibration(self) -> Array:
