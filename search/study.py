@@ -294,17 +294,12 @@ class Study:
         tick: Callable[[], None],
         *options: str,
     ) -> Ending:
+        from search.workers.supervisor import Workers
+
         command = [sys.executable, "-m", "run_study", "worker", self.name, "--device", device]
         command += [f"--data={self.config.data.root}", *options]
-        return launch(
-            command,
-            self.place.secret,
-            workers=workers,
-            logs=self.runs / "logs",
-            device=device,
-            per_gpu=per_gpu,
-            tick=tick,
-        )
+        logs = self.runs / "logs"
+        return launch(Workers(command, self.place.secret, workers, logs, device, per_gpu), tick)
 
     def cluster(self, ray: str | None) -> AbstractContextManager[None]:
         """While it lasts, this process is part of the Ray cluster at the address `ray`, if any.

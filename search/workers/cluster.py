@@ -29,6 +29,7 @@ from search.workers.supervisor import (
     RANKS,
     SUPERVISOR,
     Ending,
+    Workers,
     ending_of,
     handled,
     last_words,
@@ -152,17 +153,8 @@ def cluster_in_words() -> str:
 # --- workers on it ---------------------------------------------------------------------
 
 
-def launch(
-    command: Sequence[str],
-    url: str,
-    *,
-    workers: int,
-    logs: Path,
-    device: str = "auto",
-    per_gpu: int | None = None,
-    tick: Callable[[], None] = lambda: None,
-) -> Ending:
-    """Places `workers` processes of `command` on the cluster and stays until all have ended.
+def launch(workers: Workers, tick: Callable[[], None] = lambda: None) -> Ending:
+    """Places the workers on the cluster and stays until all have ended.
 
     The URL travels as a task's argument, which Ray neither logs nor shows, unlike an
     environment; on the machine it is in the environment of the worker alone.  A signal
@@ -174,15 +166,16 @@ def launch(
     """
     ray = _ray()
     task = ray.remote(attend).options(
-        **_share(device, per_gpu, workers),
+        **_share(workers),
         max_retries=RESTARTS,
         retry_exceptions=[WorkerDiedError],
         name="worker",
     )
     with _signals() as received:
+        command, url, logs = list(workers.command), workers.url, workers.logs
         tasks = [
-            task.remote(list(command), url, str(Path.cwd()), str(logs / f"worker-{index}.log"))
-            for index in range(workers)
+            task.remote(command, url, str(Path.cwd()), str(logs / f"worker-{index}.log"))
+            for index in range(workers.count)
         ]
         ends = _outcome(tasks, received, tick)
     if received:
@@ -192,9 +185,10 @@ def launch(
     return ending_of(ends)
 
 
-def _share(device: str, per_gpu: int | None, workers: int) -> dict[str, float]:
+def _share(workers: Workers) -> dict[str, float]:
     """What one worker takes of the cluster."""
     ray = _ray()
+    device, per_gpu = workers.device, workers.per_gpu
     there = ray.cluster_resources()
     gpus = there.get("GPU", 0) if device in ("auto", "cuda") else 0
     if device.startswith("cuda:"):
@@ -202,8 +196,10 @@ def _share(device: str, per_gpu: int | None, workers: int) -> dict[str, float]:
     if not gpus and (device == "cuda" or per_gpu is not None):
         raise ConfigError("--per-gpu and --device cuda need GPUs, but the cluster has none")
     room = int(gpus * (per_gpu or 1) if gpus else there.get("CPU", 0))
-    if workers > room:
-        log.warning("the cluster has room for %d of %d workers; the others wait", room, workers)
+    if workers.count > room:
+        log.warning(
+            "the cluster has room for %d of %d workers; the others wait", room, workers.count
+        )
     return {"num_cpus": 1, "num_gpus": 1 / (per_gpu or 1) if gpus else 0}
 
 

@@ -50,29 +50,33 @@ class Ending:
     code: int
 
 
-def launch(
-    command: Sequence[str],
-    url: str,
-    *,
-    workers: int,
-    logs: Path,
-    device: str = "auto",
-    per_gpu: int | None = None,
-    tick: Callable[[], None] = lambda: None,
-) -> Ending:
-    """Starts `workers` processes of `command` and stays until all have ended.
+@dataclass(frozen=True)
+class Workers:
+    """`count` processes of `command` on the storage at `url`, each of which writes to
+    `logs`/worker-<i>.log; on GPUs, `per_gpu` of them share one."""
+
+    command: Sequence[str]
+    url: str
+    count: int
+    logs: Path
+    device: str = "auto"
+    per_gpu: int | None = None
+
+
+def launch(workers: Workers, tick: Callable[[], None] = lambda: None) -> Ending:
+    """Starts the workers and stays until all have ended.
 
     Each gets the storage through its environment, where other users cannot read a password,
-    writes to `logs`/worker-<i>.log, and sees one GPU of those that are visible here.  Signals
-    are passed on.  `tick` is called twice a second.
+    and sees one GPU of those that are visible here.  Signals are passed on.  `tick` is called
+    twice a second.
 
     Raises:
         ConfigError: there are not enough GPUs for `per_gpu` workers on each.
         MachineError: no worker reached target or budget; says why the first one failed.
     """
-    make_private(logs)
-    processes = _Processes(command, logs)
-    environments = _environments(url, workers, device, per_gpu)
+    make_private(workers.logs)
+    processes = _Processes(workers.command, workers.logs)
+    environments = _environments(workers)
     with handled(processes.pass_on):
         try:
             for environment in environments:
@@ -176,22 +180,23 @@ RANKS = {0: 0, 1: 1, 2: 3, 3: 3}
 """A worker's own exit codes, by how much they say about the study."""
 
 
-def _environments(url: str, workers: int, device: str, per_gpu: int | None) -> list[dict[str, str]]:
-    common = {**os.environ, "STUDY_STORAGE": url, SUPERVISOR: str(os.getpid())}
-    gpus = _visible_gpus() if device in ("auto", "cuda") else []
-    if per_gpu is not None and workers > per_gpu * len(gpus):
+def _environments(workers: Workers) -> list[dict[str, str]]:
+    common = {**os.environ, "STUDY_STORAGE": workers.url, SUPERVISOR: str(os.getpid())}
+    count, per_gpu = workers.count, workers.per_gpu
+    gpus = _visible_gpus() if workers.device in ("auto", "cuda") else []
+    if per_gpu is not None and count > per_gpu * len(gpus):
         raise ConfigError(
-            f"--workers {workers} at --per-gpu {per_gpu} need {-(-workers // per_gpu)} GPUs, "
+            f"--workers {count} at --per-gpu {per_gpu} need {-(-count // per_gpu)} GPUs, "
             f"but {len(gpus)} are visible"
         )
     if gpus:
         return [
-            {**common, "CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} for index in range(workers)
+            {**common, "CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} for index in range(count)
         ]
     affinity = getattr(psutil.Process(), "cpu_affinity", None)  # macOS has none
     cores = len(affinity()) if affinity else os.cpu_count() or 1
-    common.setdefault("OMP_NUM_THREADS", str(max(1, cores // workers)))
-    return [common] * workers
+    common.setdefault("OMP_NUM_THREADS", str(max(1, cores // count)))
+    return [common] * count
 
 
 def _visible_gpus() -> list[str]:

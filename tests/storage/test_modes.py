@@ -32,7 +32,7 @@ def test_what_a_study_makes_is_for_its_owner_alone(
     (runs / "curve.txt").touch(0o600)
     attach(study, runs / "curve.txt", artifact_store(runs))
     command = [sys.executable, "-c", "print('done')"]
-    assert supervisor.launch(command, url, workers=1, logs=runs / "logs").reason == "done"
+    assert supervisor.launch(supervisor.Workers(command, url, 1, runs / "logs")).reason == "done"
     assert len([path for path in runs.rglob("*") if path.is_file()]) == 4
     assert not open_to_others(tmp_path)
 

@@ -24,7 +24,7 @@ from run_study import run
 from search.errors import ConfigError, MachineError
 from search.storage.studies import load_study
 from search.workers import cluster
-from search.workers.supervisor import Ending
+from search.workers.supervisor import Ending, Workers
 from tests.processes import ROOT, wait_until
 
 needs_ray = pytest.mark.skipif(
@@ -157,7 +157,7 @@ def test_a_signal_reaches_the_workers_and_no_password_does_reach_ray(
             os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
-    ending = cluster.launch(command, "x://s3cr3t", workers=2, logs=tmp_path, tick=tick)
+    ending = cluster.launch(Workers(command, "x://s3cr3t", 2, tmp_path), tick)
     assert ending == Ending("stopped by SIGINT", 130)
     assert {path.read_text()[-7:] for path in tmp_path.iterdir()} == {"got it\n"}
     assert signal.getsignal(signal.SIGINT) is before
@@ -186,7 +186,7 @@ def test_workers_speak_for_the_study(
     ray: str, tmp_path: Path, end: str, outcome: Ending | Exception
 ) -> None:
     def launched() -> Ending:
-        return cluster.launch(script(f"print('why'); {end}"), "x", workers=1, logs=tmp_path)
+        return cluster.launch(Workers(script(f"print('why'); {end}"), "x", 1, tmp_path))
 
     if isinstance(outcome, Ending):
         assert launched() == outcome
@@ -203,25 +203,29 @@ def test_a_worker_that_always_dies_is_given_up(
     monkeypatch.setattr(cluster, "RESTARTS", 1)
     command = script("print('why', flush=True); os.kill(os.getpid(), 9)")
     with pytest.raises(MachineError, match=r"code -9: why \(started 2 times\)"):
-        cluster.launch(command, "x", workers=1, logs=tmp_path)
+        cluster.launch(Workers(command, "x", 1, tmp_path))
     assert (tmp_path / "worker-0.log").read_text() == "why\n" * 2
 
 
 @needs_ray
 def test_a_cluster_without_gpus_gives_none(ray: str) -> None:
-    assert cluster._share("auto", None, 2) == {"num_cpus": 1, "num_gpus": 0}
+    assert cluster._share(Workers([], "x", 2, Path())) == {
+        "num_cpus": 1,
+        "num_gpus": 0,
+    }
     with pytest.raises(ConfigError, match="--per-gpu"):
-        cluster._share("auto", 2, 1)
+        cluster._share(Workers([], "x", 1, Path(), "auto", 2))
     with pytest.raises(ConfigError, match="--device cuda:1"):
-        cluster._share("cuda:1", None, 1)
+        cluster._share(Workers([], "x", 1, Path(), "cuda:1", None))
 
 
 @needs_ray
 def test_gpus_are_shared(ray: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 8.0, "GPU": 2.0})
-    assert cluster._share("auto", 4, 8) == {"num_cpus": 1, "num_gpus": 0.25}
-    assert cluster._share("cuda", None, 2) == {"num_cpus": 1, "num_gpus": 1}
-    assert cluster._share("cpu", None, 2) == {"num_cpus": 1, "num_gpus": 0}
+    asked = ((8, "auto", 4, 0.25), (2, "cuda", None, 1), (2, "cpu", None, 0))
+    for count, device, per_gpu, gpus in asked:
+        workers = Workers([], "x", count, Path(), device, per_gpu)
+        assert cluster._share(workers) == {"num_cpus": 1, "num_gpus": gpus}
 
 
 @needs_ray

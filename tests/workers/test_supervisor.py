@@ -9,9 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-import search.workers.supervisor
 from search.errors import ConfigError, MachineError
-from search.workers.supervisor import Ending, handled, launch
+from search.workers import supervisor
+from search.workers.supervisor import Ending, Workers, handled, launch
 
 
 def script(text: str) -> list[str]:
@@ -26,13 +26,8 @@ def test_workers_get_the_storage_unseen(tmp_path: Path) -> None:
             with suppress(psutil.Error):  # it ends as we look
                 seen.extend(child.cmdline())
 
-    ending = launch(
-        script("time.sleep(1); print(os.environ['STUDY_STORAGE'][:24])"),
-        "postgresql://me:s3cret@host/db",
-        workers=2,
-        logs=tmp_path,
-        tick=look,
-    )
+    command = script("time.sleep(1); print(os.environ['STUDY_STORAGE'][:24])")
+    ending = launch(Workers(command, "postgresql://me:s3cret@host/db", 2, tmp_path), look)
     assert ending == Ending("postgresql://me:s3cret@h", 0)
     assert "-c" in seen
     assert not [argument for argument in seen if "s3cret" in argument]
@@ -41,7 +36,7 @@ def test_workers_get_the_storage_unseen(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_worker_speaks_for_the_study(tmp_path: Path, number: int) -> None:
     command = script(f"print('first'); print('why'); sys.exit({number})")
-    assert launch(command, "x", workers=1, logs=tmp_path) == Ending("why", number)
+    assert launch(Workers(command, "x", 1, tmp_path)) == Ending("why", number)
     assert (tmp_path / "worker-0.log").read_text() == "first\nwhy\n"
 
 
@@ -57,7 +52,7 @@ def test_a_failed_worker_says_why(
     tmp_path: Path, end: str, error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match=words):
-        launch(script(f"print('why', flush=True); {end}"), "x", workers=1, logs=tmp_path)
+        launch(Workers(script(f"print('why', flush=True); {end}"), "x", 1, tmp_path))
 
 
 def test_a_study_goes_on_without_one_of_its_workers(tmp_path: Path) -> None:
@@ -67,7 +62,7 @@ def test_a_study_goes_on_without_one_of_its_workers(tmp_path: Path) -> None:
         "except FileExistsError: print('done'); sys.exit(0)\n"
         "sys.exit(3)"
     )
-    assert launch(command, "x", workers=3, logs=tmp_path / "logs") == Ending("done", 0)
+    assert launch(Workers(command, "x", 3, tmp_path / "logs")) == Ending("done", 0)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -84,7 +79,7 @@ def test_a_signal_reaches_every_worker_once(tmp_path: Path, number: signal.Signa
             sent.append(number)
             os.kill(os.getpid(), number)
 
-    ending = launch(command, "x", workers=2, logs=tmp_path, tick=tick)
+    ending = launch(Workers(command, "x", 2, tmp_path), tick)
     assert ending == Ending(f"stopped by {number.name}", 128 + number)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["up\ngot it\n"] * 2
     assert signal.getsignal(number) is before
@@ -112,7 +107,7 @@ def test_no_worker_outlives_a_failing_launch(tmp_path: Path) -> None:
         raise MachineError("the view broke")
 
     with pytest.raises(MachineError, match="the view broke"):
-        launch(script("time.sleep(600)"), "x", workers=2, logs=tmp_path, tick=tick)
+        launch(Workers(script("time.sleep(600)"), "x", 2, tmp_path), tick)
     assert len(children) >= 2
     assert not [child for child in children if "time.sleep(600)" in _command_line(child)]
 
@@ -126,11 +121,11 @@ def _command_line(process: psutil.Process) -> str:
 
 def test_workers_spread_over_the_visible_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-8f")
-    environments = search.workers.supervisor._environments("x", 4, "auto", 2)
+    environments = supervisor._environments(Workers([], "x", 4, Path(), "auto", 2))
     assert [e["CUDA_VISIBLE_DEVICES"] for e in environments] == ["3", "GPU-8f", "3", "GPU-8f"]
     with pytest.raises(ConfigError, match="--workers 5 at --per-gpu 2 need 3 GPUs, but 2"):
-        search.workers.supervisor._environments("x", 5, "auto", 2)
-    unchanged = search.workers.supervisor._environments("x", 1, "cpu", None)
+        supervisor._environments(Workers([], "x", 5, Path(), "auto", 2))
+    unchanged = supervisor._environments(Workers([], "x", 1, Path(), "cpu"))
     assert unchanged[0]["CUDA_VISIBLE_DEVICES"] == "3,GPU-8f"
 
 
@@ -138,5 +133,5 @@ def test_workers_without_gpus_share_the_cores(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    environments = search.workers.supervisor._environments("x", 2, "auto", None)
+    environments = supervisor._environments(Workers([], "x", 2, Path()))
     assert [e["OMP_NUM_THREADS"] for e in environments] == [str(max(1, (cores or 1) // 2))] * 2
