@@ -206,7 +206,10 @@ class Proof:
             numbers.require_constants(parts.judgment.constants, stated)
         require_card(parts.files["README.md"], stated.model_dump())
         headline = numbers.require_headline(parts.files["README.md"], stated)
-        texts = f"README.md{headline}, report.html, training_log.csv, comments in model.py, figures"
+        texts = (
+            f"README.md{headline}, report.html, comments in model.py, figures, training_log.csv, "
+            "which alone tells accuracy.validation and the costs of training"
+        )
         return numbers.compare(stated, found, texts)
 
     @property
