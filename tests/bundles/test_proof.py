@@ -270,3 +270,8 @@ def test_nothing_is_written_beside_the_images(tmp_path: Path) -> None:
     before = listing(root)
     assert len(read_test_set(DataSection(kind="imagefolder", root=root))) == 60
     assert listing(root) == before
+
+
+def test_what_the_log_alone_tells_is_named_as_not_checked(copy: Path) -> None:
+    said = proof_of(copy).looks["numbers"]()
+    assert "training_log.csv, which alone tells accuracy.validation" in said.partition("; not")[2]
