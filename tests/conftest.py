@@ -6,6 +6,8 @@ import os
 
 # Before torch is imported: runners share two cores, and threads below them only compete.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Readline, which pytest imports, tells the workers of xdist a width that no terminal has.
+os.environ.pop("COLUMNS", None)
 
 import random
 import signal

@@ -55,4 +55,3 @@ SCREENSHOTS = (
         ("layer by layer", "architecture.png"),
     ),
 )
-REPORT = "report"

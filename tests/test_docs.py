@@ -31,7 +31,6 @@ from tests.pages import (
     FENCE,
     IMAGES,
     PAGES,
-    REPORT,
     ROOT,
     SCREENSHOTS,
     blocks,
@@ -284,7 +283,7 @@ def test_every_result_is_listed() -> None:
     assert sorted(listed) == sorted(p.name for p in results.glob("*.md") if p.name != "README.md")
 
 
-PICTURES = {*make_figures.PICTURES, *(shot.name for shot in SCREENSHOTS), REPORT}
+PICTURES = {*make_figures.PICTURES, *(shot.name for shot in SCREENSHOTS)}
 if (IMAGES / f"{make_figures.HERO}.png").exists():  # it shows a study, and comes with its results
     PICTURES.add(make_figures.HERO)
 

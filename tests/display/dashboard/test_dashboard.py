@@ -39,7 +39,7 @@ from search.storage.summary import summarize
 from search.study import Study
 from search.training.trainer import Trainer
 from search.workers.objective import Finished, Objective
-from tests.pages import REPORT, ROOT, SCREENSHOTS, Screenshot, write_files
+from tests.pages import ROOT, SCREENSHOTS, Screenshot, write_files
 from tests.synthetic_study import build, config
 
 ROWS = 14  # trials of the synthetic study; the real one comes after them and two running ones
@@ -360,9 +360,8 @@ def _telling(study: optuna.Study) -> int:
     return max(trials, key=lambda trial: trial.values[0]).number
 
 
-def look(url: str, folder: Path, picture: str, size: tuple[int, int]) -> tuple[str, Any]:
-    """The page at `url` as text and as pixels; the picture is kept where `SCREENSHOTS` says."""
-    place = (KEPT or folder) / f"{picture}.png"
+def look(url: str, folder: Path, place: Path, size: tuple[int, int]) -> tuple[str, Any]:
+    """The page at `url` as text and as pixels, which `place` is the file of."""
     width, height = size
     flags = (f"--window-size={width},{height}", "--dump-dom", f"--screenshot={place}")
     page = _browse(url, folder, *flags)
@@ -375,7 +374,7 @@ def look(url: str, folder: Path, picture: str, size: tuple[int, int]) -> tuple[s
 @pytest.mark.parametrize("shot", SCREENSHOTS, ids=lambda shot: shot.name)
 def test_a_browser_shows_it(shown: Site, tmp_path: Path, shot: Screenshot) -> None:
     url = shown.address + shot.path.format(trial=shown.real)
-    page, pixels = look(url, tmp_path, shot.name, shot.size)
+    page, pixels = look(url, tmp_path, (KEPT or tmp_path) / f"{shot.name}.png", shot.size)
     assert [word for word in shot.words if word not in page] == []
     content = pixels[80:, 100:]  # beside the bars of a page that may be empty
     assert (content < 0.7).any(axis=2).mean() > 0.01
@@ -384,6 +383,6 @@ def test_a_browser_shows_it(shown: Site, tmp_path: Path, shot: Screenshot) -> No
 @NO_BROWSER
 def test_a_browser_shows_a_report(tmp_path: Path) -> None:
     url = (ROOT / "docs" / "results" / "cifar10" / "report.html").as_uri()
-    page, pixels = look(url, tmp_path, REPORT, (820, 1120))
+    page, pixels = look(url, tmp_path, tmp_path / "report.png", (820, 1120))
     assert "1. Objective" in page
     assert (pixels < 0.7).any(axis=2).mean() > 0.01
