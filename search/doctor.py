@@ -16,7 +16,7 @@ from search.data.augmentation import require_fit
 from search.data.datasets import load, without_test
 from search.data.sources import source
 from search.errors import ConfigError, MachineError
-from search.storage.opening import open_storage
+from search.storage.opening import is_empty, open_storage
 from search.storage.places import find_place
 from search.training.devices import choose_device, choose_dtype, describe_device
 
@@ -110,7 +110,7 @@ def _storage(config: StudyConfig, flag: str | None) -> Finding:
     name = config.study.name
     try:
         place = find_place(flag, config.study.storage, name)
-        if place.file and not place.file.exists():
+        if is_empty(place):
             return Finding("storage", True, f"{place}: launch will make it")
         open_storage(place)
     except (ConfigError, MachineError) as error:

@@ -38,6 +38,7 @@ from search.storage.studies import (
     require_resumable,
     require_same_data,
     study_config,
+    with_kept_budget,
 )
 from search.storage.summary import Summary, summarize
 from search.storage.trials import Attributes
@@ -101,6 +102,7 @@ class Study:
         root: Path | None = None,
     ) -> None:
         self._prepared = False
+        self._overrides = overrides
         self.identity: dict[str, Any] = {}
         if isinstance(source, Path) or source.endswith(".toml"):
             self.config = files.load(Path(source), overrides)
@@ -206,6 +208,7 @@ class Study:
         """The number of the trial that trains `network` by the study's recipe: one that has done
         so, else a new one, which waits for a worker and counts towards no budget.
 
+        A study that is there keeps its target and its budget, but for what an override says.
         `name` is what it is called; what the study leaves open of the recipe is as in `like`,
         else the middle of its range.
 
@@ -213,6 +216,8 @@ class Study:
             ConfigError: the network is for other images.
             RejectedError: it breaks a rule of the study.
         """
+        changed = {override.partition("=")[0].strip() for override in self._overrides}
+        self.config = with_kept_budget(self.config, self.place, changed)
         require_fitting(network, *datasets.describe(self.config.data))
         require_legal(network, self.config)
         candidate, choices = given(network, self.config, like)

@@ -65,6 +65,20 @@ def open_storage(
         return connect(place, heartbeat, grace)
 
 
+def is_empty(place: Place) -> bool:
+    """Whether nothing has been made at `place` yet, neither a file nor tables: who only reads
+    makes none.
+
+    Raises:
+        MachineError: the server cannot be reached.
+    """
+    file = place.file
+    if file is None:
+        with opened(place):
+            return not _on_server(place)
+    return not file.exists() or (file.is_file() and not file.stat().st_size)
+
+
 def require_fit(place: Place) -> None:
     """Looks before anything is written: a SQLite file is made by merely opening it."""
     path = place.file

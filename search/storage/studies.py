@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import optuna
@@ -24,6 +24,7 @@ from search.storage.opening import (
     HEARTBEAT,
     ForeignDatabaseError,
     connect,
+    is_empty,
     open_storage,
     opened,
     require_fit,
@@ -82,7 +83,7 @@ def require_resumable(config: StudyConfig, place: Place) -> None:
     """Raises what `create_or_resume` would, before anything is made."""
     require_writable(place)
     require_fit(place)
-    if place.file and not place.file.exists():
+    if is_empty(place):
         return
     with opened(place):
         storage = connect(place, HEARTBEAT, GRACE)
@@ -134,8 +135,9 @@ def find_study(
         MachineError: see `open_storage`.
     """
     place = Place.of(place)
-    if place.file and not place.file.exists():
-        raise NoStudyError(f"no study {name}: {place} does not exist; launch it first")
+    if is_empty(place):
+        lacking = "does not exist" if place.file and not place.file.exists() else "is empty"
+        raise NoStudyError(f"no study {name}: {place} {lacking}; launch it first")
     try:
         require_fit(place)
         with opened(place):
@@ -164,12 +166,15 @@ def load_study(
     return study
 
 
-def study_names(place: Place) -> list[str]:
+def study_names(place: str | Place) -> list[str]:
     """The studies of this program at `place`.
 
     Raises:
         MachineError: see `open_storage`.
     """
+    place = Place.of(place)
+    if is_empty(place):
+        return []
     storage = open_storage(place)
     with storage.errors():
         return storage.names("config")
@@ -200,6 +205,24 @@ def study_config(study: optuna.Study) -> StudyConfig:
             f"study {study.study_name}: its settings do not read here ({error}); if a newer "
             "version of this program made it, update this one"
         ) from None
+
+
+def with_kept_budget(config: StudyConfig, place: Place, changed: Collection[str]) -> StudyConfig:
+    """`config` with target and budget as the study has them, where there is one, but for the
+    dotted keys in `changed`.
+
+    Raises:
+        ConfigError: what is changed does not go with what is kept.
+        MachineError: see `open_storage`.
+    """
+    name = config.study.name
+    try:
+        before = _content(study_config(load_study(name, place)))["study"]
+    except NoStudyError:
+        return config
+    kept = {key: before[key] for key in RESUMABLE if f"study.{key}" not in changed}
+    content = _content(config)
+    return parse({**content, "study": {**content["study"], **kept}}, f"study {name}")
 
 
 def validation_images(study: optuna.Study) -> int | None:

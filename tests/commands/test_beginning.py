@@ -11,10 +11,11 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from run_study import run
+from search.config.files import overridden
 from search.config.sections import StudyConfig
 from search.networks.architecture import Architecture
 from search.proposals.parameters import distributions
-from search.storage.studies import load_study
+from search.storage.studies import create_or_resume, load_study, study_config
 from search.storage.trials import Attributes, candidate_of
 from search.study import Study
 from search.workers.supervisor import Ending
@@ -91,6 +92,19 @@ def test_what_cannot_be_trained_is_refused_and_nothing_is_made(
     assert run(["train", baseline, QUICK, "--set", "data.image_size=16"]) == 2
     assert "reads images [3, 32, 32]" in capsys.readouterr().err
     assert not list((place / "studies").iterdir())
+
+
+def test_a_given_network_changes_no_budget(
+    old: Study, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Study, "train", lambda study, number, **_: _launch(study))
+    target = written(network(old.config, 7), "mine.json")
+    given = ["train", target, QUICK, "--set", "study.name=old"]
+    create_or_resume(overridden(old.config, ["study.trials=3", "study.hours=2.5"]), old.place)
+    for told, trials in (([], 3), (["--set", "study.trials=4"], 4)):
+        assert run([*given, *told]) == 0
+        kept = study_config(old.load()).study
+        assert (kept.trials, kept.hours, kept.target) == (trials, 2.5, 0.985)
 
 
 def test_a_study_begins_with_a_network(old: Study, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,11 +12,17 @@ import sqlalchemy as sa
 import search.storage.database
 import search.storage.opening
 import search.storage.places
-from search.errors import ConfigError, MachineError
+from search.errors import ConfigError, MachineError, NoStudyError
 from search.storage.internals import models
-from search.storage.opening import file_system, open_storage
+from search.storage.opening import file_system, is_empty, open_storage
 from search.storage.places import Place
-from search.storage.studies import create_or_resume, load_study, study_names, study_storage
+from search.storage.studies import (
+    create_or_resume,
+    load_study,
+    require_resumable,
+    study_names,
+    study_storage,
+)
 from tests.processes import created, study_file
 
 
@@ -105,6 +111,24 @@ def test_among_the_tables_of_another_program_nothing_is_made(url: str, made: str
             attempt()
     with engine.begin() as connection:
         assert repr(sa.inspect(connection).get_multi_columns()) == repr(before)
+
+
+def test_who_only_reads_makes_no_tables(url: str) -> None:
+    place = Place.of(url)
+    if place.file:
+        place.file.touch()
+    with pytest.raises(NoStudyError, match="is empty; launch it first"):
+        load_study("toy", url)
+    assert not study_names(place)
+    require_resumable(study_file(), place)
+    assert is_empty(place)
+    created(url)
+    assert not is_empty(place)
+
+
+def test_a_list_of_what_is_not_there_makes_no_file(tmp_path: Path, sqlite: str) -> None:
+    assert not study_names(Place.of(sqlite))
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_table_of_another_program_does_not_part_a_study_from_its_own(url: str) -> None:
