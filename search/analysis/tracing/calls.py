@@ -41,11 +41,13 @@ class Builder:
     `grids` maps nodes of adaptive pooling to what they pool, `counted` those of pooling that
     leaves one cell to the local operations that they would be otherwise, `parts` concatenated
     channels to what they were: the value as it came out, the dimension, each part and its
-    channels; `operations` what each node is made by, and what follows it element by element.
+    channels; `rows` nodes of one index of a dimension, which is gone, to that dimension;
+    `operations` what each node is made by, and what follows it element by element.
     """
 
     nodes: list[Node]
     notes: list[str] = field(default_factory=list)
+    rows: dict[int, Dim] = field(default_factory=dict)
     grids: dict[int, int] = field(default_factory=dict)
     counted: dict[int, Node] = field(default_factory=dict)
     parts: dict[int, tuple[Value, int, list[tuple[Value | None, int]]]] = field(

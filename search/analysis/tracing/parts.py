@@ -62,11 +62,18 @@ def _slice(call: Call) -> Value:
 def _select(call: Call) -> Value:
     value, dim = call.value("self"), call["dim"] % len(call.value("self").dims)
     index = call["index"] % length(value.dims[dim])
-    return _dropped(take(call, value, dim, window(1, 1, -index), 1), dim)
+    return _row(call, take(call, value, dim, window(1, 1, -index), 1), dim)
 
 
 def _dropped(value: Value, dim: int) -> Value:
     return Value(value.node, value.dims[:dim] + value.dims[dim + 1 :])
+
+
+def _row(call: Call, value: Value, dim: int) -> Value:
+    """One index of a dimension, which goes; of which axis is kept in mind for a stack of such."""
+    if value.dims[dim] and len(axes([value.dims[dim]])) == 1:
+        call.builder.rows[value.node] = value.dims[dim]
+    return _dropped(value, dim)
 
 
 @handles("split", "split_with_sizes", "unbind", "unsafe_split", "unsafe_split_with_sizes")
@@ -76,7 +83,7 @@ def _split(call: Call) -> list[Value]:
     for part in call.out:
         count = 1 if call.name == "unbind" else part.shape[dim]
         taken = take(call, value, dim, window(1, 1, -start), count)
-        result.append(_dropped(taken, dim) if call.name == "unbind" else taken)
+        result.append(_row(call, taken, dim) if call.name == "unbind" else taken)
         start += count
     return result
 
@@ -152,11 +159,13 @@ def _concatenate(call: Call) -> Value:
     dim = call.arguments.get("dim", 0) % len(call.shape)
     pieces = [(call.find(tensor), tensor.shape) for tensor in tensors]
     if call.name == "stack":
+        rows = {call.builder.rows.get(value.node, ()) for value, _ in pieces if value}
+        row = rows.pop() if len(rows) == 1 else ()
         pieces = [
-            (value and Value(value.node, (*value.dims[:dim], (), *value.dims[dim:])), (1,) * 9)
+            (value and Value(value.node, (*value.dims[:dim], row, *value.dims[dim:])), (1,) * 9)
             for value, _ in pieces
         ]
-    found = axes(moving(value.dims[dim]) for value, _ in pieces if value)
+    found = axes(value.dims[dim] for value, _ in pieces if value)
     shape = list(call.shape)
     if not found:
         return _concatenate_channels(call, [(value, size[dim]) for value, size in pieces], dim)

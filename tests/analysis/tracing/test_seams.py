@@ -29,6 +29,14 @@ class Twelve(nn.Module):
         return x
 
 
+class Again(nn.Module):
+    """`again` as a module."""
+
+    def __init__(self, again: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.forward = again
+
+
 def halves(x: Tensor) -> Tensor:
     return torch.cat(x.chunk(2, 2), 2)
 
@@ -128,6 +136,29 @@ REARRANGED = (
     *(rolled_twice, rolled_back, in_thirds, interleaved, part_written, erased),
     *(turned, masked, stacked),
 )
+
+
+ROWS: tuple[Callable[[Tensor], Tensor], ...] = (
+    lambda x: torch.cat([x[:, :, i : i + 1] for i in range(x.shape[2])], 2),
+    lambda x: torch.stack(x.unbind(2), 2),
+    lambda x: torch.stack([row.relu() for row in x.unbind(3)], 3),
+    lambda x: torch.stack([x.select(2, i) for i in reversed(range(x.shape[2]))], 2),
+    lambda x: torch.stack(x.unbind(2), 1).transpose(1, 2),
+    lambda x: torch.stack(x.unbind(0), 0),
+    lambda x: torch.stack(x.unbind(1), 1),
+)
+
+
+@pytest.mark.parametrize("side", [16, 64])
+@pytest.mark.parametrize("again", ROWS)
+def test_maps_put_together_row_by_row_are_whole(
+    again: Callable[[Tensor], Tensor], side: int
+) -> None:
+    """Two 5x5 layers with the rows in between: 9, not what rows taken for channels would see."""
+    network = nn.Sequential(
+        nn.Conv2d(2, 2, 5, padding=2), Again(again), nn.Conv2d(2, 2, 5, padding=2)
+    )
+    assert analyze(trace(network, (2, side, side))).receptive_field == (9, 9)
 
 
 @pytest.mark.parametrize("side", [16, 32, 96])
