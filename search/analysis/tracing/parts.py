@@ -70,8 +70,9 @@ def _dropped(value: Value, dim: int) -> Value:
 
 
 def _row(call: Call, value: Value, dim: int) -> Value:
-    """One index of a dimension, which goes; of which axis is kept in mind for a stack of such."""
-    if value.dims[dim] and len(axes([value.dims[dim]])) == 1:
+    """One index of a dimension, which goes; of which axis is kept in mind for a stack of such.
+    A token is no node of its own, so of tokens nothing is."""
+    if axes([value.dims[dim]]) - {TOKENS}:
         call.builder.rows[value.node] = value.dims[dim]
     return _dropped(value, dim)
 

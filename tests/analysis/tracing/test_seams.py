@@ -161,6 +161,14 @@ def test_maps_put_together_row_by_row_are_whole(
     assert analyze(trace(network, (2, side, side))).receptive_field == (9, 9)
 
 
+def test_tokens_taken_one_by_one_are_no_rows() -> None:
+    def again(x: Tensor) -> Tensor:
+        return torch.stack(x.flatten(2).unbind(2), 2).reshape(x.shape)
+
+    network = nn.Sequential(nn.Conv2d(2, 2, 5, padding=2), Again(again))
+    assert analyze(trace(network, (2, 16, 16))).receptive_field == (5, 5)
+
+
 @pytest.mark.parametrize("side", [16, 32, 96])
 @pytest.mark.parametrize("again", REARRANGED)
 def test_a_rearrangement_that_comes_back_adds_nothing(
