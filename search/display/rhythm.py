@@ -6,14 +6,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-LONGEST = 60.0
+LONGEST = 300.0
+"""Seconds between two turns."""
 
 
 class Rhythm:
     """Turns at least `pause` seconds apart that take one part in `share` of the time at most.
 
-    After no turn does the next one wait for more than `LONGEST` seconds: a turn in which the
-    machine slept says nothing about the next one.
+    But after no turn does the next one wait for more than `LONGEST` seconds: a turn in which
+    the machine slept says nothing about the next one.
     """
 
     def __init__(self, pause: float, share: float) -> None:
