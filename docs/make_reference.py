@@ -36,11 +36,14 @@ SECTIONS: dict[str, tuple[type[BaseModel], dict[str, str]]] = {
         StudySection,
         {
             "name": "Names the study in its database, and its files.",
-            "objectives": "What is optimized: accuracy first, the others are made small.",
+            "objectives": "What is optimized: accuracy first, the others are made small; pflop is "
+            "what a trial costs until it reaches the target.",
             "metric": "What accuracy means: of all images, or the mean over classes.",
-            "target": "Validation accuracy that ends the search.",
+            "target": "Validation accuracy that ends the search; a trial alone where pflop is an "
+            "objective.",
             "seed": "Of the sampler and of the weights.",
-            "sampler": "Optuna's samplers, around which proposals are checked.",
+            "sampler": "tpe, gp, nsga2, cmaes, random, qmc or grid: Optuna's, around which "
+            "proposals are checked.",
             "pruner": "Ends trials that lag behind; none for several objectives.",
             "trials": "Budget: trained trials over all workers and resumes.",
             "hours": "Budget: hours with at least one worker at work.",
@@ -52,7 +55,8 @@ SECTIONS: dict[str, tuple[type[BaseModel], dict[str, str]]] = {
             "until one is the best with 95 % probability; 1: none.",
             "finalist_trainings": "How often the finalists may be trained, all together; "
             "four times each, where it is not given.",
-            "track": "Tools that are told of each trial when it has ended; each is an extra.",
+            "track": "Tools that are told of each trial when it has ended: tensorboard, mlflow, "
+            "wandb; each is an extra.",
             "storage": "The database's URL; no password in it.",
         },
     ),

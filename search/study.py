@@ -186,8 +186,11 @@ class Study:
         """
         if self._prepared:
             return
+        from search.proposals.sampler import inner_sampler
+
         shape, _ = datasets.describe(self.config.data)
         require_fit(self.config.augmentation, shape)
+        inner_sampler(self.config)  # raises what its workers would
         require_trackers(self.config.study.track)
         require_resumable(self.config, self.place)
         self.estimate()

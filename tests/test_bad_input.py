@@ -132,9 +132,20 @@ CASES = {
     "epochs 0": keys("[training]\nepochs = 0", "training.epochs", "0"),
     "batch -1": keys("[training]\nbatch_size = -1", "training.batch_size", "-1"),
     "target 2": keys("target = 2.0", "study.target", "2.0"),
-    "sampler": keys('sampler = "annealing"', "study.sampler", "annealing"),
+    "sampler": changed("study.sampler=tep", says=("study.sampler", "'tep'", "mean tpe?")),
+    "tracker": changed("study.track=['neptune']", says=("study.track", "'neptune'", "mlflow")),
     "two goals pruned": keys(
         'objectives = ["accuracy", "macs"]\npruner = "asha"', "objectives", "pruner"
+    ),
+    "cost without an end": keys(
+        'objectives = ["accuracy", "pflop"]\npruner = "none"', "pflop", "target is not set"
+    ),
+    "sampler for other spaces": changed(
+        "study.name=other",
+        "study.sampler=cmaes",
+        'study.objectives=["accuracy", "macs"]',
+        "study.pruner=none",
+        says=("study.sampler", "cmaes takes one objective"),
     ),
     # Names
     **{

@@ -106,8 +106,10 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 from search.proposals.inner import InnerSampler
 
 class Toy(InnerSampler):
-    def __init__(self, seed):
-        self._rng = random.Random(seed)
+    name = "toy"
+
+    def __init__(self, seeds, proposals):
+        self._rng = random.Random(seeds.trial)
 
     def sample_relative(self, study, trial, search_space):
         return {name: self._at(domain) for name, domain in search_space.items()}
@@ -119,38 +121,42 @@ class Toy(InnerSampler):
             return self._rng.randrange(domain.low, domain.high + 1, domain.step)
         return self._rng.uniform(domain.low, domain.high)
 """
-WRITTEN = """
+TOLD = """
+from search.bundles.parts.part import Part
 
-def write_rules(bundle: Path, config: StudyConfig) -> None:
-    (bundle / "rules.txt").write_text("\\n".join(map(str, config.rules.rules)))
-"""
-PROVED = """
-            "rules.txt": lambda: (
-                f"{len(self.parts.files['rules.txt'].splitlines())} rules are told"
-            ),
+class Told(Part):
+    names = ("rules.txt",)
+
+    @classmethod
+    def write(cls, findings):
+        return {"rules.txt": "\\n".join(map(str, findings.config.rules.rules)).encode()}
+
+    @property
+    def looks(self):
+        return {"rules.txt": self._count}
+
+    def _count(self):
+        return f"{len(self.bundle.files['rules.txt'].splitlines())} rules are told"
 """
 BEHIND = {
     "search/networks/operators.py": {"": ADDED},
     "search/data/datasets.py": {"": "\nfrom search.data import stripes\n"},
-    "search/config/sections.py": {'sampler: Literal["tpe", ': '"toy", '},
     "search/proposals/sampler.py": {
         "": """
 from search.proposals.toy import Toy
-_KINDS["toy"] = _Kind(lambda seeds, proposals: Toy(seeds.trial))
+SAMPLERS[Toy.name] = Toy
 """
     },
-    "search/bundles/files.py": {"REQUIRED = (\n": '    "rules.txt",\n', "": WRITTEN},
-    "search/bundles/export.py": {
-        "import (\n    ONNX_OPSET,\n": "    write_rules,\n",
-        "    write_report(findings, bundle)\n": "    write_rules(bundle, findings.config)\n",
+    "search/bundles/parts/every.py": {
+        "": "\nfrom search.bundles.parts.told import Told\n\nPARTS += (Told,)\n"
     },
-    "search/bundles/proof.py": {'"numbers": self._numbers,\n': PROVED.lstrip("\n")},
 }
 
 
 def _add(house: Path) -> None:
     (house / "search" / "data" / "stripes.py").write_text(STRIPES)
     (house / "search" / "proposals" / "toy.py").write_text(TOY)
+    (house / "search" / "bundles" / "parts" / "told.py").write_text(TOLD)
     (block,) = (b for b in blocks(ROOT / "docs" / "howto.md", "python") if "(AtLeast)" in b)
     limit = block.split("\n\n\nrules = ")[0]
     for name, additions in {**BEHIND, "constraints.py": {"": f"\n\n{limit}\n"}}.items():

@@ -20,22 +20,15 @@ from torch import nn
 
 from constraints import check
 from search.analysis.table import Analysis
-from search.bundles.files import (
-    ONNX_OPSET,
-    fingerprint,
-    made_at_once,
-    study_file,
-    write_files,
-    write_json,
-    write_log,
-    write_network,
-)
+from search.bundles import metrics
+from search.bundles.files import made_at_once, write_files
 from search.bundles.findings import Findings
+from search.bundles.held_out import fingerprint
 from search.bundles.importance import importances
 from search.bundles.int8.making import Maker, require
 from search.bundles.metrics import Search
-from search.bundles.metrics import write as write_metrics
-from search.bundles.report import write_report
+from search.bundles.onnx_graph import ONNX_OPSET
+from search.bundles.parts.every import PARTS
 from search.bundles.rival import rivals
 from search.config.candidate import Candidate
 from search.config.sections import StudyConfig
@@ -116,22 +109,18 @@ def export(
         progress(f"test accuracy {accuracy}; writing the bundle")
         if int8:
             maker = Maker(candidate, dataset, trainer, config.study.seed, progress)
-            made = maker.make(trained.network, findings.test)
-            findings = replace(findings, metrics={**findings.metrics, "int8": made.section})
-            write_files(bundle, made.files)
-        _write(bundle, findings, trained)
+            made = maker.make(findings.network, findings.test)
+            stated = {**findings.metrics, "int8": made.section}
+            findings = replace(findings, metrics=stated, int8=made.files)
+        write_files(bundle, _files(findings))
     return out
 
 
-def _write(bundle: Path, findings: Findings, trained: _Trained) -> None:
-    architecture = findings.candidate.architecture
-    write_network(bundle, architecture, trained.network, findings.metrics)
-    write_json(bundle / "architecture.json", architecture.to_json())
-    (bundle / "study.toml").write_text(study_file(findings.config), encoding="utf-8")
-    runs = {"search": findings.history, "retraining": findings.retraining}
-    write_log(bundle / "training_log.csv", runs)
-    write_report(findings, bundle)
-    write_metrics(bundle, findings.metrics)  # last, since it names the digests of all others
+def _files(findings: Findings) -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
+    for part in PARTS:
+        files |= part.write(findings)
+    return files | {"metrics.json": metrics.written(findings.metrics, files)}
 
 
 @dataclass(frozen=True)
@@ -216,6 +205,7 @@ def _findings(
         number=trial.number,
         candidate=candidate,
         verdict=verdict,
+        network=network,
         dataset=dataset,
         test=test,
         logits=result.logits,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 from sklearn.metrics import confusion_matrix
+from torch import nn
 
 from constraints import Verdict
 from search.bundles.importance import Importance
@@ -28,17 +29,20 @@ from search.storage.summary import Summary
 class Findings:
     """What is known about an exported network.
 
-    `dataset` is the split that the search saw; `logits` (N, classes) are those of the `test`
-    images; `history` and `retraining` are epoch records of the search's trial and of the
-    training that gave the weights (empty where the trial's own weights are exported).
+    `network` has the exported weights; `dataset` is the split that the search saw; `logits`
+    (N, classes) are those of the `test` images; `history` and `retraining` are epoch records of
+    the search's trial and of the training that gave the weights (empty where the trial's own
+    weights are exported).
     `rivals` sets it beside the best other trial, `importance` says which choices mattered; each
-    is None where there are too few trials for it.
+    is None where there are too few trials for it.  `int8` are its files for microcontrollers, by
+    name.
     """
 
     config: StudyConfig
     number: int
     candidate: Candidate
     verdict: Verdict
+    network: nn.Module
     dataset: Dataset
     test: Images
     logits: NDArray[np.float32]
@@ -48,6 +52,7 @@ class Findings:
     rivals: Rivals | None
     importance: Importance | None
     metrics: Mapping[str, Any]
+    int8: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def again(self) -> Again | None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -170,6 +169,16 @@ class Metrics(_Part):
     int8: Int8 | None = None
     search: Search | None = None
 
+    def require_named(self, names: Iterable[str]) -> None:
+        """Accepts a bundle that has the files `names`.
+
+        Raises:
+            BundleError: it has no digest of one.
+        """
+        missing = [name for name in names if name not in self.files]
+        if missing:
+            raise BundleError(f"metrics.json does not name {', '.join(missing)}")
+
     @property
     def again(self) -> Again | None:
         """The exported trial as a finalist, None where none has a mean."""
@@ -193,21 +202,12 @@ def read(content: bytes) -> Metrics:
         raise BundleError(f"metrics.json: {where}: {first['msg']} (got {given})") from None
 
 
-def write(bundle: Path, content: Mapping[str, Any]) -> None:
-    """Writes `content` and the digests of all files that are there, and so comes last."""
-    whole = {"version": VERSION, **content, "files": _digests(bundle)}
+def written(content: Mapping[str, Any], files: Mapping[str, bytes]) -> bytes:
+    """The file: `content`, and the SHA-256 of all other files of the bundle, by name."""
+    digests = {name: hashlib.sha256(files[name]).hexdigest() for name in sorted(files)}
+    whole = {"version": VERSION, **content, "files": digests}
     Metrics.model_validate(whole)
-    text = json.dumps(whole, indent=2, allow_nan=False) + "\n"
-    (bundle / "metrics.json").write_text(text, encoding="utf-8")
-
-
-def _digests(bundle: Path) -> dict[str, str]:
-    """The SHA-256 of every file below `bundle`, by its path in it."""
-    files = sorted(path for path in bundle.rglob("*") if path.is_file())
-    return {
-        path.relative_to(bundle).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in files
-    }
+    return (json.dumps(whole, indent=2, allow_nan=False) + "\n").encode()
 
 
 def stated(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,13 +1,18 @@
-"""What a bundle's ONNX graph may be made of: the operators of a plain network, and no file."""
+"""A bundle's ONNX graph: how it is made, and what it may be made of: the operators of a plain
+network, and no file."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 import onnx
+import torch
+from torch import nn
 
 from search.bundles.contents import BundleError
 
+ONNX_OPSET = 20
 _NODES = 10_000
 # What torch's exporter makes of the layers of a plain network, now and in releases before.
 _OPERATORS = frozenset(
@@ -20,6 +25,33 @@ _OPERATORS = frozenset(
     }
 )
 _INLINE = (onnx.TensorProto.DEFAULT,)
+
+
+def onnx_graph(network: nn.Module, shape: tuple[int, int, int]) -> bytes:
+    """`network` as ONNX: `images` (N, *shape) to `logits` (N, classes)."""
+    with warnings.catch_warnings():  # torch 2.11 copies what it has deprecated itself
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+        program = torch.onnx.export(
+            network,
+            (torch.zeros(2, *shape),),
+            dynamo=True,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            opset_version=ONNX_OPSET,
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export gave no program")
+    model = program.model_proto
+    # torch writes the source lines, with their paths on this machine, into every node.
+    for item in (*model.graph.node, *model.graph.input, *model.graph.output, model.graph):
+        item.ClearField("metadata_props")
+    for value in (*model.graph.value_info, *model.graph.initializer):
+        value.ClearField("metadata_props")
+    onnx.checker.check_model(model)
+    graph: bytes = model.SerializeToString()
+    return graph
 
 
 def require_plain_graph(content: bytes, name: str = "model.onnx") -> None:

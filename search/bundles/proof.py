@@ -1,116 +1,60 @@
-"""The checks of a bundle; each answers with what it found, or raises what is wrong."""
+"""What the checks of a bundle share: its images, and the ways to its logits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from constraints import Limits
-from search.bundles import agreement, isolated, numbers, page
+from search.bundles import agreement, isolated, numbers
 from search.bundles.agreement import DisagreementError, Tally
-from search.bundles.card import require_card
+from search.bundles.bundle import Bundle
 from search.bundles.contents import BundleError, UnknownError
-from search.bundles.files import fingerprint
-from search.bundles.held_out import read_test_set
-from search.bundles.int8.proof import Int8Proof
+from search.bundles.held_out import fingerprint, read_test_set
 from search.bundles.isolated import Predict, RunError
 from search.bundles.numbers import Found
 from search.bundles.onnx_graph import require_plain_graph
-from search.bundles.parts import Parts
-from search.config.sections import DEFAULT_LIMITS, DataSection
+from search.config.sections import DataSection
 from search.data.images import Images
 from search.display import wording
 
 FAILURES = (BundleError, DisagreementError, RunError)
-_COUNTED = ("receptive_field", "parameters", "macs")
 
 
 @dataclass(frozen=True)
 class Proof:
-    """The checks of one bundle; each answers with what it found."""
+    """A bundle that is being proved, by the images at hand; `seed` draws the random ones."""
 
-    parts: Parts
+    bundle: Bundle
     data_root: Path | None
     seed: int
 
-    @property
-    def looks(self) -> Mapping[str, Callable[[], str]]:
-        """The checks by name, in their order."""
-        return {
-            "rules": self._rules,
-            "weights": self._weights,
-            "code": self._code,
-            "code, traced": self._traced,
-            "code = weights": lambda: self._agree("model.py"),
-            "onnx = weights": lambda: self._agree("model.onnx"),
-            "numbers": self._numbers,
-            "report": lambda: page.require_still(self.parts.files["report.html"]),
-            "accuracy": self._accuracy,
-            **(self._int8.looks if self._int8 else {}),
-        }
-
-    @cached_property
-    def _int8(self) -> Int8Proof | None:
-        stated = self.parts.stated.int8
-        return Int8Proof(self.parts, stated, self._test_images) if stated else None
-
-    def _test_images(self) -> Images:
+    def test_images(self) -> Images:
         """Those on which accuracy is claimed.
 
         Raises:
             UnknownError: they are not here.
         """
-        if not self._measured:
+        if not self.measured:
             others = "not measured: the images here are others than those of the test"
             raise UnknownError(others + self._remedy)
         return self._images
 
-    def _rules(self) -> str:
-        verdict, rules = self.parts.verdict, self.parts.config.rules
-        for violation in verdict.violations:
-            raise BundleError(f"{wording.rule(violation.rule)}: {violation.message}")
-        told = "; ".join(
-            f"{rule}: {wording.count(rule.found(verdict.analysis))}" for rule in rules.rules
-        )
-        weaker = _weaker(rules)
-        return f"{told}. WEAKER THAN USUAL: {', '.join(weaker)}" if weaker else told
+    def agree(self, name: str) -> str:
+        """Says how near the logits of file `name` come to those of the weights, on random images:
+        fresh ones, which nobody could know.
 
-    def _weights(self) -> str:
-        self.parts.reference()
-        return f"{self.parts.verdict.analysis.parameters:,} parameters fit architecture.json"
-
-    def _code(self) -> str:
-        if isinstance(self.parts.judgment, str):
-            raise BundleError(self.parts.judgment)
-        return "model.py imports torch alone and calls layers alone"
-
-    def _traced(self) -> str:
-        parts = self.parts
-        limits = parts.config.rules.to_mapping()
-        verdict = isolated.traced(parts.code.code, parts.architecture.input, limits)
-        expected = parts.verdict.to_json()
-        try:
-            broken = [f"{wording.rule(v['rule'])}: {v['message']}" for v in verdict["violations"]]
-            differ = [key for key in _COUNTED if verdict[key] != expected[key]]
-        except (KeyError, TypeError) as error:
-            raise BundleError(f"model.py answers with no verdict ({error})") from None
-        for message in broken:
-            raise BundleError(message)
-        for key in differ:
-            raise BundleError(f"{key} is {verdict[key]}, but {expected[key]} in architecture.json")
-        return "model.py, traced operation by operation, keeps every rule"
-
-    def _agree(self, name: str) -> str:
-        """On random images: fresh ones, which nobody could know."""
+        Raises:
+            BundleError, DisagreementError, RunError: not near enough.
+        """
         images = agreement.probes(
-            self.parts.architecture.input, self.parts.normalization, self.seed
+            self.bundle.architecture.input, self.bundle.normalization, self.seed
         )
         with self._ways([name], len(images)) as ways:
-            _, difference = agreement.compare(ways, images, self.parts.classes)
-            agreement.compare(ways, images[:1], self.parts.classes)
+            _, difference = agreement.compare(ways, images, self.bundle.classes)
+            agreement.compare(ways, images[:1], self.bundle.classes)
         return (
             f"logits of {len(images)} random images (seed {self.seed}) agree within "
             f"{difference:.1g}"
@@ -119,42 +63,42 @@ class Proof:
     @contextmanager
     def _ways(self, names: Iterable[str], images: int) -> Iterator[dict[str, Predict]]:
         """Our own way and those of `names`, each in its process."""
-        parts, shape = self.parts, self.parts.architecture.input
-        work = parts.work(2 * images)
-        ways = {agreement.WEIGHTS: agreement.own(parts.reference())}
+        bundle, shape = self.bundle, self.bundle.architecture.input
+        work = bundle.work(2 * images)
+        ways = {agreement.WEIGHTS: agreement.own(bundle.reference())}
         with ExitStack() as stack:
             for name in names:
                 if name == "model.py":
-                    weights = parts.files["model.safetensors"]
-                    process = isolated.network(parts.code.code, weights, shape, work)
+                    weights = bundle.files["model.safetensors"]
+                    process = isolated.network(bundle.code.code, weights, shape, work)
                 else:
-                    require_plain_graph(parts.files["model.onnx"])
-                    process = isolated.onnx(parts.files["model.onnx"], shape, work)
+                    require_plain_graph(bundle.files["model.onnx"])
+                    process = isolated.onnx(bundle.files["model.onnx"], shape, work)
                 ways[name] = stack.enter_context(process)
             yield ways
 
     @cached_property
     def _tally(self) -> Tally:
         """What all ways make of the test images, which must be the same, image by image."""
-        parts, images = self.parts, self._images
-        tally = Tally(parts.classes)
+        bundle, images = self.bundle, self._images
+        tally = Tally(bundle.classes)
         with self._ways(self._runnable, len(images)) as ways:
-            for inputs, labels in agreement.batches(images, parts.normalization):
-                logits, _ = agreement.compare(ways, inputs, parts.classes)
+            for inputs, labels in agreement.batches(images, bundle.normalization):
+                logits, _ = agreement.compare(ways, inputs, bundle.classes)
                 tally.add(logits, labels)
         return tally
 
     @property
     def _runnable(self) -> list[str]:
-        refused = isinstance(self.parts.judgment, str)
+        refused = isinstance(self.bundle.judgment, str)
         return ["model.onnx"] if refused else ["model.py", "model.onnx"]
 
     @cached_property
     def _images(self) -> Images:
-        shape = self.parts.architecture.input
-        images = read_test_set(self._section, None if self.data_root else self.parts.place)
+        shape = self.bundle.architecture.input
+        images = read_test_set(self._section, None if self.data_root else self.bundle.place)
         _, height, width, channels = images.pixels.shape
-        if (channels, height, width) != shape or images.labels.max() >= self.parts.classes:
+        if (channels, height, width) != shape or images.labels.max() >= self.bundle.classes:
             raise UnknownError(
                 f"not measured: the images here are no {list(shape)} of these classes{self._remedy}"
             )
@@ -162,7 +106,7 @@ class Proof:
 
     @property
     def _section(self) -> DataSection:
-        section = self.parts.config.data
+        section = self.bundle.config.data
         return section.model_copy(update={"root": self.data_root}) if self.data_root else section
 
     @property
@@ -171,15 +115,21 @@ class Proof:
         return "" if self._section.kind == "digits" else "; name theirs with --data DIR"
 
     @property
-    def _measured(self) -> bool:
+    def measured(self) -> bool:
         """Whether the images on which accuracy is claimed are here."""
-        return fingerprint(self._images) == self.parts.stated.data.test_fingerprint
+        return fingerprint(self._images) == self.bundle.stated.data.test_fingerprint
 
-    def _accuracy(self) -> str:
-        tally, claim = self._tally, self.parts.stated.accuracy
+    def accuracy(self) -> str:
+        """Says what was measured on the test images, where it is what the bundle claims.
+
+        Raises:
+            BundleError, DisagreementError, RunError: it is not.
+            UnknownError: the images here are others.
+        """
+        tally, claim = self._tally, self.bundle.stated.accuracy
         correct, total = int(tally.correct.sum()), int(tally.members.sum())
         share = wording.percent(correct / total)
-        if not self._measured:
+        if not self.measured:
             raise UnknownError(
                 f"{share} on the images here, others than those of the test{self._remedy}"
             )
@@ -192,58 +142,14 @@ class Proof:
         where = "" if self._section.kind == "digits" else f" in {self._section.root}"
         return f"{share} of {total:,} test images{where}, by {ways}, which agree on each"
 
-    def _numbers(self) -> str:
-        parts, stated = self.parts, self.parts.stated
-        found = {**numbers.from_itself(stated), **self._exact, **self._logged}
+    @property
+    def found(self) -> Found:
+        """What the images here tell of the numbers in `metrics.json`."""
+        stated = self.bundle.stated
         try:
-            if self._measured:
-                found |= numbers.from_tally(self._tally, stated.data.classes)
-                found["data.test_fingerprint"] = (stated.data.test_fingerprint, 0)
-                found |= self._int8.found if self._int8 else {}
+            if not self.measured:
+                return {}
+            found = numbers.from_tally(self._tally, stated.data.classes)
         except (*FAILURES, UnknownError):
-            pass  # `accuracy` says so
-        if not isinstance(parts.judgment, str):
-            numbers.require_constants(parts.judgment.constants, stated)
-        require_card(parts.files["README.md"], stated.model_dump())
-        headline = numbers.require_headline(parts.files["README.md"], stated)
-        texts = (
-            f"README.md{headline}, report.html, comments in model.py, figures, training_log.csv, "
-            "which alone tells accuracy.validation and the costs of training"
-        )
-        return numbers.compare(stated, found, texts)
-
-    @property
-    def _logged(self) -> Found:
-        parts = self.parts
-        log, metric = parts.files["training_log.csv"], parts.config.study.metric
-        return numbers.from_log(log, metric, parts.stated, parts.architecture)
-
-    @property
-    def _exact(self) -> Found:
-        """What arithmetic and the study file tell."""
-        config, facts = self.parts.config, self.parts.verdict.analysis
-        sides = [side for side in facts.receptive_field if side is not None]
-        values = {
-            "parameters": facts.parameters,
-            "macs": facts.macs,
-            "receptive_field": min(sides, default=None),
-            "architecture": self.parts.architecture.hash,
-            "study": config.study.name,
-            "target": config.study.target,
-            "seeds.study": config.study.seed,
-            "seeds.data": config.data.seed,
-            "seeds.augmentation": config.augmentation.seed,
-            "data.name": config.data.kind,
-        }
-        return {key: (value, 0) for key, value in values.items()}
-
-
-def _weaker(limits: Limits) -> list[str]:
-    """The rules of the requirement that `limits` asks less of, or nothing at all."""
-    asked = {rule.key: rule for rule in limits.rules}
-    return [
-        f"{usual.words} {asked[usual.key].value if usual.key in asked else 'not asked'}, "
-        f"usually {usual.value}"
-        for usual in Limits.from_mapping(DEFAULT_LIMITS).rules
-        if usual.key not in asked or asked[usual.key].asks_less(usual)
-    ]
+            return {}  # `accuracy` says so
+        return found | {"data.test_fingerprint": (stated.data.test_fingerprint, 0)}

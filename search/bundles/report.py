@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from matplotlib.figure import Figure
 from constraints import Verdict
 from search.analysis.table import LayerRow
 from search.bundles import importance
-from search.bundles.card import card
 from search.bundles.findings import Findings
 from search.bundles.rival import Rivals
 from search.config.sections import AugmentationSection
@@ -39,7 +37,6 @@ from search.display.figures.search import (
     figure_tradeoff,
 )
 from search.display.figures.style import History, Pixels, png
-from search.display.page import page
 from search.storage.summary import Summary
 from search.templates import template
 
@@ -50,16 +47,11 @@ MISTAKES = 35  # misclassified images shown
 Rows = Sequence[Sequence[str]]
 
 
-def write_report(findings: Findings, bundle: Path) -> None:
-    """Writes `README.md`, `report.html` and `figures/` into the directory `bundle`."""
+def report(findings: Findings) -> tuple[str, dict[str, bytes]]:
+    """The Markdown, and the PNG files that it shows, by the names that it gives them."""
     drawn = {name: png(figure) for name, figure in _figures(findings).items()}
-    (bundle / "figures").mkdir()
-    for name, content in drawn.items():
-        (bundle / "figures" / f"{name}.png").write_bytes(content)
-    markdown = _markdown(findings, set(drawn))
-    (bundle / "README.md").write_text(card(findings.metrics) + markdown, encoding="utf-8")
-    html = page(markdown, {f"figures/{name}.png": content for name, content in drawn.items()})
-    (bundle / "report.html").write_text(html, encoding="utf-8")
+    pictures = {f"figures/{name}.png": content for name, content in drawn.items()}
+    return _markdown(findings, set(drawn)), pictures
 
 
 # ---------------------------------------------------------------------------- figures

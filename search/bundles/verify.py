@@ -7,12 +7,15 @@ memory from then on; its code and its graph are not run in this process (`isolat
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from search.bundles import numbers
+from search.bundles.bundle import Bundle
 from search.bundles.contents import BundleError, UnknownError, shortened, unnamed
-from search.bundles.parts import Parts
+from search.bundles.parts.every import PARTS
+from search.bundles.parts.part import Look, Part
 from search.bundles.proof import FAILURES, Proof
 from search.errors import ConfigError, printable
 
@@ -39,27 +42,53 @@ def verify(bundle: Path, data_root: Path | None = None, seed: int | None = None)
     if not os.path.lexists(bundle / "metrics.json"):
         raise ConfigError(f"{bundle}: no bundle (it holds no metrics.json)")
     try:
-        parts = Parts.of(bundle)
+        found = Bundle.of(bundle)
+        found.stated.require_named(name for part in PARTS for name in part.names)
     except BundleError as failure:
         return [Check("files", False, _shown(str(failure)))]
     # From the system, so that no bundle knows the images beforehand.
-    proof = Proof(parts, data_root, int.from_bytes(os.urandom(4)) if seed is None else seed)
-    digests = f"{len(parts.files)} files have the SHA-256 that metrics.json names"
-    others = _others(bundle, parts)
+    proof = Proof(found, data_root, int.from_bytes(os.urandom(4)) if seed is None else seed)
+    digests = f"{len(found.files)} files have the SHA-256 that metrics.json names"
+    others = _others(found)
     return [
         Check("files", True, digests),
         *([Check("other files", None, _shown(others))] if others else []),
-        *(_look(name, look) for name, look in proof.looks.items()),
+        *(_look(name, look) for name, look in looks(proof).items()),
     ]
 
 
-def _others(bundle: Path, parts: Parts) -> str:
-    names = [*unnamed(bundle, parts.files), *parts.strange]
+def looks(proof: Proof) -> Mapping[str, Look]:
+    """The checks by name, in their order: those of each part, then those of `metrics.json`."""
+    parts = [part(proof) for part in PARTS]
+    checks = {name: look for part in parts for name, look in part.looks.items()}
+    return {**checks, "numbers": lambda: _numbers(proof, parts), "accuracy": proof.accuracy}
+
+
+def _numbers(proof: Proof, parts: Sequence[Part]) -> str:
+    bundle, stated = proof.bundle, proof.bundle.stated
+    found = {**numbers.from_itself(stated), **proof.found}
+    for part in parts:
+        found |= part.found
+    headline = numbers.require_headline(bundle.files["README.md"], stated)
+    texts = (
+        f"README.md{headline}, report.html, comments in model.py, figures, training_log.csv, "
+        "which alone tells accuracy.validation and the costs of training"
+    )
+    return numbers.compare(stated, found, texts)
+
+
+def strange(bundle: Bundle) -> list[str]:
+    """Files with a digest that are no part of a bundle."""
+    return [name for name in bundle.files if not any(part.owns(name, bundle) for part in PARTS)]
+
+
+def _others(bundle: Bundle) -> str:
+    names = [*unnamed(bundle.place, bundle.files), *strange(bundle)]
     shown = f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
     return f"{len(names)} that are no part of a bundle, so not proved: {shown}" if names else ""
 
 
-def _look(name: str, look: Callable[[], str]) -> Check:
+def _look(name: str, look: Look) -> Check:
     try:
         return Check(name, True, _shown(look()))
     except UnknownError as reason:

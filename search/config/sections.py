@@ -30,7 +30,7 @@ from search.config.transforms import Transform
 from search.domains import Choice, Domain, FloatRange, IntRange, Setting, setting
 from space import SearchSpace, with_halvings
 
-Goal = Literal["accuracy", "macs", "parameters", "seconds"]
+Goal = Literal["accuracy", "macs", "parameters", "seconds", "pflop"]
 
 # Keys of `[study]` that a study may change when it is resumed.
 RESUMABLE = (
@@ -59,7 +59,8 @@ class StudySection(_Section):
     """`[study]`: what is optimized, by which sampler, until when.
 
     `metric` is what the objective accuracy means: of all validation images, or the mean over the
-    classes, each of which then counts the same.  `target` is a value of it; `trials` and `hours`
+    classes, each of which then counts the same.  `target` is a value of it, which ends the search;
+    where the objective pflop is the cost to reach it, it ends trials alone.  `trials` and `hours`
     are the budget; `proposals` bounds how many candidates the checker may reject in a row;
     `failures` how many trials may fail in a row; `minutes` how long one trial may take; `storage`
     is a database's URL, kept out of everything that is printed or stored because it may hold a
@@ -78,7 +79,7 @@ class StudySection(_Section):
     metric: Literal["accuracy", "balanced_accuracy"] = "accuracy"
     target: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 0
-    sampler: Literal["tpe", "gp", "nsga2", "cmaes", "random", "qmc", "grid"] = "tpe"
+    sampler: str = "tpe"  # `proposals/sampler.py` knows which there are
     pruner: Literal["none", "median", "asha", "hyperband"] = "asha"
     trials: Annotated[int, Field(ge=1, strict=True)] = 100
     hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
@@ -88,7 +89,7 @@ class StudySection(_Section):
     minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     finalists: Annotated[int, Field(ge=1, le=100, strict=True)] = 3
     finalist_trainings: Annotated[int, Field(ge=FINALIST_MEASURES, strict=True)] | None = None
-    track: tuple[Literal["tensorboard"], ...] = ()
+    track: tuple[str, ...] = ()  # `trackers/named.py` knows which there are
     storage: Annotated[str | None, Field(min_length=1, exclude=True, repr=False)] = None
 
     @field_validator("name")
@@ -117,6 +118,12 @@ class StudySection(_Section):
         return self
 
     @model_validator(mode="after")
+    def _cost_has_an_end(self) -> StudySection:
+        if "pflop" in self.objectives and self.target is None:
+            raise ValueError("the objective pflop is the cost to the target, but target is not set")
+        return self
+
+    @model_validator(mode="after")
     def _trainings_tell_the_noise(self) -> StudySection:
         least = FINALIST_MEASURES * self.finalists
         if self.finalists > 1 and self.finalist_training_budget < least:
@@ -131,6 +138,11 @@ class StudySection(_Section):
         code and what is told.  What the search measures once counts; what finalists' trainings
         and test images tell stands beside it, and takes nothing back."""
         return self.target is not None and accuracy is not None and accuracy >= self.target
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the target ends trials alone, and the search looks for a lower cost to it."""
+        return "pflop" in self.objectives
 
     @property
     def finalist_training_budget(self) -> int:

@@ -1,5 +1,5 @@
 """Proposes candidates until the checker accepts one.
 
 Read `proposer.py` first, then `sampler.py`.
-A new sampler is one file here, its entry in `sampler.py`, and its name in `StudySection`.
+A new sampler is one class in a file here, and its name in `SAMPLERS` in `sampler.py`.
 """

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from optuna.distributions import CategoricalDistribution
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from search.config.sections import StudySection
 from search.proposals.filling import Choices
-from search.proposals.inner import Distributions, InnerSampler
+from search.proposals.inner import Distributions, InnerSampler, Seeds
 from search.proposals.internals import SearchSpaceTransform
+from search.proposals.judged import JudgedProposals
 from search.storage.internals import storage_of, trial_id
 
 
@@ -23,11 +27,24 @@ class ReplayedCMAES(InnerSampler):
     generations are told again in the order in which their trials ended.
     """
 
+    name = "cmaes"
+    patience = 10
+
     GENERATION = "cma:generation"  # Optuna's name: studies that it began go on
 
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
+    def __init__(self, seeds: Seeds, proposals: JudgedProposals) -> None:
+        self._seed = seeds.trial
         self._optimizer: Any = None
+
+    @classmethod
+    def refusal(cls, study: StudySection, space: Distributions) -> str:
+        if importlib.util.find_spec("cmaes") is None:
+            return "needs a package: pip install cmaes"
+        if len(study.objectives) > 1:
+            return "takes one objective; use nsga2, tpe or gp"
+        if sum(not isinstance(v, CategoricalDistribution) for v in space.values()) < 2:
+            return "needs at least two ranges; lists do not count"
+        return ""
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: Distributions

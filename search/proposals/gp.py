@@ -12,12 +12,12 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 
 from search.proposals.filling import Choices
-from search.proposals.inner import Distributions
+from search.proposals.inner import Distributions, Inner, Seeds
 from search.proposals.judged import JudgedProposals
 from search.proposals.sequences import Floats
 
 
-class FeasibleGP(GPSampler):
+class FeasibleGP(GPSampler, Inner):
     """Gaussian-process search whose acquisition function is maximized over survivors.
 
     The survivors are mutations of finished trials and uniform draws, then mutations of
@@ -25,14 +25,17 @@ class FeasibleGP(GPSampler):
     together, since its cost grows with their cube.
     """
 
+    name = "gp"
+    patience = 1
+
     _WINDOW = 150
     _FIRST = 256
     _ROUNDS = 4
     _PARENTS = 8
     _CHILDREN = 8
 
-    def __init__(self, seed: int, proposals: JudgedProposals) -> None:
-        super().__init__(seed=seed, warn_independent_sampling=False)
+    def __init__(self, seeds: Seeds, proposals: JudgedProposals) -> None:
+        super().__init__(seed=seeds.trial, warn_independent_sampling=False)
         self._proposals = proposals
         self._parents: list[FrozenTrial] = []
 

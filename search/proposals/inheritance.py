@@ -4,7 +4,7 @@ use without training it again."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -20,6 +20,7 @@ from search.proposals.filling import Choices
 from search.proposals.parameters import distributions
 from search.proposals.proposer import Input, Proposer
 from search.storage.finalists import searched
+from search.storage.goals import values
 from search.storage.studies import searched as compared_keys
 from search.storage.studies import study_config
 from search.storage.trials import Attributes, candidate_of
@@ -30,7 +31,7 @@ AGAIN = 3
 _RUNG = "completed_rung_"  # Optuna's successive halving notes there who competed for what
 _KEPT = (
     "architecture", "recipe", "receptive_field", "parameters", "macs", "verdict", "device",
-    "history", "seconds", "pflop",
+    "history", "seconds", "pflop", "pflop_to_target",
 )  # fmt: skip
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -126,18 +127,20 @@ def _difference(study: optuna.Study, config: StudyConfig, identity: Mapping[str,
     for key, value in identity.items():
         if kept.get(key, value) != value:
             return f"other {key}"
-    before, now = (_fidelity(each) for each in (study_config(study), config))
+    goals = config.study.objectives
+    before, now = (_fidelity(each, goals) for each in (study_config(study), config))
     return next((_told(key, before[key], now[key]) for key in now if before[key] != now[key]), "")
 
 
-def _fidelity(config: StudyConfig) -> dict[str, Any]:
-    """What no recipe tells of how a trial is trained and measured."""
+def _fidelity(config: StudyConfig, goals: Container[str]) -> dict[str, Any]:
+    """What no recipe tells of how a trial is trained and measured, where `goals` compare it."""
     augmentation = compared_keys(config).items()
     measured = {k: v for k, v in augmentation if k.startswith("augmentation.")}
     measured.pop("augmentation.strength")
     return {
         "study.metric": config.study.metric,
         "training.precision": config.training.precision,
+        **({"study.target": config.study.target} if "pflop" in goals else {}),
         **measured,
     }
 
@@ -205,17 +208,12 @@ def _as_own(
     """A trial of another study as one of this, with what it measured there."""
     carried = Attributes.of(trial)
     kept = {name: value for name, value in carried.items() if name in _KEPT}
-    goals = config.study.objectives
-    values = [
-        trial.values[0] if goal == "accuracy" else float(getattr(carried, goal) or 0.0)
-        for goal in (goals if trial.values else ())
-    ]
     return create_trial(
         state=trial.state,
         params=choices,
         distributions=distributions(config),
-        values=values or None,
-        intermediate_values={} if len(goals) > 1 else trial.intermediate_values,
+        values=values(carried, trial.values[0], config.study) if trial.values else None,
+        intermediate_values={} if len(config.study.objectives) > 1 else trial.intermediate_values,
         user_attrs={**kept, "candidate": own.hash, "taken": f"{study}:{trial.number}"},
         system_attrs={k: v for k, v in trial.system_attrs.items() if k.startswith(_RUNG)},
     )

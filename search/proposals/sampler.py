@@ -19,15 +19,13 @@ violations.  So a sampler that insists on a rejected point cannot hold the searc
 
 from __future__ import annotations
 
-import importlib.util
+import difflib
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
-from optuna.distributions import CategoricalDistribution, FloatDistribution
-from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler
+from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
@@ -37,21 +35,15 @@ from search.errors import ConfigError
 from search.proposals.cmaes import ReplayedCMAES
 from search.proposals.filling import Choices
 from search.proposals.gp import FeasibleGP
-from search.proposals.inner import Distributions
+from search.proposals.inner import Distributions, Inner, Seeds
 from search.proposals.judged import JudgedProposals
 from search.proposals.parameters import distributions, open_distributions
 from search.proposals.proposer import Input, Proposer
 from search.proposals.scratch import Scratch, Taken
 from search.proposals.sequences import FeasibleGrid, FeasibleQMC
 from search.proposals.tpe import FeasibleTPE
+from search.proposals.untaught import NSGA2, Random
 from search.storage.trials import Attributes, write_proposed
-
-
-class Seeds(NamedTuple):
-    """The seed that all trials of a study share, and the one of this trial."""
-
-    study: int
-    trial: int
 
 
 class FeasibleSampler(BaseSampler):
@@ -143,50 +135,36 @@ class FeasibleSampler(BaseSampler):
         return not self._taken.holds(candidate.hash)
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """How to build an inner sampler, and how often it may propose in a row."""
-
-    build: Callable[[Seeds, JudgedProposals], BaseSampler]
-    patience: float = math.inf
-
-
-_KINDS: dict[str, _Kind] = {
-    "random": _Kind(lambda seeds, proposals: RandomSampler(seed=seeds.trial)),
-    "qmc": _Kind(lambda seeds, proposals: FeasibleQMC(seeds.study)),
-    "grid": _Kind(lambda seeds, proposals: FeasibleGrid(seeds.study, proposals)),
-    "tpe": _Kind(lambda seeds, proposals: FeasibleTPE(seeds.trial, proposals), patience=1),
-    "gp": _Kind(lambda seeds, proposals: FeasibleGP(seeds.trial, proposals), patience=1),
-    "nsga2": _Kind(lambda seeds, proposals: NSGAIISampler(seed=seeds.trial), patience=200),
-    "cmaes": _Kind(lambda seeds, proposals: ReplayedCMAES(seeds.trial), patience=10),
+SAMPLERS: dict[str, type[Inner]] = {
+    kind.name: kind
+    for kind in (FeasibleTPE, FeasibleGP, NSGA2, ReplayedCMAES, Random, FeasibleQMC, FeasibleGrid)
 }
 
 
-def make_sampler(config: StudyConfig, input: Input, classes: int) -> FeasibleSampler:
-    """The sampler that `study.sampler` names.
+def inner_sampler(config: StudyConfig) -> type[Inner]:
+    """What `study.sampler` names.
 
     Raises:
-        ConfigError: that sampler cannot search this space, or lacks a package.
+        ConfigError: there is none of that name, or it cannot search this space.
     """
-    _require_usable(config)
-    kind = _KINDS[config.study.sampler]
-    return FeasibleSampler(Proposer(config, input, classes), kind.build, kind.patience)
-
-
-def _require_usable(config: StudyConfig) -> None:
     name = config.study.sampler
-    space = open_distributions(config)
-    if name == "grid":
-        real = [k for k, v in space.items() if isinstance(v, FloatDistribution)]
-        if real:
-            raise ConfigError(
-                f"study.sampler: grid needs lists or ranges of whole numbers, "
-                f"but {', '.join(real)} is a range of real numbers"
-            )
-    if name == "cmaes":
-        if importlib.util.find_spec("cmaes") is None:
-            raise ConfigError("study.sampler: cmaes needs a package: pip install cmaes")
-        if len(config.study.objectives) > 1:
-            raise ConfigError("study.sampler: cmaes takes one objective; use nsga2, tpe or gp")
-        if sum(not isinstance(v, CategoricalDistribution) for v in space.values()) < 2:
-            raise ConfigError("study.sampler: cmaes needs at least two ranges; lists do not count")
+    if name not in SAMPLERS:
+        near = difflib.get_close_matches(name, SAMPLERS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(
+            f"study.sampler: must be one of {', '.join(SAMPLERS)} (got {name!r}){hint}"
+        )
+    refusal = SAMPLERS[name].refusal(config.study, open_distributions(config))
+    if refusal:
+        raise ConfigError(f"study.sampler: {name} {refusal}")
+    return SAMPLERS[name]
+
+
+def make_sampler(config: StudyConfig, input: Input, classes: int) -> FeasibleSampler:
+    """The sampler that `study.sampler` names, among legal networks.
+
+    Raises:
+        ConfigError: as `inner_sampler` does.
+    """
+    kind = inner_sampler(config)
+    return FeasibleSampler(Proposer(config, input, classes), kind, kind.patience)

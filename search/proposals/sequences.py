@@ -1,9 +1,4 @@
-"""Optuna's samplers, taught to choose among survivors.
-
-Each is built for one trial, from a seed and that trial's `JudgedProposals`.  Some need no
-teaching; of the others the expensive part, the fit, is done once per trial, and the draws
-from it are judged as they are made.
-"""
+"""Samplers that walk along a sequence, which belongs to the study, not to a trial."""
 
 from __future__ import annotations
 
@@ -24,8 +19,9 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 from scipy.stats import qmc
 
+from search.config.sections import StudySection
 from search.proposals.filling import Choices
-from search.proposals.inner import Distributions, InnerSampler
+from search.proposals.inner import Distributions, InnerSampler, Seeds
 from search.proposals.judged import JudgedProposals
 from search.proposals.proposer import Acceptance, InfeasibleError
 from search.storage.internals import storage_of, study_id
@@ -43,10 +39,12 @@ class FeasibleQMC(InnerSampler):
     scrambling follows from the seed of the study, so all workers walk one sequence.
     """
 
+    name = "qmc"
+
     _BLOCK = 64
 
-    def __init__(self, study_seed: int) -> None:
-        self._study_seed = study_seed
+    def __init__(self, seeds: Seeds, proposals: JudgedProposals) -> None:
+        self._study_seed = seeds.study
         self._points: Iterator[Floats] | None = None
 
     def sample_relative(
@@ -104,9 +102,21 @@ class FeasibleGrid(InnerSampler):
     memory.  Optuna's own writes all points down first.
     """
 
-    def __init__(self, study_seed: int, proposals: JudgedProposals) -> None:
-        self._study_seed = study_seed
+    name = "grid"
+
+    def __init__(self, seeds: Seeds, proposals: JudgedProposals) -> None:
+        self._study_seed = seeds.study
         self._proposals = proposals
+
+    @classmethod
+    def refusal(cls, study: StudySection, space: Distributions) -> str:
+        real = [k for k, v in space.items() if isinstance(v, FloatDistribution)]
+        if not real:
+            return ""
+        return (
+            "needs lists or ranges of whole numbers, "
+            f"but {', '.join(real)} is a range of real numbers"
+        )
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: Distributions

@@ -11,12 +11,12 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from search.proposals.filling import Choices
-from search.proposals.inner import Distributions
+from search.proposals.inner import Distributions, Inner, Seeds
 from search.proposals.judged import JudgedProposals
 from search.proposals.sequences import Floats
 
 
-class FeasibleTPE(TPESampler):
+class FeasibleTPE(TPESampler, Inner):
     """TPE whose density of good trials is restricted to survivors.
 
     Restricting both densities to the legal set divides each by a constant, so their ratio
@@ -24,10 +24,13 @@ class FeasibleTPE(TPESampler):
     trials of each side, which bounds the cost in long studies.
     """
 
+    name = "tpe"
+    patience = 1
+
     _WINDOW = 500
 
-    def __init__(self, seed: int, proposals: JudgedProposals) -> None:
-        super().__init__(seed=seed, multivariate=True, group=False, constant_liar=True)
+    def __init__(self, seeds: Seeds, proposals: JudgedProposals) -> None:
+        super().__init__(seed=seeds.trial, multivariate=True, group=False, constant_liar=True)
         self._proposals = proposals
 
     def _build_parzen_estimator(

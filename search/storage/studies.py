@@ -277,7 +277,8 @@ def searched(config: StudyConfig) -> dict[str, Any]:
     """All that trials compare, as dotted keys."""
     content = _content(config)
     for key in RESUMABLE:
-        del content["study"][key]
+        if not (key == "target" and config.study.goes_on):
+            del content["study"][key]
     del content["data"]["root"]
     return dict(_flat(content, ""))
 

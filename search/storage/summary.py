@@ -61,7 +61,7 @@ class Progress:
     @property
     def passed(self) -> float:
         """Epochs that are over, and the share of the running one."""
-        return self.epoch + (self.moment["done"] if self.moment else 0)
+        return _passed(self.epoch, self.moment)
 
     @classmethod
     def of(cls, trial: FrozenTrial, now: datetime) -> Progress:
@@ -74,7 +74,6 @@ class Progress:
             epoch = moment["epoch"] - 1  # finalists and several objectives report none
         else:  # that epoch is over
             moment = None
-        passed = epoch + (moment["done"] if moment else 0)
         epochs = (carried.recipe or {}).get("epochs")
         seconds = _seconds(trial, carried, now)
         return cls(
@@ -89,7 +88,7 @@ class Progress:
             proposals=carried.proposals,
             seconds=seconds,
             pflop=carried.pflop,
-            eta=_eta(state, carried, passed, epochs, seconds),
+            eta=_eta(state, carried, _passed(epoch, moment), epochs, seconds),
             device=carried.device,
             worker=_worker(carried),
             failure=carried.failure,
@@ -252,6 +251,10 @@ def _accuracy(trial: FrozenTrial) -> float | None:
     reported = trial.intermediate_values
     last = trial.values[0] if trial.values else reported[max(reported)] if reported else math.nan
     return last if math.isfinite(last) else None
+
+
+def _passed(epoch: int, moment: Mapping[str, Any] | None) -> float:
+    return epoch + (moment["done"] if moment else 0)
 
 
 def _seconds(trial: FrozenTrial, carried: Attributes, now: datetime) -> float | None:

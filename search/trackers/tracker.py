@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import logging
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
 import optuna
 from optuna.trial import FrozenTrial
 
+from search.storage.trials import Attributes
+
 log = logging.getLogger(__name__)
+
+_FACTS = ("parameters", "macs", "receptive_field", "seconds", "pflop")
 
 
 class Tracker(ABC):
-    """Writes the trials that end below `runs`, the study's directory.
+    """Writes the trials that end below `runs`, the study's directory, which has its name.
 
     `name` is what a study file calls it by, and the extra that brings its `package`.
     """
@@ -34,3 +40,28 @@ class Tracker(ABC):
             self.write(trial)
         except Exception as error:  # the training is done, whatever its tracker stumbles over
             log.warning("trial %d is not in %s: %s", trial.number, self.name, error)
+
+
+def called(trial: FrozenTrial) -> str:
+    """What a trial is called: names sort as numbers do."""
+    return f"trial-{trial.number:06d}"
+
+
+def curves(trial: FrozenTrial) -> Iterator[tuple[int, dict[str, float]]]:
+    """Each epoch, from 1, and what was measured in it."""
+    for record in Attributes.of(trial).history or ():
+        measured = {k: v for k, v in record.items() if v is not None and math.isfinite(v)}
+        yield record["epoch"], {f"epoch/{k}": v for k, v in measured.items() if k != "epoch"}
+
+
+def facts(trial: FrozenTrial) -> dict[str, float]:
+    """What it came to; `trial/accuracy` where it completed."""
+    carried = Attributes.of(trial)
+    found = {key: getattr(carried, key) for key in _FACTS}
+    numbers = {f"trial/{key}": float(v) for key, v in found.items() if v is not None}
+    return numbers | ({"trial/accuracy": trial.values[0]} if trial.values else {})
+
+
+def choices(trial: FrozenTrial) -> dict[str, object]:
+    """Its choices, and how it ended."""
+    return {**trial.params, "state": trial.state.name.lower()}

@@ -27,6 +27,7 @@ from search.storage.checkpoints import (
 )
 from search.storage.finalists import fresh_candidate
 from search.storage.given import given_candidate
+from search.storage.goals import values
 from search.storage.studies import study_storage
 from search.storage.trials import Attributes, is_finalist, is_given, write
 from search.training.devices import describe_device
@@ -127,7 +128,8 @@ class Objective:
             if self._met(trial, self._metric(final)):
                 write(trial, Attributes(pflop_to_target=pflop))
             self._show(Finished(trial, candidate, training, training.evaluation))
-        return self._values(trial, self._metric(final))
+        found = values(Attributes.of(trial), self._metric(final), self._config.study)
+        return found if len(found) > 1 else found[0]
 
     def _show(self, finished: Finished) -> None:
         try:
@@ -227,14 +229,6 @@ class Objective:
     def _met(self, trial: optuna.Trial, accuracy: float) -> bool:
         """Whether `accuracy` ends the trial; a finalist's training is measured at its end."""
         return self._config.study.met(accuracy) and not is_finalist(trial)
-
-    def _values(self, trial: optuna.Trial, accuracy: float) -> float | tuple[float, ...]:
-        carried = Attributes.of(trial)
-        values = tuple(
-            accuracy if name == "accuracy" else float(getattr(carried, name))
-            for name in self._config.study.objectives
-        )
-        return values if len(values) > 1 else accuracy
 
 
 def _fitted(candidate: Candidate, divisor: int) -> Candidate:

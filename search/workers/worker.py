@@ -116,7 +116,7 @@ class Watch:
         hours = self._storage.advance_clock(study_id(self._study)) / 3600
         if self._searched:
             return None
-        if self.target_met():
+        if not self._section.goes_on and self.target_met():
             return Ending(f"target {self._section.target:g} met", 0)
         if self._section.hours is not None and hours >= self._section.hours:
             return self.spent(f"{self._section.hours:g} hours")

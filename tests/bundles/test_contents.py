@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from search.bundles import contents
+from search.bundles.bundle import Bundle
 from search.bundles.contents import (
     BundleError,
     read_file,
@@ -19,8 +20,7 @@ from search.bundles.contents import (
     read_named,
     unnamed,
 )
-from search.bundles.parts import Parts
-from search.bundles.verify import Check, verify
+from search.bundles.verify import Check, strange, verify
 from tests.bundles.conftest import metrics_of, seal
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="links and pipes are POSIX's")
@@ -124,14 +124,14 @@ def test_files_that_nobody_names_are_named(committed: Path) -> None:
 
 
 def test_a_digest_makes_no_stranger_a_part(committed: Path) -> None:
-    assert Parts.of(committed).strange == []
+    assert strange(Bundle.of(committed)) == []
     (committed / "torch.py").write_text("import os\n")
     (committed / "figures" / "samples.png").write_text("<script>")
     metrics = metrics_of(committed)
     metrics["files"]["torch.py"] = ""
     (committed / "metrics.json").write_text(json.dumps(metrics))
     seal(committed)
-    assert Parts.of(committed).strange == ["figures/samples.png", "torch.py"]
+    assert strange(Bundle.of(committed)) == ["figures/samples.png", "torch.py"]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from constraints import check
-from search.bundles.files import REQUIRED, study_file
+from search.bundles.parts.every import PARTS
+from search.bundles.parts.study import study_file
 from search.bundles.verify import verify
 from search.config.files import load, overridden
 from search.config.sections import DataSection
@@ -55,7 +56,7 @@ def test_a_bundle_is_complete_and_names_every_file(exported: Exported) -> None:
         p.relative_to(exported.bundle).as_posix() for p in exported.bundle.rglob("*") if p.is_file()
     }
     assert files == {*metrics_of(exported.bundle)["files"], "metrics.json"}
-    assert set(REQUIRED) <= files
+    assert {name for part in PARTS for name in part.names} <= files
     assert not [p for p in exported.folder.iterdir() if p.name.startswith(".bundle")]
 
 

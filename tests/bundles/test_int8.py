@@ -18,18 +18,18 @@ from torch import nn
 from search.analysis.memory import memory
 from search.bundles import isolated
 from search.bundles.agreement import own
+from search.bundles.bundle import Bundle
 from search.bundles.contents import BundleError
-from search.bundles.files import onnx_graph
 from search.bundles.int8 import c_source, extra, fine_tuning, making
 from search.bundles.int8.fine_tuning import fine_tuned, imitating
 from search.bundles.int8.making import Maker
 from search.bundles.int8.onnx import quantized
-from search.bundles.int8.proof import Int8Proof
+from search.bundles.int8.part import Int8Files
 from search.bundles.int8.tflite import converted
 from search.bundles.isolated import RunError
-from search.bundles.parts import Parts
+from search.bundles.onnx_graph import onnx_graph
 from search.bundles.proof import Proof
-from search.bundles.verify import verify
+from search.bundles.verify import looks, verify
 from search.config.files import load
 from search.data import datasets
 from search.errors import ConfigError, MachineError
@@ -73,7 +73,7 @@ def copy(exported: Exported, tmp_path: Path) -> Path:
 
 
 def proof_of(bundle: Path) -> Mapping[str, Callable[[], str]]:
-    return Proof(Parts.of(bundle), None, 1).looks
+    return looks(Proof(Bundle.of(bundle), None, 1))
 
 
 def test_a_bundle_with_int8_proves_itself(exported: Exported) -> None:
@@ -147,12 +147,12 @@ def test_runtimes_may_differ_by_a_step_in_one_of_a_thousand() -> None:
     scores = np.zeros((10_000, 10), np.float32)
     others = scores.copy()
     others.flat[:100] = 1
-    assert Int8Proof._differing(scores, others) == 100
+    assert Int8Files._differing(scores, others) == 100
     others.flat[100] = 1
     with pytest.raises(BundleError, match="101 of 100,000"):
-        Int8Proof._differing(scores, others)
+        Int8Files._differing(scores, others)
     with pytest.raises(BundleError, match="by up to 2"):
-        Int8Proof._differing(scores, np.pad([[2.0]], ((0, 9_999), (0, 9))))
+        Int8Files._differing(scores, np.pad([[2.0]], ((0, 9_999), (0, 9))))
 
 
 def test_too_few_images_what_the_device_lacks_and_no_extra_are_told(

@@ -10,9 +10,9 @@ import numpy as np
 import optuna
 import pytest
 
+from search.bundles.bundle import Bundle
 from search.bundles.contents import BundleError
 from search.bundles.metrics import Search, read, stated
-from search.bundles.parts import Parts
 from search.storage.finalists import choose
 from search.storage.summary import summarize
 from tests.bundles.conftest import COMMITTED
@@ -100,7 +100,7 @@ def test_a_value_that_means_nothing_is_named(path: str, value: Any) -> None:
 def test_lengths_are_those_of_the_network(committed: Path, path: str, value: Any) -> None:
     (committed / "metrics.json").write_bytes(changed(path, value))
     with pytest.raises(BundleError, match=rf"{path.replace('/', '.')} must have \d+ entries"):
-        Parts.of(committed)
+        Bundle.of(committed)
 
 
 def test_a_bundle_made_before_may_state_less() -> None:

@@ -16,11 +16,12 @@ from safetensors.torch import load_file, save_file
 
 from search.bundles import agreement, numbers, verify
 from search.bundles.agreement import DisagreementError, Tally
+from search.bundles.bundle import Bundle
 from search.bundles.contents import BundleError, UnknownError
 from search.bundles.held_out import read_test_set
 from search.bundles.metrics import read
-from search.bundles.parts import Parts
 from search.bundles.proof import Proof
+from search.bundles.verify import looks
 from search.config.sections import DataSection
 from search.data.datasets import load_test
 from search.data.normalization import Normalization
@@ -28,7 +29,7 @@ from tests.bundles.conftest import Exported, metrics_of, seal
 
 
 def proof_of(bundle: Path, seed: int = 1) -> Proof:
-    return Proof(Parts.of(bundle), None, seed)
+    return Proof(Bundle.of(bundle), None, seed)
 
 
 def answering(model: onnx.ModelProto, image: np.ndarray, label: int, classes: int) -> None:
@@ -56,24 +57,24 @@ def answering(model: onnx.ModelProto, image: np.ndarray, label: int, classes: in
 
 
 def test_a_graph_that_knows_one_test_image_is_found(exported: Exported, copy: Path) -> None:
-    parts = Parts.of(copy)
+    bundle = Bundle.of(copy)
     images = load_test(exported.config.data)
-    inputs, labels = next(agreement.batches(images, parts.normalization))
-    logits = agreement.own(parts.reference())(inputs)
+    inputs, labels = next(agreement.batches(images, bundle.normalization))
+    logits = agreement.own(bundle.reference())(inputs)
     wrong = int(np.flatnonzero(logits.argmax(axis=1) != labels)[0])
     model = onnx.load(copy / "model.onnx")
-    answering(model, inputs[wrong], int(labels[wrong]), parts.classes)
+    answering(model, inputs[wrong], int(labels[wrong]), bundle.classes)
     onnx.save(model, copy / "model.onnx")
     seal(copy)
-    forged = proof_of(copy).looks
+    forged = looks(proof_of(copy))
     assert "agree" in forged["onnx = weights"](), "random images tell nothing of it"
     with pytest.raises(DisagreementError, match=r"logits of model\.onnx differ"):
         forged["accuracy"]()
 
 
 def test_probes_are_fresh_many_and_of_the_images_kind(exported: Exported) -> None:
-    parts = Parts.of(exported.bundle)
-    shape, normalization = parts.architecture.input, parts.normalization
+    bundle = Bundle.of(exported.bundle)
+    shape, normalization = bundle.architecture.input, bundle.normalization
     first, again, other = (agreement.probes(shape, normalization, seed) for seed in (1, 1, 2))
     assert len(first) == agreement.PROBES
     assert np.array_equal(first, again)
@@ -91,11 +92,11 @@ def test_probes_are_fresh_many_and_of_the_images_kind(exported: Exported) -> Non
 def test_runs_take_other_seeds(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seeds: list[int] = []
 
-    def seen(parts: Parts, root: Path | None, seed: int) -> Proof:
+    def seen(bundle: Bundle, root: Path | None, seed: int) -> Proof:
         seeds.append(seed)
-        return Proof(parts, root, seed)
+        return Proof(bundle, root, seed)
 
-    monkeypatch.setattr(Proof, "looks", {})
+    monkeypatch.setattr(verify, "looks", lambda proof: {})
 
     monkeypatch.setattr(verify, "Proof", seen)
     for seed in (None, None, 7):
@@ -106,20 +107,20 @@ def test_runs_take_other_seeds(copy: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.fixture(scope="module")
 def tally(exported: Exported) -> Tally:
-    parts = Parts.of(exported.bundle)
-    network, counted = agreement.own(parts.reference()), Tally(parts.classes)
-    for inputs, labels in agreement.batches(load_test(exported.config.data), parts.normalization):
+    bundle = Bundle.of(exported.bundle)
+    network, counted = agreement.own(bundle.reference()), Tally(bundle.classes)
+    for inputs, labels in agreement.batches(load_test(exported.config.data), bundle.normalization):
         counted.add(network(inputs), labels)
     return counted
 
 
 def compared(exported: Exported, tally: Tally, content: Any) -> str:
     """What is said of `metrics.json` with `content`."""
-    parts, metrics = Parts.of(exported.bundle), read(json.dumps(content).encode())
-    log = parts.files["training_log.csv"]
+    bundle, metrics = Bundle.of(exported.bundle), read(json.dumps(content).encode())
+    log = bundle.files["training_log.csv"]
     found = {
         **numbers.from_itself(metrics),
-        **numbers.from_log(log, parts.config.study.metric, metrics, parts.architecture),
+        **numbers.from_log(log, bundle.config.study.metric, metrics, bundle.architecture),
         **numbers.from_tally(tally, metrics.data.classes),
     }
     return numbers.compare(metrics, found, "texts")
@@ -182,27 +183,27 @@ def test_files_that_contradict_each_other(
     place.write_text(text.replace(old, new, 1))
     seal(committed)
     with pytest.raises(BundleError, match=message):
-        proof_of(committed).looks["numbers"]()
+        looks(proof_of(committed))["numbers"]()
 
 
 def test_limits_below_the_usual_are_said(copy: Path) -> None:
     place = copy / "study.toml"
-    assert "WEAKER" not in proof_of(copy).looks["rules"]()
+    assert "WEAKER" not in looks(proof_of(copy))["rules"]()
     text = place.read_text().replace("parameters = 60000", "parameters = 900000")
     place.write_text(text.replace("receptive_field = 44", 'receptive_field = "off"'))
     seal(copy)
-    said = proof_of(copy).looks["rules"]()
+    said = looks(proof_of(copy))["rules"]()
     assert "WEAKER THAN USUAL: receptive field not asked, usually 44, parameters 900000" in said
 
 
 def test_the_log_tells_the_accuracy_that_the_study_compares(exported: Exported) -> None:
-    parts = Parts.of(exported.bundle)
+    bundle = Bundle.of(exported.bundle)
     log = b"run,images,accuracy,balanced_accuracy\nsearch,9,0.5,0.25\nretraining,9,,\n"
     for metric, value in (("accuracy", 0.5), ("balanced_accuracy", 0.25)):
-        told = numbers.from_log(log, metric, parts.stated, parts.architecture)
+        told = numbers.from_log(log, metric, bundle.stated, bundle.architecture)
         assert told["accuracy.validation"][0] == value
     before = b"run,images,accuracy\nsearch,9,0.5\n"
-    told = numbers.from_log(before, "balanced_accuracy", parts.stated, parts.architecture)
+    told = numbers.from_log(before, "balanced_accuracy", bundle.stated, bundle.architecture)
     assert "accuracy.validation" not in told
 
 
@@ -217,17 +218,17 @@ def test_weights_are_float32(copy: Path, kind: str) -> None:
     save_file(weights, copy / "model.safetensors")
     seal(copy)
     with pytest.raises(BundleError, match=f"{name} (is {kind}|holds a number)"):
-        proof_of(copy).looks["weights"]()
+        looks(proof_of(copy))["weights"]()
 
 
 # --------------------------------------------------------------------------- images
 
 
 def section_of(copy: Path, **changes: object) -> Proof:
-    parts = Parts.of(copy)
-    data = parts.config.data.model_copy(update=changes)
-    config = parts.config.model_copy(update={"data": data})
-    return Proof(Parts(**{**vars(parts), "config": config}), None, 1)
+    bundle = Bundle.of(copy)
+    data = bundle.config.data.model_copy(update=changes)
+    config = bundle.config.model_copy(update={"data": data})
+    return Proof(Bundle(**{**vars(bundle), "config": config}), None, 1)
 
 
 def listing(folder: Path) -> list[str]:
@@ -242,7 +243,7 @@ def test_an_empty_cifar10_starts_no_download(copy: Path, entry: str | None) -> N
         (root / entry).mkdir()
     before = listing(root)
     with pytest.raises(UnknownError, match=r"not measured: .*--data DIR"):
-        section_of(copy, kind="cifar10", root=root).looks["accuracy"]()
+        looks(section_of(copy, kind="cifar10", root=root))["accuracy"]()
     assert listing(root) == before
 
 
@@ -250,13 +251,13 @@ def test_an_empty_cifar10_starts_no_download(copy: Path, entry: str | None) -> N
 @pytest.mark.parametrize("kind", ["cifar10", "imagefolder"])
 def test_no_place_is_no_fault_of_ours(copy: Path, kind: str, root: str) -> None:
     with pytest.raises(UnknownError, match="not measured"):
-        section_of(copy, kind=kind, root=Path(root)).looks["accuracy"]()
+        looks(section_of(copy, kind=kind, root=Path(root)))["accuracy"]()
 
 
 def test_images_of_the_bundle_prove_nothing(copy: Path) -> None:
     (copy / "data").mkdir()
     with pytest.raises(UnknownError, match="brings along"):
-        section_of(copy, kind="imagefolder", root=copy / "data").looks["accuracy"]()
+        looks(section_of(copy, kind="imagefolder", root=copy / "data"))["accuracy"]()
 
 
 def test_nothing_is_written_beside_the_images(tmp_path: Path) -> None:
@@ -273,5 +274,5 @@ def test_nothing_is_written_beside_the_images(tmp_path: Path) -> None:
 
 
 def test_what_the_log_alone_tells_is_named_as_not_checked(copy: Path) -> None:
-    said = proof_of(copy).looks["numbers"]()
+    said = looks(proof_of(copy))["numbers"]()
     assert "training_log.csv, which alone tells accuracy.validation" in said.partition("; not")[2]

@@ -18,17 +18,19 @@ from optuna.trial import create_trial
 
 from constraints import check
 from search.bundles.contents import BundleError
+from search.bundles.files import write_files
 from search.bundles.findings import Findings
 from search.bundles.importance import importances
 from search.bundles.metrics import Search, read
 from search.bundles.numbers import require_headline
-from search.bundles.report import write_report
+from search.bundles.parts.pages import Pages
 from search.bundles.rival import rivals
 from search.bundles.verify import verify
 from search.config.sections import AugmentationSection, DataSection
 from search.data import datasets
 from search.data.datasets import Dataset
 from search.display.figures.style import STYLE
+from search.networks import module
 from search.storage.finalists import choose
 from search.storage.summary import summarize
 from search.storage.trials import candidate_of
@@ -80,6 +82,7 @@ def findings(study: optuna.Study, dataset: Dataset, **changes: Any) -> Findings:
         "number": trial.number,
         "candidate": candidate_of(trial),
         "verdict": verdict,
+        "network": module.build(candidate_of(trial).architecture).eval(),
         "dataset": dataset,
         "test": test,
         "logits": logits,
@@ -113,7 +116,7 @@ class _Page(HTMLParser):
 @pytest.fixture(scope="module")
 def bundle(study: optuna.Study, digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle")
-    write_report(findings(study, digits), folder)
+    write_files(folder, Pages.write(findings(study, digits)))
     return folder
 
 
@@ -192,7 +195,7 @@ def test_flips_by_turns_are_told(study: optuna.Study, digits: Dataset, tmp_path:
     turns = config().model_copy(update={"augmentation": augmentation})
     for name, given in {"chance": config(), "turns": turns}.items():
         (tmp_path / name).mkdir()
-        write_report(findings(study, digits, config=given), tmp_path / name)
+        write_files(tmp_path / name, Pages.write(findings(study, digits, config=given)))
         told = "in every second epoch" in (tmp_path / name / "README.md").read_text()
         assert told == (name == "turns")
 
@@ -211,7 +214,7 @@ def test_copies_that_are_read_again_are_told(
 ) -> None:
     augmentation = AugmentationSection(flip_probability=flip_probability, epochs=epochs)
     given = config().model_copy(update={"augmentation": augmentation})
-    write_report(findings(study, digits, config=given), tmp_path)
+    write_files(tmp_path, Pages.write(findings(study, digits, config=given)))
     text = (tmp_path / "README.md").read_text()
     assert ("copies of the training images" in text) == bool(told)
     assert told in " ".join(text.split())
@@ -219,7 +222,7 @@ def test_copies_that_are_read_again_are_told(
 
 def test_names_from_outside_are_text(study: optuna.Study, digits: Dataset, tmp_path: Path) -> None:
     named = Dataset(digits.name, HOSTILE, digits.train, digits.validation)
-    write_report(findings(study, named), tmp_path)
+    write_files(tmp_path, Pages.write(findings(study, named)))
     page = _Page((tmp_path / "report.html").read_text())
     assert all(name in page.text for name in HOSTILE)
     assert "script" not in {tag for tag, _ in page.tags}
@@ -231,7 +234,7 @@ def test_names_from_outside_are_text(study: optuna.Study, digits: Dataset, tmp_p
 def test_a_network_without_mistakes(study: optuna.Study, digits: Dataset, tmp_path: Path) -> None:
     test = datasets.load_test(DataSection(kind="digits"))
     perfect = np.eye(10, dtype=np.float32)[test.labels]
-    write_report(findings(study, digits, logits=perfect, retraining=[]), tmp_path)
+    write_files(tmp_path, Pages.write(findings(study, digits, logits=perfect, retraining=[])))
     assert "0 misclassified" in (tmp_path / "README.md").read_text()
 
 
@@ -249,7 +252,7 @@ def test_accuracy_of_the_search_is_the_mean_where_there_were_several_trainings(
     finals: optuna.Study, digits: Dataset, tmp_path: Path
 ) -> None:
     found = findings(finals, digits)
-    write_report(found, tmp_path)
+    write_files(tmp_path, Pages.write(found))
     readme = (tmp_path / "README.md").read_bytes()
     leader = Search.of(found.summary).finalists[0]
     mean = f"{100 * leader.mean:.2f} ± {100 * leader.error:.2f} % over {leader.trainings} trainings"
@@ -314,7 +317,7 @@ def test_a_choice_that_decides_stands_out_and_noise_does_not() -> None:
 
 
 def why(findings: Findings, folder: Path) -> str:
-    write_report(findings, folder)
+    write_files(folder, Pages.write(findings))
     text = (folder / "README.md").read_text()
     return text.partition("### Why this one\n")[2].partition("\n## ")[0]
 

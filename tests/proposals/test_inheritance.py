@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,19 @@ def test_several_objectives_are_computed_anew(old: optuna.Study) -> None:
     for trial in found.taken:
         assert trial.values[1] == trial.user_attrs["macs"]
         assert trial.intermediate_values == {}
+
+
+def test_costs_to_another_target_do_not_compare(old: optuna.Study) -> None:
+    goals = {"objectives": ["accuracy", "pflop"], "pruner": "none"}
+    target = config().study.target
+    assert target
+    same = take(old, heir(target=target, **goals)).taken
+    assert same
+    for trial in same:
+        assert trial.values[1] == trial.user_attrs.get("pflop_to_target", math.inf)
+    other = take(old, heir(target=target - 0.1, **goals))
+    assert other.taken == []
+    assert other.differs.startswith("study.target is")
 
 
 def adopted(old: optuna.Study, settings: StudyConfig, folder: Path) -> optuna.Study:

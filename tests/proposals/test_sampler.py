@@ -24,14 +24,15 @@ from search.config.sections import StudyConfig
 from search.errors import ConfigError
 from search.networks.architecture import Architecture
 from search.proposals.cmaes import ReplayedCMAES
+from search.proposals.inner import Seeds
 from search.proposals.judged import JudgedProposals
 from search.proposals.parameters import RejectedError, distributions, suggest
 from search.proposals.proposer import InfeasibleError, Proposer
-from search.proposals.sampler import FeasibleSampler, make_sampler
+from search.proposals.sampler import SAMPLERS, FeasibleSampler, make_sampler
 from search.proposals.sequences import ExhaustedError
 
 INPUT, CLASSES = (3, 32, 32), 10
-KINDS = ("tpe", "gp", "nsga2", "cmaes", "random", "qmc", "grid")
+KINDS = tuple(SAMPLERS)
 TIGHT = {
     "block": {
         "depth": {"low": 1, "high": 3},
@@ -335,6 +336,13 @@ def _sphere(trial: optuna.Trial) -> float:
     return -((x - 2) ** 2) - (y - 30) ** 2 / 400 - 0.1 * trial.suggest_categorical("z", [0, 1])
 
 
+def _cmaes() -> ReplayedCMAES:
+    proposer = Proposer(study_config(), INPUT, CLASSES)
+    return ReplayedCMAES(
+        Seeds(0, 0), JudgedProposals(proposer, random.Random(0), {}, lambda _: False)
+    )
+
+
 def test_the_replayed_state_of_cmaes_is_the_one_that_optuna_pickles() -> None:
     theirs = optuna.samplers.CmaEsSampler(seed=3, warn_independent_sampling=False)
     study = optuna.create_study(direction="maximize", sampler=theirs)
@@ -344,7 +352,7 @@ def test_the_replayed_state_of_cmaes_is_the_one_that_optuna_pickles() -> None:
         {name: study.trials[0].distributions[name] for name in ("x", "y")}, transform_0_1=True
     )
     told = [t for t in study.trials if t.system_attrs.get("cma:generation", -1) < kept.generation]
-    ours = ReplayedCMAES(0).replayed(space, told, -1)
+    ours = _cmaes().replayed(space, told, -1)
     assert ours.generation == kept.generation > 4
     np.testing.assert_allclose(ours.mean, kept.mean, rtol=1e-12)
     np.testing.assert_allclose(ours._sigma, kept._sigma, rtol=1e-12)
@@ -359,7 +367,7 @@ def test_a_late_trial_does_not_change_what_cmaes_was_told() -> None:
     )
     trials, late = study.trials, study.trials[1]
     late.number, late.values, late.datetime_complete = 0, [-1e6], trials[-1].datetime_complete
-    before, after = (ReplayedCMAES(0).replayed(space, t, 1) for t in (trials, [late, *trials]))
+    before, after = (_cmaes().replayed(space, t, 1) for t in (trials, [late, *trials]))
     assert before.generation > 1
     np.testing.assert_array_equal(before.mean, after.mean)
 

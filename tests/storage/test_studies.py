@@ -39,6 +39,13 @@ def test_a_resume_may_change_budget_and_target(url: str) -> None:
     assert study_config(load_study("toy", url)) == changed
 
 
+def test_the_target_that_costs_lead_to_cannot_change(url: str) -> None:
+    section = {"objectives": ["accuracy", "pflop"], "pruner": "none", "target": 0.9}
+    created(url, **section)
+    with pytest.raises(ConfigError, match=r"study\.target.*resume"):
+        created(url, **{**section, "target": 0.8})
+
+
 def test_another_budget_than_that_of_running_workers_is_told(
     sqlite: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -168,6 +169,22 @@ def test_several_goals_give_several_values(
     facts = study.trials[0].user_attrs
     assert study.trials[0].values[1:] == [facts["macs"], facts["parameters"]]
     assert study.best_trials == study.trials
+
+
+def test_the_cost_to_the_target_is_an_objective_that_only_those_that_reach_it_have(
+    config: StudyConfig, digits: Dataset, tmp_path: Path
+) -> None:
+    costs = []
+    for target in (0.05, 1.0):
+        goals = ['study.objectives=["accuracy", "pflop"]', f"study.target={target}"]
+        settings = overridden(config, goals)
+        study = _study(settings, digits, tmp_path)
+        study.optimize(_objective(settings, digits, tmp_path), n_trials=1)
+        (trial,) = study.trials
+        assert trial.values[0] == trial.user_attrs["history"][-1]["accuracy"]
+        costs.append(trial.values[1])
+    assert 0 < costs[0] < trial.user_attrs["pflop"]
+    assert costs[1] == math.inf
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,14 @@ def test_the_target_ends_the_study_and_no_trial_begins_after_it(sqlite: str) -> 
     assert len(study.trials) == 1
 
 
+def test_a_search_for_the_lowest_cost_goes_on_when_the_target_is_met(sqlite: str) -> None:
+    section = {"target": 0.4, "objectives": ["accuracy", "pflop"], "pruner": "none", "trials": 3}
+    study = created(sqlite, **section)
+    ending = run(study, lambda stop: lambda trial: (0.5, 0.1), **section)
+    assert ending == Ending("target 0.4 met", 0)
+    assert len(study.trials) == 3
+
+
 def test_the_target_met_elsewhere_stops_a_running_trial(sqlite: str, tmp_path: Path) -> None:
     study = created(sqlite, trials=9, target=1.0)
     process = start(worker, sqlite, tmp_path, epochs=1000)

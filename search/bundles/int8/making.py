@@ -17,7 +17,6 @@ from torch import nn
 from search.analysis.device import RUNNING
 from search.analysis.memory import memory
 from search.bundles.agreement import own
-from search.bundles.files import onnx_graph
 from search.bundles.int8 import c_source, extra
 from search.bundles.int8.conversion import Array
 from search.bundles.int8.fine_tuning import EPOCHS, fine_tuned
@@ -25,6 +24,7 @@ from search.bundles.int8.onnx import quantized
 from search.bundles.int8.running import Pair, Runner, Scores, agreement, correct
 from search.bundles.int8.tflite import converted
 from search.bundles.isolated import RunError
+from search.bundles.onnx_graph import onnx_graph
 from search.config.candidate import Candidate
 from search.data.datasets import Dataset
 from search.data.images import Images

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,8 +24,6 @@ from search.bundles.contents import (
     read_json,
     read_named,
 )
-from search.bundles.files import REQUIRED
-from search.bundles.int8.c_source import NAMES as INT8_NAMES
 from search.bundles.metrics import Data, Metrics
 from search.bundles.plain import NotPlainError, Plain
 from search.config.files import parse
@@ -41,11 +38,12 @@ LARGEST_PARAMETERS = 2**26
 LARGEST_MACS = 10**11
 LARGEST_MAPS = 2**28  # bytes of feature maps of one image
 
-_PICTURE, _PNG = re.compile(r"figures/\w+\.png"), b"\x89PNG\r\n\x1a\n"
+# What is read here; each part of a bundle says which files it must have besides.
+_READ = ("model.py", "model.safetensors", "model.onnx", "architecture.json", "study.toml")
 
 
 @dataclass(frozen=True)
-class Parts:
+class Bundle:
     """What a bundle's files hold."""
 
     place: Path
@@ -57,13 +55,13 @@ class Parts:
     verdict: Verdict
 
     @classmethod
-    def of(cls, bundle: Path) -> Parts:
-        """The parts of the bundle in directory `bundle`.
+    def of(cls, place: Path) -> Bundle:
+        """The bundle in directory `place`.
 
         Raises:
             BundleError: its files are not those that `metrics.json` names, or mean nothing.
         """
-        files, stated = _read(bundle)
+        files, stated = _read(place)
         with _blamed("architecture.json"):
             content = read_json(files["architecture.json"], "architecture.json")
             architecture = Architecture.from_json(content)
@@ -75,17 +73,7 @@ class Parts:
         with _blamed("model.safetensors"):
             weights = load_tensors(files["model.safetensors"])
         _require_lengths(stated.data, architecture)
-        return cls(bundle, files, stated, architecture, config, weights, verdict)
-
-    @property
-    def strange(self) -> list[str]:
-        """Files with a digest that are no part of a bundle."""
-        return [
-            name
-            for name, content in self.files.items()
-            if name not in (*REQUIRED, *(INT8_NAMES if self.stated.int8 else ()))
-            and not (_PICTURE.fullmatch(name) and content[:8] == _PNG)
-        ]
+        return cls(place, files, stated, architecture, config, weights, verdict)
 
     @cached_property
     def normalization(self) -> Normalization:
@@ -137,16 +125,14 @@ class Parts:
         return network
 
 
-def _read(bundle: Path) -> tuple[Files, Metrics]:
+def _read(place: Path) -> tuple[Files, Metrics]:
     """The files that `metrics.json` names, and what it says."""
-    stated = metrics.read(read_file(bundle, "metrics.json"))
-    missing = [name for name in REQUIRED if name not in stated.files]
-    if missing:
-        raise BundleError(f"metrics.json does not name {', '.join(missing)}")
+    stated = metrics.read(read_file(place, "metrics.json"))
+    stated.require_named(_READ)
     # Weights and statistics in float32, and as much again for names and headers.
     numbers = min(8 * stated.parameters + 2**20, 8 * LARGEST_PARAMETERS)
     largest = {"model.safetensors": numbers, "model.onnx": numbers}
-    return read_named(bundle, stated.files, largest), stated
+    return read_named(place, stated.files, largest), stated
 
 
 def _require_like(name: str, given: Tensor, wanted: Tensor) -> None:
