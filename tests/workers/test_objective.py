@@ -177,7 +177,7 @@ def test_the_cost_to_the_target_is_an_objective_that_only_those_that_reach_it_ha
     costs = []
     for target in (0.05, 1.0):
         goals = ['study.objectives=["accuracy", "pflop"]', f"study.target={target}"]
-        settings = overridden(config, goals)
+        settings = overridden(config, [*goals, f"study.name=to-{target}"])
         study = _study(settings, digits, tmp_path)
         study.optimize(_objective(settings, digits, tmp_path), n_trials=1)
         (trial,) = study.trials
