@@ -2,9 +2,9 @@
 
     python -m benchmarks.seconds IMAGES
 
-Trains the winner in `docs/results/cifar10` on the imagefolder IMAGES twice, the second time in a
-process that has seen everything, and takes its seconds apart: making the training, recording the
-two CUDA graphs (a size of images each), the steps, the evaluations.  Then the kernels of one
+Trains the winner in `docs/results/cifar10-fast` on the imagefolder IMAGES twice, the second time
+in a process that has seen everything, and takes its seconds apart: making the training, recording
+the two CUDA graphs (a size of images each), the steps, the evaluations.  Then the kernels of one
 step by their own time, and three floors: its arithmetic at the rate of a large matrix product,
 its bytes at the rate of a large copy, its kernels at the rate of empty ones.
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.throughput
 
-Forward and backward passes of the network in `docs/results/cifar10` on random images, each
+Forward and backward passes of the network in `docs/results/cifar10-fast` on random images, each
 setting in turn, ROUNDS times over.  The floor is what the arithmetic alone would take: 6 x
 MACs FLOP an image, at the rate of one large matrix product of the same precision.
 """

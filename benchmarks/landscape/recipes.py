@@ -207,11 +207,14 @@ class Trainer:
                 saved = time.monotonic()
         return time.process_time() - before, False
 
+    def dataset(self, recipe: RecipeName) -> Dataset:
+        """The images that judge, and those that train by that recipe."""
+        return _part(self._dataset(recipe), RECIPES[recipe].share)
+
     def _trainer(self, recipe: RecipeName) -> trainer.Trainer:
         if recipe not in self._made:
-            dataset = _part(self._dataset(recipe), RECIPES[recipe].share)
             self._made[recipe] = trainer.Trainer(
-                study(recipe), dataset, self._device, cache=self._cache
+                study(recipe), self.dataset(recipe), self._device, cache=self._cache
             )
         return self._made[recipe]
 

@@ -8,11 +8,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
 from filelock import FileLock
-from PIL import Image
 
 from benchmarks.landscape import recipes
 from benchmarks.landscape.__main__ import main
@@ -29,19 +27,6 @@ from tests.landscape import row as trained
 ROOT = Path(__file__).parent.parent.parent
 COMMITTED = ROOT / "docs" / "results" / "landscape.jsonl.gz"
 SMALL = Request(random=2, repeats=1, whole=0)  # two networks, one of them four times
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten images of noise in each of ten classes."""
-    root = tmp_path_factory.mktemp("images")
-    pixels = np.random.default_rng(0).integers(0, 256, (10, 10, 32, 32, 3), dtype=np.uint8)
-    for label, some in enumerate(pixels):
-        folder = root / "train" / str(label)
-        folder.mkdir(parents=True)
-        for number, image in enumerate(some):
-            Image.fromarray(image).save(folder / f"{number}.png")
-    return root
 
 
 @pytest.fixture(scope="module")
