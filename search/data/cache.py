@@ -14,30 +14,32 @@ from filelock import FileLock
 
 from search.data.images import Pixels
 
+Shape = tuple[int, ...]
+
 log = logging.getLogger(__name__)
 
 
-def cached(path: Path, count: int, decode: Callable[[], Pixels]) -> Pixels:
-    """What `decode` answers, uint8 (`count`, H, W, C): from the file `path` where that holds it.
+def cached(path: Path, shape: Shape, decode: Callable[[], Pixels]) -> Pixels:
+    """What `decode` answers, uint8 of `shape` (N, H, W, C): from `path` where that holds it.
 
     A file that is damaged, or is none, is made again, and a line says so.  Where nothing can be
     written, the images are decoded each time.
     """
     if not os.access(path.parent, os.W_OK):
         return decode()
+    pixels = None
     try:
         with FileLock(path.with_suffix(".lock"), mode=0o600):
-            pixels = _read(path, count)
+            pixels = _read(path, shape)
             if pixels is None:
                 pixels = decode()
                 _write(path, pixels)
-            return pixels
     except OSError as error:
         log.warning("%s: %s; the images are decoded each time", path, error.strerror)
-        return decode()
+    return decode() if pixels is None else pixels
 
 
-def _read(path: Path, count: int) -> Pixels | None:
+def _read(path: Path, shape: Shape) -> Pixels | None:
     if not path.exists():
         return None
     try:
@@ -48,7 +50,8 @@ def _read(path: Path, count: int) -> Pixels | None:
             digest = file.read()
     except (OSError, ValueError, EOFError, MemoryError):
         digest, pixels = b"", np.empty(0, np.uint8)
-    if pixels.ndim == 4 and len(pixels) == count and digest == _digest(pixels):
+    # The digest is of the bytes alone, which may be read as other arrays.
+    if (pixels.dtype, pixels.shape) == (np.uint8, shape) and digest == _digest(pixels):
         return pixels
     log.warning("%s is not what was written: made again", path)
     return None

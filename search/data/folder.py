@@ -61,7 +61,8 @@ class ImageFolder(Source):
         if not self.keep:
             return self._decode(files)
         cache = folder.parent / f".{folder.name}-{self._key(files, folder)}.npy"
-        return cached(cache, len(files), lambda: self._decode(files))
+        shape = (len(files), *self._pixels(files[0]).shape)
+        return cached(cache, shape, lambda: self._decode(files))
 
     def _key(self, files: Sequence[Path], folder: Path) -> str:
         # The time of the last change, which nobody can set, tells of a file that was

@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from search.config.sections import DataSection
+from search.data.cache import cached
 from search.data.datasets import load, load_test, without_test
+from search.data.images import Pixels
 from search.errors import ConfigError
 
 
@@ -64,6 +66,16 @@ def _noise(cache: Path) -> None:
         file.write(b"noise")
 
 
+def _read_as(text: bytes) -> Callable[[Path], None]:
+    """The same bytes, whose digest holds, under a header that reads them as another array."""
+
+    def damage(cache: Path) -> None:
+        content = cache.read_bytes()
+        cache.write_bytes(content.replace(b"(12, 8, 8, 3)" if text[:1] == b"(" else b"|u1", text))
+
+    return damage
+
+
 def _directory(cache: Path) -> None:
     cache.unlink()
     cache.mkdir()
@@ -74,7 +86,11 @@ def _pipe(cache: Path) -> None:
     os.mkfifo(cache)
 
 
-DAMAGES = [_empty, _cut_off, _pickled, _other_shape, _huge, _noise, _directory, _pipe]
+_wider, _signed = _read_as(b"(12, 4,16, 3)"), _read_as(b"|i1")
+DAMAGES = [
+    *(_empty, _cut_off, _pickled, _other_shape, _huge, _noise, _wider, _signed),
+    *(_directory, _pipe),
+]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -90,6 +106,18 @@ def test_a_damaged_cache_is_made_again(
     caplog.clear()
     assert (load(_section(folder)).train.pixels == first.train.pixels).all()
     assert bool(caplog.messages) == (damage is _directory)  # which nothing can take the place of
+
+
+def test_what_cannot_be_kept_is_decoded_once(tmp_path: Path) -> None:
+    (tmp_path / "a.npy").mkdir()
+    decoded: list[Pixels] = []
+
+    def decode() -> Pixels:
+        decoded.append(np.zeros((2, 8, 8, 3), np.uint8))
+        return decoded[-1]
+
+    assert cached(tmp_path / "a.npy", (2, 8, 8, 3), decode) is decoded[0]
+    assert len(decoded) == 1
 
 
 def test_a_link_in_the_place_of_the_cache_is_replaced_and_its_target_is_not(folder: Path) -> None:
