@@ -18,6 +18,8 @@ _FILES = 512  # open at once
 # prctl(2)
 _NO_NEW_PRIVILEGES, _SECCOMP, _FILTER = 38, 22, 2
 
+_CAPABILITY_VERSION = 0x20080522  # capset(2)
+
 # landlock(7): rights on files by the version of the system that knows them, and what to allow.
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
 _FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 5: 16}
@@ -37,22 +39,42 @@ _SYSTEM = (
 )
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 
-# seccomp(2), AUDIT_ARCH_* and the numbers of system calls, by architecture.
+# seccomp(2), AUDIT_ARCH_* and the numbers of system calls, by architecture.  Landlock lets a
+# process change modes, owners and times of files, and the limits of its parent.
 _CALLS = {
     "x86_64": (0xC000003E, {
         "socket": 41, "socketpair": 53, "fork": 57, "vfork": 58, "execve": 59, "kill": 62,
         "ptrace": 101, "tkill": 200, "tgkill": 234, "execveat": 322, "io_uring_setup": 425,
         "process_vm_readv": 310, "process_vm_writev": 311, "rt_sigqueueinfo": 129,
-        "rt_tgsigqueueinfo": 297, "pidfd_open": 434, "clone": 56, "clone3": 435,
+        "rt_tgsigqueueinfo": 297, "pidfd_open": 434, "pidfd_send_signal": 424,
+        "chmod": 90, "fchmod": 91, "fchmodat": 268, "fchmodat2": 452, "chown": 92, "fchown": 93,
+        "lchown": 94, "fchownat": 260, "utime": 132, "utimes": 235, "futimesat": 261,
+        "utimensat": 280, "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190,
+        "removexattr": 197, "lremovexattr": 198, "fremovexattr": 199, "setxattrat": 463,
+        "removexattrat": 466, "setpriority": 141, "ioprio_set": 251, "sched_setparam": 142,
+        "sched_setscheduler": 144, "sched_setaffinity": 203, "sched_setattr": 314,
+        "shmget": 29, "semget": 64, "msgget": 68, "mq_open": 240, "add_key": 248, "keyctl": 250,
+        "bpf": 321, "unshare": 272, "setns": 308, "prlimit64": 302, "mmap": 9, "clone": 56,
+        "clone3": 435,
     }),
     "aarch64": (0xC00000B7, {
         "socket": 198, "socketpair": 199, "execve": 221, "kill": 129, "ptrace": 117,
         "tkill": 130, "tgkill": 131, "execveat": 281, "io_uring_setup": 425,
         "process_vm_readv": 270, "process_vm_writev": 271, "rt_sigqueueinfo": 138,
-        "rt_tgsigqueueinfo": 240, "pidfd_open": 434, "clone": 220, "clone3": 435,
+        "rt_tgsigqueueinfo": 240, "pidfd_open": 434, "pidfd_send_signal": 424,
+        "fchmod": 52, "fchmodat": 53, "fchmodat2": 452, "fchown": 55, "fchownat": 54,
+        "utimensat": 88, "setxattr": 5, "lsetxattr": 6, "fsetxattr": 7, "removexattr": 14,
+        "lremovexattr": 15, "fremovexattr": 16, "setxattrat": 463, "removexattrat": 466,
+        "setpriority": 140, "ioprio_set": 30, "sched_setparam": 118, "sched_setscheduler": 119,
+        "sched_setaffinity": 122, "sched_setattr": 274, "shmget": 194, "semget": 190,
+        "msgget": 186, "mq_open": 180, "add_key": 217, "keyctl": 219, "bpf": 280, "unshare": 97,
+        "setns": 268, "prlimit64": 261, "mmap": 222, "clone": 220, "clone3": 435,
     }),
 }  # fmt: skip
-_THREAD = 0x00010000  # CLONE_THREAD
+# Calls that are refused for an argument (its number, and bits of it): a process that is no
+# thread, limits of another process, and memory that is shared, which no limit counts.
+_IF_NONE = {"clone": (0, 0x00010000)}  # CLONE_THREAD
+_IF_ANY = {"prlimit64": (0, 0xFFFFFFFF), "mmap": (3, 0x01)}  # MAP_SHARED
 _ALLOW, _REFUSE, _ENOSYS, _EPERM = 0x7FFF0000, 0x00050000, 38, 1
 
 
@@ -67,13 +89,20 @@ def confine(readable: Iterable[str], *, seconds: int, memory: int) -> list[str]:
     if sys.platform != "linux":
         return [*missing, "files", "network", "processes"]
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0):
+    if libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0) or not _drop_capabilities(libc):
         return [*missing, "files", "network", "processes"]
     if not _close_files(libc, [*_python(), *readable]):
         missing.append("files")
     if not _close_calls(libc):
         missing += ["network", "processes"]
     return missing
+
+
+def _drop_capabilities(libc: ctypes.CDLL) -> bool:
+    """Root's powers, above all that of raising its limits again; others have none."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
+    dropped: bool = libc.capset(header, (ctypes.c_uint32 * 6)()) == 0
+    return dropped
 
 
 def _limit(seconds: int, memory: int) -> Iterator[str]:
@@ -171,7 +200,8 @@ class _Program(ctypes.Structure):
 
 
 _LOAD, _EQUAL, _ANY_BIT, _AT_LEAST, _RETURN = 0x20, 0x15, 0x45, 0x35, 0x06
-_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data
+_NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
+_CONDITIONAL = ("clone3", *_IF_NONE, *_IF_ANY)
 
 
 def _close_calls(libc: ctypes.CDLL) -> bool:
@@ -179,7 +209,7 @@ def _close_calls(libc: ctypes.CDLL) -> bool:
     if known is None:
         return False
     architecture, calls = known
-    refused = [number for name, number in calls.items() if name not in ("clone", "clone3")]
+    refused = [number for name, number in calls.items() if name not in _CONDITIONAL]
     lines = [
         (_LOAD, 0, 0, _ARCHITECTURE),
         (_EQUAL, 1, 0, architecture),
@@ -193,13 +223,15 @@ def _close_calls(libc: ctypes.CDLL) -> bool:
     ]
     for number in refused:
         lines += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _REFUSE | _EPERM)]
-    lines += [
-        (_EQUAL, 0, 3, calls["clone"]),
-        (_LOAD, 0, 0, _FIRST_ARGUMENT),
-        (_ANY_BIT, 1, 0, _THREAD),
-        (_RETURN, 0, 0, _REFUSE | _EPERM),
-        (_RETURN, 0, 0, _ALLOW),
-    ]
+    for name, (argument, bits) in (*_IF_NONE.items(), *_IF_ANY.items()):
+        lines += [
+            (_EQUAL, 0, 4, calls[name]),
+            (_LOAD, 0, 0, _ARGUMENTS + 8 * argument),
+            (_ANY_BIT, 1, 0, bits) if name in _IF_NONE else (_ANY_BIT, 0, 1, bits),
+            (_RETURN, 0, 0, _REFUSE | _EPERM),
+            (_RETURN, 0, 0, _ALLOW),
+        ]
+    lines.append((_RETURN, 0, 0, _ALLOW))
     code = (_Instruction * len(lines))(*(_Instruction(*line) for line in lines))
     program = _Program(len(lines), code)
     closed: bool = libc.prctl(_SECCOMP, _FILTER, ctypes.byref(program), 0, 0) == 0

@@ -51,7 +51,8 @@ def _read(path: Path, shape: Shape) -> Pixels | None:
     except (OSError, ValueError, EOFError, MemoryError):
         digest, pixels = b"", np.empty(0, np.uint8)
     # The digest is of the bytes alone, which may be read as other arrays.
-    if (pixels.dtype, pixels.shape) == (np.uint8, shape) and digest == _digest(pixels):
+    asked = pixels.dtype == np.uint8 and pixels.shape == shape
+    if asked and digest == _digest(pixels):
         return pixels
     log.warning("%s is not what was written: made again", path)
     return None

@@ -37,6 +37,16 @@ CALLS = {
     "spawn": "os.posix_spawn('/bin/true', ['true'], {{}})",
     "become": "os.execv('/bin/true', ['true'])",
     "signal": "os.kill(os.getppid(), 0)",
+    "mode": "os.chmod({file!r}, 0o600)",
+    "owner": "os.chown({file!r}, os.getuid(), os.getgid())",
+    "time": "os.utime({file!r})",
+    "priority of others": "os.setpriority(os.PRIO_PROCESS, os.getppid(), 0)",
+    "cores of others": "os.sched_setaffinity(os.getppid(), os.sched_getaffinity(0))",
+    "limits of others": (
+        "import resource as r; r.prlimit(os.getppid(), r.RLIMIT_CORE, r.getrlimit(r.RLIMIT_CORE))"
+    ),
+    "shared memory": "import mmap; mmap.mmap(-1, 4096)",
+    "shared zeros": ("import mmap; mmap.mmap(os.open('/dev/zero', os.O_RDWR), 4096)"),
 }
 
 
@@ -94,6 +104,13 @@ def test_an_endless_loop_ends(tmp_path: Path) -> None:
 def test_memory_is_bounded(tmp_path: Path) -> None:
     result = run(f"bytearray({MEMORY + 1})", tmp_path, confined=True)
     assert "MemoryError" in result.stderr
+
+
+@LINUX
+def test_limits_are_not_raised_again(tmp_path: Path) -> None:
+    """Not by root either."""
+    code = f"import resource as r; r.setrlimit(r.RLIMIT_DATA, (2 * {MEMORY}, 2 * {MEMORY}))"
+    assert "Error: not allowed to raise maximum limit" in run(code, tmp_path, confined=True).stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="resource limits are POSIX's")
