@@ -90,7 +90,7 @@ def pipeline(
 def require_fit(section: AugmentationSection, shape: tuple[int, int, int]) -> None:
     """Raises a `ConfigError` where a transform does not fit images (channels, height, width)."""
     _, height, width = shape
-    if section.hole > min(height, width):
+    if section.hole_probability and section.hole > min(height, width):
         raise ConfigError(
             f"augmentation.hole = {section.hole}: larger than the images, which have "
             f"{width}x{height} pixels; --set augmentation.hole={max(1, min(height, width) // 2)}"

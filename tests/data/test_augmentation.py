@@ -293,6 +293,15 @@ def test_what_makes_no_image_of_that_shape_is_refused(extra: dict[str, object], 
     require_fit(_with_extra({"name": "ColorJitter"}), (3, 32, 32))
 
 
+@pytest.mark.parametrize("pixels", [8, 15])
+def test_a_hole_must_fit_where_one_is_ever_cut(pixels: int) -> None:
+    shape, image = (3, pixels, pixels), np.zeros((pixels, pixels, 3), np.uint8)
+    with pytest.raises(ConfigError, match=f"hole = 16: larger than the images.*{pixels}x{pixels}"):
+        require_fit(_only(hole_probability=0.1), shape)
+    require_fit(_only(), shape)
+    assert pipeline(_only(), MEAN)(image=image)["image"].shape == image.shape
+
+
 def test_extra_transforms_make_another_file_and_none_leaves_its_name(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), np.uint8)
 
