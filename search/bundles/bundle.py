@@ -67,6 +67,8 @@ class Bundle:
             architecture = Architecture.from_json(content)
         with _blamed("study.toml"):
             config = parse(tomllib.loads(files["study.toml"].decode()), "study.toml")
+            if config.study.storage is not None:  # it may hold a password, so it is not shown
+                raise BundleError("names a database, where whoever launches it would meet others")
         with _blamed("architecture.json"):
             verdict = check(architecture, config.rules)
         _require_small(verdict)

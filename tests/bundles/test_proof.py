@@ -186,6 +186,17 @@ def test_files_that_contradict_each_other(
         looks(proof_of(committed))["numbers"]()
 
 
+def test_a_study_file_names_no_database(committed: Path) -> None:
+    """Whoever may write one has a say in what its workers do."""
+    place = committed / "study.toml"
+    url = "postgresql://me:s3cret@host/studies"
+    place.write_text(place.read_text().replace("[study]", f'[study]\nstorage = "{url}"', 1))
+    seal(committed)
+    with pytest.raises(BundleError, match=r"^study\.toml: names a database") as told:
+        Bundle.of(committed)
+    assert "s3cret" not in str(told.value)
+
+
 def test_limits_below_the_usual_are_said(copy: Path) -> None:
     place = copy / "study.toml"
     assert "WEAKER" not in looks(proof_of(copy))["rules"]()
