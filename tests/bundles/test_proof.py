@@ -169,7 +169,7 @@ def test_a_forged_number_is_found(
         ("model.py", "STD = (0.", "STD = 0.5, (0.", "STD is another"),
         ("model.py", '"airplane"', '"owl"', "CLASSES is another"),
         ("README.md", "| **", "| **9", "README.md says test accuracy"),
-        ("training_log.csv", "0.8516", "much", "training_log.csv: "),
+        ("training_log.csv", ",0.854,", ",much,", "training_log.csv: "),
         ("training_log.csv", "images", "pictures", "training_log.csv: "),
         ("study.toml", 'name = "cifar10"', 'name = "other"', "says study 'cifar10'"),
     ],
