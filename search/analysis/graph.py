@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from search.analysis.reach import IDENTITY, NOTHING, Reach, compose, unite
+from search.analysis.reach import IDENTITY, NOTHING, Reach, compose, regular, unite
 
 FLOAT32_BYTES = 4
 
@@ -98,17 +98,22 @@ def axis_reaches(nodes: Sequence[Node], axis: int) -> list[Reach | None]:
     """What the units of every node see of the image on one axis."""
     result: list[Reach | None] = []
     for node in nodes:
-        seen: Reach | None = NOTHING if node.inputs else IDENTITY
-        for source, reads in zip(node.inputs, node.reads, strict=True):
-            through = _seen(reads[axis], result[source], node.size[axis])
-            if seen is None or through is None:
-                seen = None
-            elif seen.empty or through.empty:
-                seen = through if seen.empty else seen
-            else:
-                seen = unite(seen, through, node.size[axis])
-        result.append(seen and seen.extended)
+        result.append(node_reach(node, axis, result))
     return result
+
+
+def node_reach(node: Node, axis: int, below: Sequence[Reach | None]) -> Reach | None:
+    """What the units of `node` see of the image, given what those of the nodes before see."""
+    seen: Reach | None = NOTHING if node.inputs else IDENTITY
+    for source, reads in zip(node.inputs, node.reads, strict=True):
+        through = _seen(reads[axis], below[source], node.size[axis])
+        if seen is None or through is None:
+            seen = None
+        elif seen.empty or through.empty:
+            seen = through if seen.empty else seen
+        else:
+            seen = unite(seen, through, node.size[axis])
+    return seen and regular(seen.extended, node.size[axis])
 
 
 def _seen(reads: Reach | None, below: Reach | None, size: int) -> Reach | None:

@@ -14,8 +14,9 @@ as a border, which stands for more of the same, as every border does.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -128,6 +129,56 @@ def listed(positions: Sequence[int], mask: int = 1) -> Reach:
         planes.append((start, Reach(((positions[start] - start * step, mask),), step)))
         start = stop
     return _joined(planes)
+
+
+def regular(reach: Reach, size: int) -> Reach:
+    """The same where planes of a unit or two, one beside the other, are one plane as far as
+    their steps repeat: rows put together one by one, or each of them twice."""
+    if not reach.seams:
+        return reach
+    starts = [start for start, _ in reach.planes]
+    short = {a: b for a, b in itertools.pairwise([*starts, size]) if b - a <= 2}
+    planes: list[tuple[int, Reach]] = []
+    stop = 0
+    for start, plane in reach.planes:
+        if start < stop:
+            continue
+        stop = start
+        while stop in short:
+            stop = short[stop]
+        alone = stop == short.get(start, start)
+        planes += [(start, plane)] if alone else _runs(reach, start, stop)
+    return _joined(planes)
+
+
+def _runs(reach: Reach, start: int, stop: int) -> Iterator[tuple[int, Reach]]:
+    """The longest runs of units whose steps repeat, each as a plane."""
+    seen = [reach.at(unit) for unit in range(start, stop)]
+    while start < stop:
+        periods = range(1, len(seen) // 2 + 1)
+        period = max(periods, key=lambda period: _repeats(seen, period), default=0)
+        count = _repeats(seen, period) if period else 0
+        if count < 2 * period or not period:
+            yield start, reach.plane(start)
+            count = 1
+        else:
+            shift = seen[period][0] - seen[0][0]
+            phases = [(0, 0)] * period
+            for unit, (first, mask) in enumerate(seen[:period], start):
+                phases[unit % period] = first - unit // period * shift, mask
+            yield start, Reach(tuple(phases), shift)
+        seen = seen[count:]
+        start += count
+
+
+def _repeats(seen: Sequence[tuple[int, int]], period: int) -> int:
+    """How many units follow each the one `period` before, at one distance."""
+    shift = seen[period][0] - seen[0][0]
+    for unit in range(period, len(seen)):
+        first, mask = seen[unit - period]
+        if seen[unit] != (first + shift, mask):
+            return unit
+    return len(seen)
 
 
 def _joined(planes: Iterable[tuple[int, Reach]]) -> Reach:

@@ -8,13 +8,13 @@ it cannot follow.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from torch import Tensor
 
-from search.analysis.graph import Node, Window
+from search.analysis.graph import Node, Window, node_reach
 from search.analysis.reach import NOTHING, Reach
 from search.analysis.tracing.layout import Dim, Dims, LayoutError, moving
 
@@ -41,13 +41,15 @@ class Builder:
     `grids` maps nodes of adaptive pooling to what they pool, `counted` those of pooling that
     leaves one cell to the local operations that they would be otherwise, `parts` concatenated
     channels to what they were: the value as it came out, the dimension, each part and its
-    channels; `rows` nodes of one index of a dimension, which is gone, to that dimension;
+    channels; `rows` nodes at one index of an axis to such axes, the last taken last;
+    `apart` nodes to those before them that some channels see and others do not;
     `operations` what each node is made by, and what follows it element by element.
     """
 
     nodes: list[Node]
     notes: list[str] = field(default_factory=list)
-    rows: dict[int, Dim] = field(default_factory=dict)
+    rows: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    apart: dict[int, frozenset[int]] = field(default_factory=dict)
     grids: dict[int, int] = field(default_factory=dict)
     counted: dict[int, Node] = field(default_factory=dict)
     parts: dict[int, tuple[Value, int, list[tuple[Value | None, int]]]] = field(
@@ -55,6 +57,7 @@ class Builder:
     )
     operations: dict[int, list[str]] = field(default_factory=dict)
     _whole: set[int] = field(default_factory=set)
+    _seen: dict[int, list[Reach | None]] = field(default_factory=dict)
 
     @property
     def rank(self) -> int:
@@ -63,6 +66,17 @@ class Builder:
     def whole(self, value: Value) -> bool:
         """Every axis is seen as a whole, so that it no longer matters what stands where."""
         return value.node in self._whole
+
+    def seen(self, node: int, axis: int) -> Reach | None:
+        """What the units of a node see of the image on one axis."""
+        known = self._seen.setdefault(axis, [])
+        for index in range(len(known), node + 1):
+            known.append(node_reach(self.nodes[index], axis, known))
+        return known[node]
+
+    def alike(self, nodes: Iterable[int]) -> bool:
+        """Units of all `nodes` see the same of the image."""
+        return len({tuple(self.seen(node, a) for a in range(self.rank)) for node in nodes}) < 2
 
     def make_global(self, index: int) -> None:
         """Pooling that leaves one unit of an axis of several is global on this axis."""
@@ -79,12 +93,22 @@ class Builder:
     def append(self, node: Node) -> int:
         """Adds a node and gives its index."""
         self.nodes.append(node)
+        index = len(self.nodes) - 1
         for source, how in zip(node.inputs, node.reads, strict=True):
             blind = all(reads is None for reads in how)
             through = source in self._whole and not all(r is NOTHING for r in how)
             if blind or through:
-                self._whole.add(len(self.nodes) - 1)
-        return len(self.nodes) - 1
+                self._whole.add(index)
+            kept = [a for a in self.rows.get(source, ()) if node.size[a] == 1 and _reads(how[a])]
+            if kept:
+                self.rows[index] = tuple(dict.fromkeys((*self.rows.get(index, ()), *kept)))
+            if source in self.apart:
+                self.apart[index] = self.apart.get(index, frozenset()) | self.apart[source]
+        return index
+
+
+def _reads(how: Reach | None) -> bool:
+    return how is not None and not how.empty
 
 
 @dataclass

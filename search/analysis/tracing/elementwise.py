@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from search.analysis.reach import FIRST, IDENTITY, Reach
-from search.analysis.tracing.calls import Call, Reads, Value, handles
+from search.analysis.tracing.calls import Builder, Call, Reads, Value, handles
 from search.analysis.tracing.layout import (
     TOKENS,
     Dim,
@@ -146,6 +146,7 @@ def regroup(
     Gives the axis of each kept dimension and the reads per axis; `full` where all of an
     axis is mixed.
     """
+    require_alike(call.builder, value, kept)
     if TOKENS in axes(kept):
         raise LayoutError("positions stand in a sequence that is no grid any more")
     holders = [_axis(dim) for dim in kept]
@@ -165,6 +166,13 @@ def regroup(
         else:
             raise LayoutError("positions stand in the batch dimension")
     return holders, base
+
+
+def require_alike(builder: Builder, value: Value, kept: Iterable[Dim]) -> None:
+    """Channels between positions are copies of each of these, if all see the same."""
+    woven = any(moving(dim) and length(dim) > length(moving(dim)) for dim in kept)
+    if woven and not builder.alike(builder.apart.get(value.node, ())):
+        raise LayoutError("maps that see different places stand by turns along one axis")
 
 
 def _axis(dim: Dim) -> int | None:

@@ -80,7 +80,7 @@ def reshape(dims: Dims, shape: Sequence[int]) -> Dims:
         while rest and missing > 1:
             digit = rest.pop(0)
             if missing % digit.size:
-                digit, minor = _split(digit, missing)
+                digit, minor = cut(digit, missing)
                 rest.insert(0, minor)
             group.append(digit)
             missing //= digit.size
@@ -110,7 +110,12 @@ def _merged(digits: Iterable[Digit]) -> list[Digit]:
     return result
 
 
-def _split(digit: Digit, major: int) -> tuple[Digit, Digit]:
+def cut(digit: Digit, major: int) -> tuple[Digit, Digit]:
+    """Two digits for one, the first of which has `major` values.
+
+    Raises:
+        LayoutError: it does not divide.
+    """
     if digit.axis == TOKENS or digit.size % major:
         raise LayoutError(f"a dimension of {digit.size} positions or channels is cut at {major}")
     minor = digit.size // major

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from search.analysis.reach import IDENTITY, NOTHING, Reach, compose, listed, unite, window, within
@@ -11,6 +13,7 @@ from search.analysis.tracing.elementwise import (
     join,
     leading,
     mixed,
+    require_alike,
     resized,
     stretched,
 )
@@ -25,6 +28,7 @@ from search.analysis.tracing.layout import (
     length,
     moving,
     reads,
+    reshape,
 )
 
 
@@ -41,10 +45,16 @@ def take(call: Call, value: Value, dim: int, how: Reach, count: int) -> Value:
     axis = found.pop()
     if axis in axes(dims[:dim] + dims[dim + 1 :]):
         raise LayoutError("it cuts positions that stand in several dimensions")
+    require_alike(call.builder, value, [dims[dim]])
     size, base = list(call.size(value)), [IDENTITY] * call.builder.rank
     base[axis] = compose(how, reads(dims[dim], axis, ()), count)
+    known = call.builder.rows.get(value.node, ())
+    one_of_several = size[axis] > count == 1
     size[axis], dims[dim] = count, along(axis, count)
-    return call.add([(value.node, base)], size, dims)
+    taken = call.add([(value.node, base)], size, dims)
+    if one_of_several:
+        call.builder.rows[taken.node] = (*known, axis)
+    return taken
 
 
 @handles("slice")
@@ -62,19 +72,11 @@ def _slice(call: Call) -> Value:
 def _select(call: Call) -> Value:
     value, dim = call.value("self"), call["dim"] % len(call.value("self").dims)
     index = call["index"] % length(value.dims[dim])
-    return _row(call, take(call, value, dim, window(1, 1, -index), 1), dim)
+    return _dropped(take(call, value, dim, window(1, 1, -index), 1), dim)
 
 
 def _dropped(value: Value, dim: int) -> Value:
     return Value(value.node, value.dims[:dim] + value.dims[dim + 1 :])
-
-
-def _row(call: Call, value: Value, dim: int) -> Value:
-    """One index of a dimension, which goes; of which axis is kept in mind for a stack of such.
-    A token is no node of its own, so of tokens nothing is."""
-    if axes([value.dims[dim]]) - {TOKENS}:
-        call.builder.rows[value.node] = value.dims[dim]
-    return _dropped(value, dim)
 
 
 @handles("split", "split_with_sizes", "unbind", "unsafe_split", "unsafe_split_with_sizes")
@@ -84,7 +86,7 @@ def _split(call: Call) -> list[Value]:
     for part in call.out:
         count = 1 if call.name == "unbind" else part.shape[dim]
         taken = take(call, value, dim, window(1, 1, -start), count)
-        result.append(_row(call, taken, dim) if call.name == "unbind" else taken)
+        result.append(_dropped(taken, dim) if call.name == "unbind" else taken)
         start += count
     return result
 
@@ -160,12 +162,11 @@ def _concatenate(call: Call) -> Value:
     dim = call.arguments.get("dim", 0) % len(call.shape)
     pieces = [(call.find(tensor), tensor.shape) for tensor in tensors]
     if call.name == "stack":
-        rows = {call.builder.rows.get(value.node, ()) for value, _ in pieces if value}
-        row = rows.pop() if len(rows) == 1 else ()
-        pieces = [
-            (value and Value(value.node, (*value.dims[:dim], row, *value.dims[dim:])), (1,) * 9)
-            for value, _ in pieces
-        ]
+        row = _row(call, [value for value, _ in pieces if value])
+        pieces = [(value and _inserted(value, dim, row), (1,) * 9) for value, _ in pieces]
+    elif all(size[dim] == 1 and not (value and value.dims[dim]) for value, size in pieces):
+        row = _row(call, [value for value, _ in pieces if value])
+        pieces = [(value and resized(value, dim, row), size) for value, size in pieces]
     found = axes(value.dims[dim] for value, _ in pieces if value)
     shape = list(call.shape)
     if not found:
@@ -178,13 +179,52 @@ def _concatenate(call: Call) -> Value:
         parts = [resized(value, dim, ()) for value, _ in pieces if value]
         shape[dim] = 1
         return resized(join(call, parts, shape), dim, tokens)
+    values = [value for value, _ in pieces if value]
+    if any(moving(value.dims[dim]) for value in values) and _row(call, values):
+        if len({size[dim] for _, size in pieces}) > 1:
+            raise LayoutError("rows or columns of several lengths stand one behind the other")
+        return _rows_in_line(call, [value for value, _ in pieces], dim)
     starts = [sum(size[dim] for _, size in pieces[:i]) for i in range(len(pieces))]
     placed = [
         (value, _placed(range(start, start + size[dim]), call.shape[dim]))
         for (value, size), start in zip(pieces, starts, strict=True)
         if value
     ]
-    return _pieces(call, placed, dim, found.pop())
+    return _pieces(call, placed, dim, found.pop(), call.shape[dim])
+
+
+def _row(call: Call, values: list[Value]) -> Dim:
+    """The axis at one index of which each of `values` stands, as a dimension of this index.
+
+    Raises:
+        LayoutError: several do, and others do not.
+    """
+    rows = [
+        [axis for axis in call.builder.rows.get(value.node, ()) if axis not in axes(value.dims)]
+        for value in values
+    ]
+    common = [axis for axis in rows[0] if all(axis in row for row in rows)]
+    if not common and sum(map(bool, rows)) > 1:
+        raise LayoutError("rows or columns of a map are put together with what is none")
+    return along(common[-1], 1) if common else ()
+
+
+def _inserted(value: Value, dim: int, new: Dim) -> Value:
+    return Value(value.node, (*value.dims[:dim], new, *value.dims[dim:]))
+
+
+def _rows_in_line(call: Call, rows: Sequence[Value | None], dim: int) -> Value:
+    """Rows one behind the other in one dimension, of which their number is the major part."""
+    row = _row(call, [value for value in rows if value])
+    (axis,), count = axes([row]), len(rows)
+    placed = [
+        (_inserted(value, dim, row), _placed(range(index, index + 1), count))
+        for index, value in enumerate(rows)
+        if value
+    ]
+    whole = _pieces(call, placed, dim, axis, count)
+    line = whole.dims[dim] + whole.dims[dim + 1]
+    return Value(whole.node, (*whole.dims[:dim], line, *whole.dims[dim + 2 :]))
 
 
 def _pyramid(call: Call, values: list[Value]) -> Value | None:
@@ -209,7 +249,10 @@ def _concatenate_channels(call: Call, pieces: list[tuple[Value | None, int]], di
     shape[dim] = 1
     joined = join(call, [resized(value, dim, ()) for value, _ in pieces if value], shape)
     result = resized(joined, dim, channels(sum(count for _, count in pieces)))
-    if joined.node not in {value.node for value, _ in pieces if value}:
+    nodes = {value.node for value, _ in pieces if value}
+    if joined.node not in nodes:
+        apart = call.builder.apart
+        apart[joined.node] = apart.get(joined.node, frozenset()) | nodes
         call.builder.parts[joined.node] = (result, dim, pieces)
     return result
 
@@ -235,9 +278,10 @@ def _take_channels(call: Call, value: Value, dim: int, how: Reach, count: int) -
     return _concatenate_channels(call, taken, dim)
 
 
-def _pieces(call: Call, placed: list[tuple[Value, Reach]], dim: int, axis: int) -> Value:
-    """A dimension whose indices read one of several values each, at which of its indices."""
-    total = call.shape[dim]
+def _pieces(
+    call: Call, placed: list[tuple[Value, Reach]], dim: int, axis: int, total: int
+) -> Value:
+    """A dimension of `total` indices that read one of several values each, at which of its."""
     if not agree([resized(value, dim, ()) for value, _ in placed]):
         raise LayoutError("its parts hold their positions in different orders")
     size = [max(column) for column in zip(*(call.size(v) for v, _ in placed), strict=True)]
@@ -247,20 +291,34 @@ def _pieces(call: Call, placed: list[tuple[Value, Reach]], dim: int, axis: int) 
         own = list(call.size(value))
         if axis in axes((*value.dims[:dim], *value.dims[dim + 1 :])):
             raise LayoutError("positions of one axis stand in several dimensions")
+        require_alike(call.builder, value, [value.dims[dim]])
         base = reads(value.dims[dim], axis, ())
         how = stretched([*own[:axis], total, *own[axis + 1 :]], size)
         how[axis] = compose(indices, base, total)
         inputs.append((value.node, how))
     columns = zip(*(value.dims for value, _ in placed), strict=True)
     dims = [along(axis, total) if i == dim else leading(c) for i, c in enumerate(columns)]
-    return call.add(inputs, size, dims)
+    whole = call.add(inputs, size, dims)
+    _require_no_shift(call, whole.node, axis)
+    return whole
+
+
+def _require_no_shift(call: Call, node: int, axis: int) -> None:
+    """Along the other axes all units would see what the pieces see together."""
+    for other in set(range(call.builder.rank)) - {axis}:
+        pieces = [call.builder.seen(piece, other) for piece in call.builder.nodes[node].inputs]
+        together = call.builder.seen(node, other)
+        if together and together.span > max(piece.span for piece in pieces if piece):
+            raise LayoutError("its pieces see different places along another axis")
 
 
 def interleaved(call: Call, value: Value) -> Value | None:
     """Stacked maps whose number becomes a part of the position; None where it does not."""
     whole, place, pieces = call.builder.parts.get(value.node, (value, 0, []))
-    if value != whole or not pieces or any(size != 1 for _, size in pieces):
+    if value != whole or not pieces:
         return None
+    if any(size != 1 for _, size in pieces):
+        return _rows_apart(call, whole, place, pieces)
     count, sizes = len(pieces), [length(dim) for dim in value.dims]
     for dim, own in ((place - 1, place - 1), (place, place + 1)):  # it comes last, or first
         if dim < 0 or own == len(sizes):
@@ -278,8 +336,23 @@ def interleaved(call: Call, value: Value) -> Value | None:
             for (part, _), indices in zip(pieces, places, strict=True)
             if part
         ]
-        return _pieces(call, placed, dim, found.pop())
+        return _pieces(call, placed, dim, found.pop(), total)
     return None
+
+
+def _rows_apart(
+    call: Call, whole: Value, place: int, pieces: list[tuple[Value | None, int]]
+) -> Value | None:
+    """Rows whose channels were concatenated, where their number becomes a dimension."""
+    row = _row(call, [part for part, _ in pieces if part])
+    if not row or len({size for _, size in pieces}) > 1:
+        return None
+    (axis,), count = axes([row]), len(pieces)
+    lines = resized(whole, place, along(axis, count) + channels(pieces[0][1]))
+    if along(axis, count) not in reshape(lines.dims, call.shape):
+        return None
+    together = _rows_in_line(call, [part for part, _ in pieces], place)
+    return Value(together.node, reshape(together.dims, call.shape))
 
 
 def permuted(call: Call, value: Value, order: list[int]) -> Value:
@@ -337,7 +410,7 @@ def _select_scatter(call: Call) -> Value:
     """`self` with one index of a dimension replaced by `src`, which lacks this dimension."""
     dim, over = call["dim"] % len(call.shape), call.optional("src")
     if over:
-        over = Value(over.node, (*over.dims[:dim], (), *over.dims[dim:]))
+        over = _inserted(over, dim, _row(call, [over]))
     index = call["index"] % call.shape[dim]
     return _overwritten(call, over, range(index, index + 1))
 
@@ -348,7 +421,9 @@ def _overwritten(call: Call, over: Value | None, written: range) -> Value:
     if over and len(written) == total:
         return over
     parts = [value for value in (under, over) if value]
-    found = axes(moving(value.dims[dim]) for value in parts)
+    found = axes(moving(value.dims[dim]) for value in parts) or axes(
+        value.dims[dim] for value in parts
+    )
     if not found:
         whole = [resized(value, dim, channels(total)) for value in parts]
         return join(call, whole, call.shape)
@@ -359,7 +434,7 @@ def _overwritten(call: Call, over: Value | None, written: range) -> Value:
     placed = [(over, _placed(written, total))] if over else []
     if under:
         placed.append((under, _left(written, total)))
-    return _pieces(call, placed, dim, found.pop())
+    return _pieces(call, placed, dim, found.pop(), total)
 
 
 @handles("index_put")

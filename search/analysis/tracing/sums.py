@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from search.analysis.reach import IDENTITY, NOTHING, Reach
+from search.analysis.tracing.attention import read_within, summed_within, within
 from search.analysis.tracing.calls import Call, Reads, Value, handles
 from search.analysis.tracing.elementwise import elementwise, join, mixed, regroup, stretched
 from search.analysis.tracing.layout import (
@@ -36,6 +37,8 @@ def _contract(
     if all(_covers(mixed, axis, size[axis]) for axis in touched):
         how: Reads = [full if axis in touched else IDENTITY for axis in range(len(size))]
         return how, [1 if axis in touched else n for axis, n in enumerate(size)], left
+    if any(len(axes([moving(dim)])) > 1 for dim in left) and TOKENS not in axes(left):
+        return summed_within(call, value, left, mixed, full)
     holders, how = regroup(call, value, left, mixed, full)
     size = [1] * len(size)
     for index, axis in enumerate(holders):
@@ -77,9 +80,18 @@ def _softmax(call: Call) -> Value:
     found = axes([moving(value.dims[call["dim"]])])
     if not found:
         return mixed(call, value, value.dims)
-    call.note("softmax over positions reads the whole image")
-    size = call.size(value)
-    how = [None if found & {axis, TOKENS} else IDENTITY for axis in range(len(size))]
+    size, summed = call.size(value), moving(value.dims[call["dim"]])
+    kept = [(d, None if d in summed else d) for dim in value.dims for d in moving(dim)]
+    how = [
+        None
+        if TOKENS in axes(value.dims)
+        else read_within(n, axis, kept, summed, None, n)
+        if axis in found
+        else IDENTITY
+        for axis, n in enumerate(size)
+    ]
+    if None in how:
+        call.note("softmax over positions reads the whole image")
     return call.add([(value.node, how)], size, value.dims)
 
 
@@ -99,9 +111,12 @@ def _product(call: Call, first: Value | None, second: Value | None) -> Value:
     factors = [value for value in (first, second) if value]
     if len(factors) == 2 and all(map(_in_place, factors)):
         return join(call, [_as_product(call, value) for value in factors], call.shape, "matmul")
-    attention = len(factors) == 2 and all(value.moves for value in factors)
+    attention = first and second and first.moves and second.moves
     if attention or any(map(call.builder.whole, factors)):
-        if attention:
+        if first and second and attention:
+            windowed = within(call, first, second)
+            if windowed:
+                return windowed
             call.note("a product of two feature maps (attention) reads the whole image")
         return _everywhere(call, first, second)
     leads = first is not None and (second is None or not second.moves)
@@ -120,7 +135,10 @@ def _product(call: Call, first: Value | None, second: Value | None) -> Value:
     if other:
         inputs.append((other.node, stretched(call.size(other), size)))
     dims = _product_dims(call, left, leads)
-    return call.add(inputs, size, dims, "linear")
+    result = call.add(inputs, size, dims, "linear")
+    if all(moving(dim) == dim for dim in left):
+        call.builder.apart.pop(result.node, None)
+    return result
 
 
 def _in_place(value: Value) -> bool:

@@ -44,7 +44,7 @@ from search.analysis.tracing.calls import (
     Value,
     public_name,
 )
-from search.analysis.tracing.layout import LayoutError, along, channels, length
+from search.analysis.tracing.layout import Dim, LayoutError, along, channels, length
 from search.analysis.tracing.loading import TraceError, UnknownOperationError, in_words
 from search.analysis.tracing.remarks import about_pooling, about_weights
 from search.analysis.tracing.running import Intent, Runner, evaluating, image_for
@@ -247,9 +247,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
 
     def _refusal(self, call: Call, reason: str, way: str = "") -> str:
         shapes = " and ".join(
-            str(list(leaf.shape))
-            for leaf in tree_leaves(call.arguments)
-            if isinstance(leaf, Tensor) and self._values.get(id(leaf))
+            dict.fromkeys(
+                str(list(leaf.shape))
+                for leaf in tree_leaves(call.arguments)
+                if isinstance(leaf, Tensor) and self._values.get(id(leaf))
+            )
         )
         return (
             f"{self.where()}: operation {call.name!r} on {shapes} cannot be analyzed: {reason}; "
@@ -285,6 +287,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         ends = {value.node for value in found if value is not None}
         if not ends:
             raise TraceError("the module's output does not depend on the image")
+        try:
+            for value in filter(None, found):
+                elementwise.require_alike(self._builder, value, _grid(value))
+        except LayoutError as error:
+            raise UnknownOperationError(f"the output cannot be analyzed: {error}") from None
         nodes = tuple(
             replace(
                 node,
@@ -301,6 +308,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
             *about_weights(self._module, self._ran, self._foreign),
         )
         return replace(graph, notes=tuple(dict.fromkeys(notes)))
+
+
+def _grid(value: Value) -> tuple[Dim, ...]:
+    """The dimensions of an output that is no plain vector."""
+    return value.dims if sum(length(dim) > 1 for dim in value.dims) > 1 else ()
 
 
 def _is_composite(func: Any) -> bool:

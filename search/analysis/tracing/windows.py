@@ -13,6 +13,8 @@ from search.analysis.tracing.elementwise import regroup
 from search.analysis.tracing.layout import Dim, LayoutError, along, axes, channels, length, moving
 from search.analysis.tracing.parts import take
 
+MIXING = ("conv", "pointwise", "transposed", "filter")
+
 
 def _windowed(
     call: Call, source: Value, rank: int, how: Sequence[Reach], kind: str, shown: Window
@@ -31,9 +33,21 @@ def _windowed(
             inner = base[axis]
             base[axis] = None if inner is None else compose(how[index], inner, sizes[index])
             dims[index - rank] = along(axis, sizes[index])
-    return call.add(
+    result = call.add(
         [(source.node, base)], size, dims, kind, _on_axes(shown, holders, call.builder.rank)
     )
+    _tell_apart(call, source, rank, result, kind in MIXING and shown.groups == 1)
+    return result
+
+
+def _tell_apart(call: Call, source: Value, rank: int, result: Value, mixing: bool) -> None:
+    """Whether the channels of `result` see the same: all do what one reads that mixes them."""
+    *outer, mixed = source.dims[:-rank]
+    apart = call.builder.apart
+    if mixing and all(moving(dim) == dim for dim in (*outer, *source.dims[-rank:])):
+        apart.pop(result.node, None)
+    elif moving(mixed) and not mixing:
+        apart[result.node] = apart.get(result.node, frozenset()) | {source.node, result.node}
 
 
 def _on_axes(shown: Window, holders: list[int | None], rank: int) -> Window:
