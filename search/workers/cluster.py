@@ -282,7 +282,8 @@ def attend(command: list[str], url: str, directory: str, log: str) -> tuple[int,
         os.chdir(directory)
     path = Path(log)
     make_private(path.parent)
-    with open(path, "ab", opener=private) as file:
+    # Open to the end, when somebody may have removed it.
+    with open(path, "a+b", opener=private) as file:
         start = file.tell()
         worker = subprocess.Popen(
             [sys.executable, *command[1:]],
@@ -292,16 +293,16 @@ def attend(command: list[str], url: str, directory: str, log: str) -> tuple[int,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    try:
-        while worker.poll() is None:
-            time.sleep(PULSE)
-    finally:
-        worker.terminate()
-        worker.wait()
+        try:
+            while worker.poll() is None:
+                time.sleep(PULSE)
+        finally:
+            worker.terminate()
+            worker.wait()
+        words = last_words(file, start)
     if worker.returncode not in RANKS:
-        words = last_words(path, start)
         raise WorkerDiedError(f"a worker ended with code {worker.returncode}: {words}")
-    return worker.returncode, last_words(path, start)
+    return worker.returncode, words
 
 
 def _listed(variable: str) -> list[str]:

@@ -7,10 +7,11 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import BinaryIO
 
 import psutil
 
@@ -97,35 +98,39 @@ class _Processes:
         self._command = command
         self._logs = logs
         self._workers: list[subprocess.Popen[bytes]] = []
-        self._starts: list[int] = []
+        self._words: list[str] = []
+        self._starts: list[tuple[BinaryIO, int]] = []
+        # The logs stay open: they are read at the end, though somebody may have removed them.
+        self._open = ExitStack()
         self._signal: signal.Signals | None = None
 
     def end(self) -> None:
-        """Stops those that still run, and waits for them."""
+        """Stops those that still run, waits for them, and reads their last words."""
         for worker in self._workers:
             if worker.poll() is None:
                 worker.terminate()
-        for worker in self._workers:
-            worker.wait()
-
-    def _log(self, index: int) -> Path:
-        return self._logs / f"worker-{index}.log"
+        with self._open:
+            for worker, (file, start) in zip(self._workers, self._starts, strict=True):
+                worker.wait()
+                self._words.append(last_words(file, start))
 
     def start(self, environment: Mapping[str, str]) -> None:
         if self._signal is not None:
             return
-        path = self._log(len(self._workers))
-        with open(path, "ab", opener=private) as file:
-            self._starts.append(file.tell())
-            worker = subprocess.Popen(
-                self._command,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                # A terminal's Ctrl-C would reach it twice: from there and from here.
-                start_new_session=True,
-            )
+        path = self._logs / f"worker-{len(self._workers)}.log"
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+        file = self._open.enter_context(os.fdopen(private(str(path), flags), "a+b"))
+        start = file.tell()
+        worker = subprocess.Popen(
+            self._command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            # A terminal's Ctrl-C would reach it twice: from there and from here.
+            start_new_session=True,
+        )
+        self._starts.append((file, start))
         self._workers.append(worker)
 
     @property
@@ -139,22 +144,17 @@ class _Processes:
             if worker.poll() is None:
                 worker.send_signal(number)
 
-    def _last_words(self, index: int) -> str:
-        return last_words(self._log(index), self._starts[index])
-
     def ending(self) -> Ending:
         if self._signal is not None:
             return Ending(f"stopped by {self._signal.name}", 128 + self._signal)
-        return ending_of(
-            [(worker.returncode, self._last_words(i)) for i, worker in enumerate(self._workers)]
-        )
+        codes = [worker.returncode for worker in self._workers]
+        return ending_of(list(zip(codes, self._words, strict=True)))
 
 
-def last_words(log: Path, start: int) -> str:
-    """The last line that stands in the file `log` after its first `start` bytes."""
-    with log.open("rb") as file:
-        file.seek(start)
-        lines = file.read().decode(errors="replace").strip().splitlines()
+def last_words(log: BinaryIO, start: int) -> str:
+    """The last line that stands in `log` after its first `start` bytes."""
+    log.seek(start)
+    lines = log.read().decode(errors="replace").strip().splitlines()
     return lines[-1] if lines else ""
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from contextlib import suppress
@@ -53,6 +54,14 @@ def test_a_failed_worker_says_why(
 ) -> None:
     with pytest.raises(error, match=words):
         launch(Workers(script(f"print('why', flush=True); {end}"), "x", 1, tmp_path))
+
+
+def test_a_log_that_is_removed_meanwhile_is_read_all_the_same(tmp_path: Path) -> None:
+    logs = tmp_path / "runs" / "logs"
+    command = script("print('first', flush=True); time.sleep(1); print('why')")
+    workers = Workers(command, "x", 1, logs)
+    ending = launch(workers, lambda: shutil.rmtree(tmp_path / "runs", ignore_errors=True))
+    assert ending == Ending("why", 0)
 
 
 def test_a_study_goes_on_without_one_of_its_workers(tmp_path: Path) -> None:
