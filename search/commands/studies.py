@@ -142,7 +142,9 @@ def next_commands(summary: Summary, code: int, again: str, storage: str | None) 
     if code == 0:
         return export
     if code == 1:
-        return [*export, f"{again} --trials {2 * summary.config.study.trials}"]
+        # Another launch, with a larger budget, may have gone beyond that of this one.
+        budget = max(summary.config.study.trials, summary.finished)
+        return [*export, f"{again} --trials {2 * budget}"]
     return [again]
 
 

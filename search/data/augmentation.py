@@ -11,6 +11,7 @@ No torch here: the processes that augment start in a second.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import logging
 import math
@@ -37,6 +38,8 @@ from search.config.transforms import Transform
 from search.errors import ConfigError, MachineError, first_line
 
 log = logging.getLogger(__name__)
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # which fewer epochs would mend
 
 # Images augmented by one draw of the random state: small enough to spread over processes,
 # fixed so that the result does not depend on their number.
@@ -267,6 +270,8 @@ class AugmentedEpochs:
     def _allocate(self) -> None:
         """Reserves the whole file, so that a full disk is told before the work."""
         with FileLock(self.path.with_suffix(".lock"), mode=0o600):
+            if self.path.is_symlink():  # not ours: its target is left alone
+                self.path.unlink()
             fresh = not self.path.exists()
             try:
                 # Not emptied: other processes may read epochs that are in it.
@@ -282,9 +287,11 @@ class AugmentedEpochs:
         try:
             yield
         except OSError as error:
+            told = f"{self.path}: {error.strerror}; the augmented epochs "
+            if error.errno not in _FULL:
+                raise MachineError(f"{told}belong there") from None
             raise MachineError(
-                f"{self.path}: {error.strerror}; the augmented epochs need "
-                f"{self._bytes / 1e9:.1f} GB. Fewer: --set augmentation.epochs=N"
+                f"{told}need {self._bytes / 1e9:.1f} GB. Fewer: --set augmentation.epochs=N"
             ) from None
 
 

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from run_study import run
 from search.commands.studies import _token, next_commands
+from search.config.files import overridden
 from search.display.dashboard.server import TOKEN
 from search.errors import MachineError
 from search.storage.studies import find_study, load_study, study_names, study_storage
@@ -47,6 +48,8 @@ def test_what_comes_next_depends_on_how_it_ended(
     missed = next_commands(summary, 1, again, None)
     assert missed[-1] == f"{again} --trials {2 * summary.config.study.trials}"
     assert next_commands(summary, 130, again, None) == [again]
+    small = summarize(study, overridden(summary.config, ["study.trials=1"]))
+    assert next_commands(small, 1, again, None)[-1] == f"{again} --trials 6"
 
 
 def test_studies_are_listed_and_deleted(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

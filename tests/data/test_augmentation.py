@@ -185,6 +185,24 @@ def test_a_folder_that_cannot_be_made_is_named(digits: Dataset, tmp_path: Path) 
         _epochs(digits, tmp_path / "file" / "cache").epoch(0)
 
 
+def test_a_directory_in_their_place_is_no_full_disk(digits: Dataset, tmp_path: Path) -> None:
+    epochs = _epochs(digits, tmp_path)
+    epochs.path.mkdir()
+    with pytest.raises(MachineError, match=r"uint8: Is a directory; .* belong there$"):
+        epochs.epoch(0)
+
+
+def test_a_link_in_their_place_is_replaced_and_its_target_is_not(tmp_path: Path) -> None:
+    pixels = np.full((8, 16, 16, 3), 7, np.uint8)
+    epochs = AugmentedEpochs(_only(epochs=1), pixels, "none", MEAN, tmp_path)
+    target = tmp_path / "precious"
+    target.write_text("mine")
+    epochs.path.symlink_to(target)
+    assert (epochs.epoch(0) == 7).all()
+    assert target.read_text() == "mine"
+    assert not epochs.path.is_symlink()
+
+
 def _cut_off(file: Path) -> None:
     os.truncate(file, 1_000)
 
