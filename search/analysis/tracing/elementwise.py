@@ -194,3 +194,13 @@ def mixed(call: Call, value: Value, dims: Dims) -> Value:
 def resized(value: Value, dim: int, new: Dim) -> Value:
     """`value` with its dimension `dim` replaced."""
     return Value(value.node, (*value.dims[:dim], new, *value.dims[dim + 1 :]))
+
+
+def dropped(value: Value, dim: int) -> Value:
+    """`value` without its dimension `dim`, of one index."""
+    return Value(value.node, value.dims[:dim] + value.dims[dim + 1 :])
+
+
+def inserted(value: Value, dim: int, new: Dim) -> Value:
+    """`value` with a new dimension at `dim`."""
+    return Value(value.node, (*value.dims[:dim], new, *value.dims[dim:]))

@@ -34,7 +34,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
 from search.analysis.graph import Graph, Node, ancestors, carriers, graph_structure, last_maps
-from search.analysis.tracing import elementwise, parts, rearranging, sums, windows
+from search.analysis.tracing import elementwise, joining, parts, rearranging, sums, windows, writing
 from search.analysis.tracing.calls import (
     HANDLERS,
     OVERWRITING,
@@ -48,10 +48,11 @@ from search.analysis.tracing.layout import Dim, LayoutError, along, channels, le
 from search.analysis.tracing.loading import TraceError, UnknownOperationError, in_words
 from search.analysis.tracing.remarks import about_pooling, about_weights
 from search.analysis.tracing.running import Intent, Runner, evaluating, image_for
+from search.analysis.tracing.seams import require_seen
 
 WAY = "replace it by convolution, pooling, resizing or element-wise operations, or "
 # Importing them fills HANDLERS.
-READINGS = (elementwise, rearranging, parts, windows, sums)
+READINGS = (elementwise, rearranging, joining, parts, writing, windows, sums)
 
 
 def trace(module: nn.Module, input: tuple[int, ...] = (3, 32, 32)) -> Graph:
@@ -287,11 +288,6 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         ends = {value.node for value in found if value is not None}
         if not ends:
             raise TraceError("the module's output does not depend on the image")
-        try:
-            for value in filter(None, found):
-                elementwise.require_alike(self._builder, value, _grid(value))
-        except LayoutError as error:
-            raise UnknownOperationError(f"the output cannot be analyzed: {error}") from None
         nodes = tuple(
             replace(
                 node,
@@ -302,6 +298,12 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         )
         output = max(sorted(ends), key=lambda end: len(ancestors(nodes, end)))
         graph = Graph(nodes, last_maps(nodes, output), self._total, graph_structure(nodes, output))
+        try:
+            for value in filter(None, found):
+                elementwise.require_alike(self._builder, value, _grid(value))
+            require_seen(graph)
+        except LayoutError as error:
+            raise UnknownOperationError(f"the output cannot be analyzed: {error}") from None
         notes = (
             *self._builder.notes,
             *about_pooling(graph, output, self._builder.counted),

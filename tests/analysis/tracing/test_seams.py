@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search.analysis.table import analyze
+from search.analysis.tracing.loading import UnknownOperationError
 from search.analysis.tracing.trace import trace
 from tests import oracle
 
@@ -238,3 +239,41 @@ def test_inside_a_piece_the_field_is_the_gradient_s(name: str) -> None:
     module, shape = INSIDE[name], (2, 96, 96)
     found = analyze(trace(module, shape))
     assert found.receptive_field == oracle.support(oracle.linearize(module), shape, reach=17)[0]
+
+
+def in_bands(n: Any, x: Tensor) -> Tensor:
+    """Six layers on each of four bands of six rows."""
+    for _ in range(6):
+        x = torch.cat([n.a(band) for band in x.chunk(4, 2)], 2)
+    return x
+
+
+def one_band(n: Any, x: Tensor) -> Tensor:
+    for _ in range(6):
+        x = torch.cat([n.a(x[:, :, :6]), x[:, :, 6:]], 2)
+    return x
+
+
+def framed(n: Any, x: Tensor) -> Tensor:
+    y = x.clone()
+    y[:, :, :1] = n.a(n.a(x))[:, :, :1]
+    return y
+
+
+@pytest.mark.parametrize(
+    ("run", "seen", "field"),
+    [
+        (in_bands, 6, 25),
+        (one_band, 6, 25),
+        (framed, 5, 9),
+        (lambda n, x: torch.cat([n.a(row) for row in x.split(1, 2)], 2), 1, 5),
+    ],
+)
+def test_a_field_that_no_unit_has_is_refused(
+    run: Callable[[Any, Tensor], Tensor], seen: int, field: int
+) -> None:
+    """Layers on pieces smaller than what they read would count as if there were more beyond."""
+    module, shape = Net(run, a=conv(5)), (2, 24, 5)
+    with pytest.raises(UnknownOperationError, match=f"more than {seen} of {field} pixels"):
+        trace(module, shape)
+    assert oracle.support(oracle.linearize(module), shape, reach=12)[0][0] == seen
