@@ -69,10 +69,12 @@ def test_sample_and_launch_say_what_the_device_lacks(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["init", "s.toml"]) == 0
-    device = ["--set", "limits.arena_bytes=200_000", "--set", 'space.activation=["relu", "gelu"]']
+    told = ("limits.arena_bytes=200_000", 'space.activation=["relu", "gelu"]')
+    small = ("training.epochs=1", "augmentation.epochs=1", "study.finalists=1")
+    settings = [word for key in (*told, *small) for word in ("--set", key)]
     for command in (["sample", "s.toml", "-n", "1"], ["launch", "s.toml", "--trials", "1"]):
         capsys.readouterr()
-        run([*command, *device, "--set", "training.epochs=1", "--set", "study.finalists=1"])
+        run([*command, *settings])
         assert "Micro has no gelu: networks with it are rejected" in capsys.readouterr().err
 
 
