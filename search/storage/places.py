@@ -120,6 +120,8 @@ def _parsed(text: str) -> URL:
             "storage: not a URL; it must read sqlite:///path/to/file.db or "
             "postgresql://user@host/database"
         ) from None
+    if url.get_backend_name() == "sqlite" and (url.host or url.username):
+        raise ConfigError("storage: SQLite has no host; it must read sqlite:///path/to/file.db")
     # It would end the password there, and the rest would be shown as the host.
     ends = text.partition("://")[2].partition(":")[2].count("@")
     if ends > (url.password is not None) and url.get_backend_name() != "sqlite":

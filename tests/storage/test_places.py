@@ -65,12 +65,16 @@ def test_a_password_on_the_command_line_is_refused_and_not_repeated(rest: str) -
         "sqlite:////no/such/folder/a.db?key=s3cret",
     ],
 )
-def test_no_error_repeats_a_password(given_url: str) -> None:
+def test_no_error_repeats_a_password(
+    given_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises((ConfigError, MachineError)) as caught:
         open_storage(given_url)
     assert "s3cret" not in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.__cause__ is None  # a traceback would print that
+    assert not list(tmp_path.iterdir()), "nothing is made of what is refused"
 
 
 @pytest.mark.parametrize("sign", string.punctuation)
