@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Collection
+
 
 class ConfigError(ValueError):
     """Bad usage or bad input: exit code 2."""
@@ -13,6 +16,18 @@ class NoStudyError(ConfigError):
 
 class MachineError(RuntimeError):
     """Data, device, storage or disk is not as it must be: exit code 3."""
+
+
+def require_known(key: str, name: str, known: Collection[str]) -> None:
+    """Accepts a `name` that `key` may have.
+
+    Raises:
+        ConfigError: it is none of `known`; says which is near.
+    """
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"{key}: must be one of {', '.join(known)} (got {name!r}){hint}")
 
 
 def first_line(error: Exception) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from search.config.sections import DataSection
 from search.data.images import Images
-from search.errors import ConfigError
+from search.errors import require_known
 
 Shape = tuple[int, int, int]
 
@@ -68,10 +67,5 @@ def source(section: DataSection, *, keep: bool = True) -> Source:
     Raises:
         ConfigError: there is none of that kind.
     """
-    if section.kind not in _KINDS:
-        near = difflib.get_close_matches(section.kind, _KINDS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(
-            f"data.kind: must be one of {', '.join(sorted(_KINDS))} (got {section.kind!r}){hint}"
-        )
+    require_known("data.kind", section.kind, sorted(_KINDS))
     return _KINDS[section.kind](section, keep=keep)

@@ -19,7 +19,6 @@ violations.  So a sampler that insists on a rejected point cannot hold the searc
 
 from __future__ import annotations
 
-import difflib
 import math
 import random
 from collections.abc import Callable
@@ -31,7 +30,7 @@ from optuna.trial import FrozenTrial
 
 from search.config.candidate import Candidate
 from search.config.sections import StudyConfig
-from search.errors import ConfigError
+from search.errors import ConfigError, require_known
 from search.proposals.cmaes import ReplayedCMAES
 from search.proposals.filling import Choices
 from search.proposals.gp import FeasibleGP
@@ -148,12 +147,7 @@ def inner_sampler(config: StudyConfig) -> type[Inner]:
         ConfigError: there is none of that name, or it cannot search this space.
     """
     name = config.study.sampler
-    if name not in SAMPLERS:
-        near = difflib.get_close_matches(name, SAMPLERS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(
-            f"study.sampler: must be one of {', '.join(SAMPLERS)} (got {name!r}){hint}"
-        )
+    require_known("study.sampler", name, SAMPLERS)
     refusal = SAMPLERS[name].refusal(config.study, open_distributions(config))
     if refusal:
         raise ConfigError(f"study.sampler: {name} {refusal}")

@@ -21,12 +21,13 @@ def require_seen(graph: Graph) -> None:
     Raises:
         LayoutError: all units of the last maps see less than the receptive field is.
     """
+    used = set[int]().union(*(ancestors(graph.nodes, last) for last in graph.last))
     for axis, pixels in enumerate(graph.nodes[0].size):
-        used = set[int]().union(*(ancestors(graph.nodes, last) for last in graph.last))
         reads = (how[axis] for node in used for how in graph.nodes[node].reads)
         if not any(how.seams for how in reads if how):
             continue
-        reaches = [axis_reaches(graph.nodes, axis)[last] for last in graph.last]
+        seen_by = axis_reaches(graph.nodes, axis)
+        reaches = [seen_by[last] for last in graph.last]
         units = _units(graph.nodes, axis)
         field = max((reach.span for reach in reaches if reach), default=0)
         jump = max((math.ceil(reach.jump) for reach in reaches if reach), default=1)
