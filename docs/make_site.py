@@ -9,15 +9,25 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mkdocs.config.defaults import MkDocsConfig
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
 
 ROOT = Path(__file__).parent.parent
 PAGES = ROOT / "build" / "pages"
-SHOWN = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "docs", "studies")
+SHOWN = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "LICENSE",
+    "docs",
+    "studies",
+    "benchmarks/published",
+)
 SUFFIXES = {
     "", ".md", ".png", ".html", ".toml", ".json", ".ipynb", ".csv", ".onnx", ".gz", ".py", ".js",
-    ".safetensors",
+    ".jsonl", ".safetensors",
 }  # fmt: skip
 SHEETS = ("space", "constraints")
 
@@ -35,7 +45,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def _gather() -> None:
     shutil.rmtree(PAGES, ignore_errors=True)
-    for file in _files():
+    for file in gathered():
         place = PAGES / file.relative_to(ROOT)
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, place)
@@ -45,7 +55,8 @@ def _gather() -> None:
         (api / f"{name}.md").write_text(f"# {name}\n\n::: {name}\n", encoding="utf-8")
 
 
-def _files() -> Iterator[Path]:
+def gathered() -> Iterator[Path]:
+    """The pages, and what they lead to."""
     for name in SHOWN:
         path = ROOT / name
         found = [path] if path.is_file() else sorted(path.rglob("*"))

@@ -20,7 +20,7 @@ import pytest
 import typer
 from PIL import Image
 
-from docs import make_figures, make_reference
+from docs import make_figures, make_reference, make_site
 from run_study import app, run
 from search.config.files import parse
 from search.data.augmentation import AugmentedEpochs
@@ -267,6 +267,9 @@ def test_every_exception_is_of_use() -> None:
 # --- what else the pages say ------------------------------------------------------------
 
 
+ON_THE_SITE = {place for file in make_site.gathered() for place in (file, *file.parents)}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     text = FENCE.sub("", page.read_text())
@@ -275,6 +278,7 @@ def test_links_lead_somewhere(page: Path) -> None:
             continue
         file = page.parent / target if target else page
         assert file.exists(), target
+        assert file.resolve() in ON_THE_SITE, f"make docs leaves {target} out"
         if anchor:
             assert anchor in {_slug(line) for line in file.read_text().splitlines()}, anchor
 
