@@ -223,6 +223,15 @@ GEOMETRY: dict[str, nn.Module] = {
         C(4, 4, 3),
     ),
     "halved": nn.Sequential(C(3, 4, 3), nn.Upsample(scale_factor=0.5, mode="bicubic")),
+    "antialiased": Net(
+        lambda n, x: n.b(F.interpolate(n.a(x), (36, 54), mode="bilinear", antialias=True)),
+        a=C(3, 4, 3, 1, 1),
+        b=C(4, 4, 3),
+    ),
+    "antialiased, both ways": Net(
+        lambda n, x: F.interpolate(n.a(x), (36, 144), mode="bicubic", antialias=True),
+        a=C(3, 4, 3, 1, 1),
+    ),
     "u-net": Net(
         skipped,
         first=C(3, 4, 3, padding=1),
