@@ -253,10 +253,7 @@ class Study:
         held = {carried.candidate for carried in every if carried.candidate}
         shape, classes = datasets.describe(self.config.data)
         found = inherit(known, self.config, shape, classes, self.identity, held)
-        for trial in found.taken:
-            study.add_trial(trial)
-        for choices in found.again:
-            study.enqueue_trial(choices, skip_if_exists=True)
+        found.give(study)
         return found
 
     def train(

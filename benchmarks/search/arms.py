@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -20,18 +20,34 @@ from optuna.trial import FrozenTrial, TrialState
 
 from benchmarks.landscape.recipes import CLASSES, INPUT, study
 from search.analysis.facts import count_macs
+from search.config.files import overridden
 from search.config.sections import StudyConfig, StudySection
 from search.proposals.filling import Choices
 from search.proposals.judged import JudgedProposals
 from search.proposals.parameters import open_distributions, suggest
 from search.proposals.proposer import Proposal, Proposer
-from search.proposals.sampler import FeasibleSampler, make_sampler
+from search.proposals.sampler import SAMPLERS, FeasibleSampler, make_sampler
 
 
 def suggested(trial: optuna.Trial, config: StudyConfig) -> Choices:
     """As the objective of a study gets them."""
     suggest(trial, config, input=INPUT, classes=CLASSES)
     return trial.params
+
+
+@dataclass(frozen=True)
+class Older:
+    """A study of the default search from which another one begins, its settings `changes` to the
+    wide study.  Where it `misleads`, the worse a network is the better it showed there; `known`
+    says whether the newer one can tell, since the images are others."""
+
+    changes: tuple[str, ...] = ()
+    misleads: bool = False
+    known: bool = False
+
+    @property
+    def arm(self) -> Arm:
+        return Arm(_SHIPPED.sampler, _SHIPPED.pruner, changes=self.changes)
 
 
 @dataclass(frozen=True)
@@ -43,13 +59,13 @@ class Arm:
     make: Callable[[StudyConfig], BaseSampler] | None = None
     choices: Callable[[optuna.Trial, StudyConfig], Choices] = suggested
     share: float = 1.0
+    changes: tuple[str, ...] = ()
+    older: Older | None = None
 
     def config(self, seed: int) -> StudyConfig:
         """The wide study with this arm's search."""
-        told = study("short")
-        changes = {"sampler": self.sampler, "pruner": self.pruner, "seed": seed}
-        section = StudySection.model_validate({**told.study.model_dump(), **changes})
-        return told.model_copy(update={"study": section})
+        own = (f"study.sampler={self.sampler}", f"study.pruner={self.pruner}", f"study.seed={seed}")
+        return overridden(study("short"), (*own, *self.changes))
 
     def built(self, config: StudyConfig) -> BaseSampler:
         return self.make(config) if self.make else make_sampler(config, INPUT, CLASSES)
@@ -100,6 +116,18 @@ class Evolution(_Classic):
             return self._draws.uniform()
         rivals = self._rng.sample(done[-self._POPULATION :], self._TOURNAMENT)
         return self._child(max(rivals, key=_value).params)
+
+
+class Mutation(_Classic):
+    """Local search (White et al., arXiv:2005.02960): the best so far is mutated."""
+
+    _FIRST = 5
+
+    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: Any) -> Choices:
+        done = _completed(study)
+        if len(done) < self._FIRST:
+            return self._draws.uniform()
+        return self._child(max(done, key=_value).params)
 
 
 def _completed(study: Study) -> list[FrozenTrial]:
@@ -155,19 +183,33 @@ DEFAULT = f"{_SHIPPED.sampler}, {_SHIPPED.pruner}"
 
 RANDOM = "legal random"
 
+_SHARES = {"cmaes": 0.3, "gp": 0.2}  # a study of theirs takes longer than all others together
+
+
+def _ours() -> dict[str, Arm]:
+    """Every sampler with every pruner; the grid has none of the wide study's real ranges."""
+    pruners = get_args(StudySection.model_fields["pruner"].annotation)
+    return {
+        f"{sampler}, {pruner}": Arm(sampler, pruner, share=_SHARES.get(sampler, 1.0))
+        for sampler in SAMPLERS
+        for pruner in pruners
+        if sampler != "grid" and (sampler, pruner) != ("random", "none")
+    }
+
+
+def _heir(older: Older) -> Arm:
+    return Arm(_SHIPPED.sampler, _SHIPPED.pruner, older=older)
+
+
 ARMS: dict[str, Arm] = {
     RANDOM: Arm(),
+    **_ours(),
     "most MACs first": Arm(make=_classic(MostMacs)),
+    "mutation of the best": Arm(make=_classic(Mutation)),
     "regularized evolution": Arm(make=_classic(Evolution)),
     "plain TPE, prune": Arm(make=_plain, choices=or_prune),
     "plain TPE, constraint + prune": Arm(make=_plain, choices=or_constrain),
-    "random, asha": Arm("random", "asha"),
-    "qmc, none": Arm("qmc"),
-    "nsga2, none": Arm("nsga2"),
-    "cmaes, none": Arm("cmaes", share=0.1),
-    "gp, none": Arm("gp", share=0.1),
-    "tpe, none": Arm("tpe"),
-    "tpe, asha": Arm("tpe", "asha"),
-    "tpe, median": Arm("tpe", "median"),
-    "tpe, hyperband": Arm("tpe", "hyperband"),
+    f"{DEFAULT}, from a kin study": _heir(Older(("limits.macs=10_000_000",))),
+    f"{DEFAULT}, from a misleading one": _heir(Older(misleads=True)),
+    f"{DEFAULT}, from one of other images that misleads": _heir(Older(misleads=True, known=True)),
 }

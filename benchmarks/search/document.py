@@ -45,29 +45,56 @@ def document(
             "ceiling": quality.ceiling,
         },
         "training_pflop": worlds[0].training,
-        "arms": {name: _arm(done, runs[RANDOM], worlds) for name, done in runs.items()},
+        "arms": {
+            name: _arm(done, runs[RANDOM], worlds) | _beside(done, runs.get(DEFAULT), worlds)
+            for name, done in runs.items()
+        },
         "default": DEFAULT,
     }
 
 
 def _arm(runs: Sequence[Run], random: Sequence[Run], worlds: Sequence[World]) -> dict[str, Any]:
-    costs = _costs(runs, worlds)
-    median, low, high = interval(costs, _median)
+    median, low, high = interval(_costs(runs, worlds), _median)
     accuracies = {n: interval(_exported(runs, worlds, n), np.mean) for n in AFTER}
-    pairs = np.column_stack([_costs(random[: len(runs)], worlds), costs])
-    capped = np.minimum(pairs, HORIZON * worlds[0].training)
     slots, proposals = sum(run.slots for run in runs), sum(run.proposals for run in runs)
     trained = sum(len(run.steps) for run in runs)
     return {
         "studies": len(runs),
         "pflop_to_top1": {"median": _or_none(median), "low": low, "high": _or_none(high)},
-        "random_over_this": dict(
-            zip(("ratio", "low", "high"), interval(capped, _ratio), strict=True)
-        ),
+        "random_over_this": _times(random, runs, worlds),
         "true_accuracy": {str(n): value for n, (value, _, _) in accuracies.items()},
         "true_accuracy_interval": {str(n): [a, b] for n, (_, a, b) in accuracies.items()},
         "wasted": {"slots": 1 - trained / slots, "proposals": 1 - trained / proposals},
     }
+
+
+def _beside(
+    runs: Sequence[Run], default: Sequence[Run] | None, worlds: Sequence[World]
+) -> dict[str, Any]:
+    """What it needs of the default's cost, times, and by how much its export is better, in the
+    same worlds."""
+    if default is None:
+        return {}
+    paired = min(len(runs), len(default))
+    better = {
+        str(n): interval(
+            _exported(runs[:paired], worlds, n) - _exported(default[:paired], worlds, n), np.mean
+        )
+        for n in AFTER
+    }
+    return {
+        "this_over_default": _times(runs, default, worlds),
+        "better_than_default": {
+            n: dict(zip(("mean", "low", "high"), found, strict=True)) for n, found in better.items()
+        },
+    }
+
+
+def _times(those: Sequence[Run], these: Sequence[Run], worlds: Sequence[World]) -> dict[str, float]:
+    """How many times the cost of `these` it is that `those` need in the same worlds."""
+    pairs = list(zip(_costs(those, worlds), _costs(these, worlds), strict=False))
+    capped = np.minimum(pairs, HORIZON * worlds[0].training)
+    return dict(zip(("ratio", "low", "high"), interval(capped, _ratio), strict=True))
 
 
 def _costs(runs: Sequence[Run], worlds: Sequence[World]) -> Floats:
@@ -98,7 +125,7 @@ def _or_none(value: float) -> float | None:
 
 def markdown(told: dict[str, Any]) -> str:
     """The document as people read it."""
-    surrogate, training = told["surrogate"], told["training_pflop"]
+    surrogate, training, arms = told["surrogate"], told["training_pflop"], told["arms"]
     lines = [
         f"{told['networks']} networks; seeds of one differ by {100 * told['noise']:.2f} points "
         f"(standard deviation); surrogate: {surrogate['family']}, 10-fold Spearman "
@@ -109,8 +136,24 @@ def markdown(told: dict[str, Any]) -> str:
         + " | ".join(f"true accuracy after {n}, %" for n in AFTER)
         + " | wasted slots, proposals, % |",
         f"|{'---|' * (5 + len(AFTER))}",
+        *(_line(name, arm, training) for name, arm in arms.items()),
     ]
-    return "\n".join(lines + [_line(name, arm, training) for name, arm in told["arms"].items()])
+    beside = [_beside_line(name, arm) for name, arm in arms.items() if "this_over_default" in arm]
+    if beside:
+        better = " | ".join(f"better after {n}, points" for n in AFTER)
+        lines += ["", f"| arm | needs of the default's cost, times | {better} |"]
+        lines += [f"|{'---|' * (2 + len(AFTER))}", *beside]
+    return "\n".join(lines)
+
+
+def _beside_line(name: str, arm: dict[str, Any]) -> str:
+    ratio = arm["this_over_default"]
+    better = [
+        f"{100 * each['mean']:+.2f} ({100 * each['low']:+.2f} to {100 * each['high']:+.2f})"
+        for each in arm["better_than_default"].values()
+    ]
+    times = f"{ratio['ratio']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
+    return f"| {' | '.join([name, times, *better])} |"
 
 
 def _line(name: str, arm: dict[str, Any], training: float) -> str:

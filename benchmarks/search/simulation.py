@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import optuna
+from optuna.trial import TrialState
 
 from benchmarks.landscape.recipes import CLASSES, INPUT
-from benchmarks.search.arms import Arm
+from benchmarks.search.arms import Arm, Older
 from benchmarks.search.world import IMAGES, World
 from search.config.candidate import Candidate
 from search.config.sections import StudyConfig
-from search.storage.trials import Attributes, write
+from search.proposals.inheritance import inherit
+from search.storage.trials import TAKEN, Attributes, candidate_of, write
 from search.workers.objective import make_pruner
 
 HORIZON = 100  # trainings' worth of PFLOP
+OLDER = 50  # the same, of a study that another one begins with
+_OTHER = 1_000_000  # to its seed, so that it draws otherwise
 
 
 @dataclass(frozen=True)
@@ -29,9 +33,11 @@ class Step:
 
 @dataclass
 class Run:
-    """A whole study.  `slots` are its trials, legal or not, `proposals` all that it drew."""
+    """A whole study.  `slots` are its trials, legal or not, `proposals` all that it drew;
+    `taken` are the completed ones of an older study, which cost it nothing."""
 
     steps: list[Step] = field(default_factory=list)
+    taken: list[Step] = field(default_factory=list)
     slots: int = 0
     proposals: int = 0
 
@@ -42,7 +48,7 @@ class Run:
 
     def exported(self, spent: float) -> float | None:
         """What the network that the study would export after so many PFLOP truly reaches."""
-        done = [s for s in self.steps if s.shown is not None and s.spent <= spent]
+        done = [s for s in self.taken + self.steps if s.shown is not None and s.spent <= spent]
         return max(done, key=lambda step: step.shown or 0.0).true if done else None
 
 
@@ -55,7 +61,26 @@ def described(trial: optuna.Trial, candidate: Candidate) -> None:
 def simulate(arm: Arm, world: World, seed: int) -> Run:
     """The study of that arm in that world; it ends when as much is spent as `HORIZON` mean
     trainings cost."""
-    return search(begun(arm, seed), arm, world, arm.config(seed), HORIZON)
+    study, config = begun(arm, seed), arm.config(seed)
+    taken = take_over(study, config, world, arm.older) if arm.older else []
+    return replace(search(study, arm, world, config, HORIZON), taken=taken)
+
+
+def take_over(study: optuna.Study, config: StudyConfig, world: World, told: Older) -> list[Step]:
+    """Gives the study what an older one found out in its first `OLDER` trainings."""
+    seed = config.study.seed + _OTHER
+    settings = told.arm.config(seed)
+    older = begun(told.arm, seed)
+    older.set_user_attr("config", settings.model_dump(mode="json", by_alias=True))
+    older.set_user_attr("data", {"images": "others" if told.known else "these"})
+    search(older, told.arm, world.opposite if told.misleads else world, settings, OLDER)
+    found = inherit(older, config, INPUT, CLASSES, {"images": "these"})
+    found.give(study)
+    return [
+        Step(0.0, trial.value, world.accuracy(trial.params, candidate_of(trial)))
+        for trial in found.taken
+        if trial.state is TrialState.COMPLETE
+    ]
 
 
 def begun(arm: Arm, seed: int) -> optuna.Study:
@@ -94,7 +119,7 @@ def search(
 
     while spent < budget:
         study.optimize(objective, n_trials=1)
-    trials = study.get_trials(deepcopy=False)
+    trials = [t for t in study.get_trials(deepcopy=False) if TAKEN not in t.user_attrs]
     run.slots = len(trials)
     run.proposals = sum(trial.user_attrs.get("proposals", 1) for trial in trials)
     return run

@@ -77,8 +77,9 @@ class World:
         self._seed = seed
         self._truth: Truth = landscape.surrogate.truth(seed)
         rows, names, self.training = landscape.pool
-        own = np.array([self._own(name) for name in names])
-        self.best_hundredth = float(np.quantile(self._truth(rows) + own, 0.99))
+        reached = self._truth(rows) + [self._own(name) for name in names]
+        self.middle = float(np.mean(reached))
+        self.best_hundredth = float(np.quantile(reached, 0.99))
 
     def accuracy(self, choices: Mapping[str, Scalar], candidate: Candidate) -> float:
         """What the network truly reaches: the mean over all seeds, in [0, 1]."""
@@ -100,7 +101,17 @@ class World:
         row: Row = landscape.rows[rng.choice(list(like))]
         return tuple(max(0.0, end + early - row.accuracy) for early in row.accuracies)
 
+    @cached_property
+    def opposite(self) -> World:
+        """The world in which each network is as far below the middle as it is above here."""
+        return _Opposite(self._landscape, self._seed)
+
     def _own(self, name: str) -> float:
         """What is this network's own and follows from nothing about it."""
         rng = np.random.default_rng([self._seed, int(name, 16)])
         return self._landscape.surrogate.rough * float(rng.standard_normal())
+
+
+class _Opposite(World):
+    def accuracy(self, choices: Mapping[str, Scalar], candidate: Candidate) -> float:
+        return 2 * self.middle - super().accuracy(choices, candidate)

@@ -52,6 +52,13 @@ class Inheritance:
         """All that there were."""
         return len(self.taken) + len(self.again) + self.left.total()
 
+    def give(self, study: optuna.Study) -> None:
+        """Makes it the new study's."""
+        for trial in self.taken:
+            study.add_trial(trial)
+        for choices in self.again:
+            study.enqueue_trial(choices, skip_if_exists=True)
+
 
 class _LeftError(Exception):
     """Why a trial stays where it is."""

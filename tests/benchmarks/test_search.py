@@ -15,8 +15,8 @@ from benchmarks.landscape.recipes import CLASSES, INPUT, Job, drawn, network, se
 from benchmarks.landscape.table import VERSION, Header, Row, append, load
 from benchmarks.search import world as worlds
 from benchmarks.search.__main__ import main
-from benchmarks.search.arms import ARMS, DEFAULT, Arm
-from benchmarks.search.document import interval
+from benchmarks.search.arms import ARMS, DEFAULT, RANDOM, Arm, Older
+from benchmarks.search.document import document, interval
 from benchmarks.search.simulation import Run, Step, simulate
 from benchmarks.search.world import Landscape, World
 from constraints import violations
@@ -123,7 +123,9 @@ def test_the_noise_of_a_training_is_that_of_repeated_networks(landscape: Landsca
     assert np.std(ends) == pytest.approx(landscape.noise, rel=0.4)
 
 
-@pytest.mark.parametrize("name", [name for name in ARMS if ARMS[name].share == 1])
+@pytest.mark.parametrize(
+    "name", [name for name, arm in ARMS.items() if arm.share == 1 and not arm.older]
+)
 def test_every_arm_trains_legal_networks_and_pays_for_them(
     name: str, landscape: Landscape, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +156,62 @@ def test_every_arm_trains_legal_networks_and_pays_for_them(
 def test_a_study_is_repeated_exactly(landscape: Landscape) -> None:
     world = World(landscape, 0)
     assert simulate(ARMS["nsga2, none"], world, 1) == simulate(ARMS["nsga2, none"], world, 1)
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.search.simulation.HORIZON", 4)
+    monkeypatch.setattr("benchmarks.search.simulation.OLDER", 12)
+
+
+@pytest.mark.parametrize("misleads", [False, True])
+def test_a_study_begins_with_what_an_older_one_measured(
+    misleads: bool, landscape: Landscape, short: None
+) -> None:
+    world = World(landscape, 0)
+    older = Older(("limits.macs=10_000_000",), misleads=misleads)
+    run = simulate(Arm("random", "none", older=older), world, 1)
+    measured = np.array([(step.shown, step.true) for step in run.taken])
+    assert len(measured) >= 5
+    noise = 4 * landscape.noise
+    seen = 2 * world.middle - measured[:, 1] if misleads else measured[:, 1]
+    assert measured[:, 0] == pytest.approx(seen, abs=noise)
+    assert run.steps[0].spent > 0
+    assert run.slots == len(run.steps) <= 12, "what was taken over cost this study nothing"
+
+
+def test_a_study_trains_the_best_of_an_older_one_on_other_images_first(
+    landscape: Landscape, short: None
+) -> None:
+    world = World(landscape, 0)
+    heirs = [
+        simulate(Arm("random", "none", older=Older(misleads=misleads, known=True)), world, 1)
+        for misleads in (False, True)
+    ]
+    kin, misled = (np.mean([step.true for step in run.steps[:3]]) for run in heirs)
+    assert kin > world.middle > misled
+    assert [run.taken for run in heirs] == [[], []]
+
+
+def test_arms_are_held_against_the_default_in_the_same_worlds(landscape: Landscape) -> None:
+    class Flat(World):
+        best_hundredth = 0.55
+
+        def __init__(self) -> None:
+            self.training = 1.0
+
+    def found(after: float) -> Run:
+        return Run([Step(1, 0.5, 0.5), Step(after, 0.6, 0.6)], slots=2, proposals=2)
+
+    runs = {RANDOM: [found(60)] * 4, DEFAULT: [found(20)] * 3, "other": [found(30)] * 2}
+    arms = document(landscape, [Flat()] * 4, runs)["arms"]
+    assert arms["other"]["this_over_default"] == {"ratio": 1.5, "low": 1.5, "high": 1.5}
+    assert arms["other"]["random_over_this"]["ratio"] == 2
+    better = arms["other"]["better_than_default"]
+    assert [better[n]["mean"] for n in ("25", "50", "100")] == pytest.approx([-0.1, 0, 0])
+    assert arms[DEFAULT]["this_over_default"]["ratio"] == 1
+    alone = document(landscape, [Flat()] * 4, {RANDOM: runs[RANDOM]})["arms"]
+    assert "this_over_default" not in alone[RANDOM]
 
 
 def test_what_a_run_found_and_would_export() -> None:
