@@ -210,6 +210,7 @@ ARMS: dict[str, Arm] = {
     "plain TPE, prune": Arm(make=_plain, choices=or_prune),
     "plain TPE, constraint + prune": Arm(make=_plain, choices=or_constrain),
     f"{DEFAULT}, from a kin study": _heir(Older(("limits.macs=10_000_000",))),
-    f"{DEFAULT}, from a misleading one": _heir(Older(misleads=True)),
-    f"{DEFAULT}, from one of other images that misleads": _heir(Older(misleads=True, known=True)),
+    f"{DEFAULT}, from a kin study on other images": _heir(Older(known=True)),
+    f"{DEFAULT}, from a misleading one on other images": _heir(Older(misleads=True, known=True)),
+    f"{DEFAULT}, from one whose numbers are false": _heir(Older(misleads=True)),
 }

@@ -13,7 +13,8 @@ from benchmarks.search.world import IMAGES, World
 from search.config.candidate import Candidate
 from search.config.sections import StudyConfig
 from search.proposals.inheritance import inherit
-from search.storage.trials import TAKEN, Attributes, candidate_of, write
+from search.storage.refuted import borne_out
+from search.storage.trials import Attributes, candidate_of, is_taken, write
 from search.workers.objective import make_pruner
 
 HORIZON = 100  # trainings' worth of PFLOP
@@ -34,7 +35,7 @@ class Step:
 @dataclass
 class Run:
     """A whole study.  `slots` are its trials, legal or not, `proposals` all that it drew;
-    `taken` are the completed ones of an older study, which cost it nothing."""
+    `taken` are the completed ones of an older study that it bears out, which cost it nothing."""
 
     steps: list[Step] = field(default_factory=list)
     taken: list[Step] = field(default_factory=list)
@@ -62,11 +63,18 @@ def simulate(arm: Arm, world: World, seed: int) -> Run:
     """The study of that arm in that world; it ends when as much is spent as `HORIZON` mean
     trainings cost."""
     study, config = begun(arm, seed), arm.config(seed)
-    taken = take_over(study, config, world, arm.older) if arm.older else []
-    return replace(search(study, arm, world, config, HORIZON), taken=taken)
+    if arm.older:
+        take_over(study, config, world, arm.older)
+    run = search(study, arm, world, config, HORIZON)
+    taken = [
+        Step(0.0, trial.value, world.accuracy(trial.params, candidate_of(trial)))
+        for trial in borne_out(study.get_trials(deepcopy=False))
+        if is_taken(trial) and trial.state is TrialState.COMPLETE
+    ]
+    return replace(run, taken=taken)
 
 
-def take_over(study: optuna.Study, config: StudyConfig, world: World, told: Older) -> list[Step]:
+def take_over(study: optuna.Study, config: StudyConfig, world: World, told: Older) -> None:
     """Gives the study what an older one found out in its first `OLDER` trainings."""
     seed = config.study.seed + _OTHER
     settings = told.arm.config(seed)
@@ -74,13 +82,7 @@ def take_over(study: optuna.Study, config: StudyConfig, world: World, told: Olde
     older.set_user_attr("config", settings.model_dump(mode="json", by_alias=True))
     older.set_user_attr("data", {"images": "others" if told.known else "these"})
     search(older, told.arm, world.opposite if told.misleads else world, settings, OLDER)
-    found = inherit(older, config, INPUT, CLASSES, {"images": "these"})
-    found.give(study)
-    return [
-        Step(0.0, trial.value, world.accuracy(trial.params, candidate_of(trial)))
-        for trial in found.taken
-        if trial.state is TrialState.COMPLETE
-    ]
+    inherit(older, config, INPUT, CLASSES, {"images": "these"}).give(study)
 
 
 def begun(arm: Arm, seed: int) -> optuna.Study:
@@ -119,7 +121,7 @@ def search(
 
     while spent < budget:
         study.optimize(objective, n_trials=1)
-    trials = [t for t in study.get_trials(deepcopy=False) if TAKEN not in t.user_attrs]
+    trials = [t for t in study.get_trials(deepcopy=False) if not is_taken(t)]
     run.slots = len(trials)
     run.proposals = sum(trial.user_attrs.get("proposals", 1) for trial in trials)
     return run

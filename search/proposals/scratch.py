@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 from optuna.study import Study
@@ -10,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.storage.given import learnable
 from search.storage.internals import storage_of, study_id, trial_id
+from search.storage.refuted import BorneOut, States
 from search.storage.trials import Attributes
 
 
@@ -54,7 +56,7 @@ class Taken:
         return candidate in self._finished or candidate in self._running.values()
 
 
-class Scratch:
+class Scratch(BorneOut):
     """A study as the inner sampler sees it: reads go through, writes wait.
 
     Samplers note things in the storage whenever they propose.  Those of a rejected
@@ -64,18 +66,12 @@ class Scratch:
     """
 
     def __init__(self, study: Study, trial: FrozenTrial) -> None:
-        self._study = study
+        super().__init__(study)
         self._storage = ScratchStorage(study, trial)
         self.trial = self._storage.trial
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._study, name)
-
-    def get_trials(self, *args: Any, **options: Any) -> list[FrozenTrial]:
-        return learnable(self._study.get_trials(*args, **options))
-
-    def _get_trials(self, *args: Any, **options: Any) -> list[FrozenTrial]:
-        return learnable(self._study._get_trials(*args, **options))
+    def _shown(self, trials: Sequence[FrozenTrial], states: States) -> list[FrozenTrial]:
+        return learnable(super()._shown(trials, states))
 
     def write(self) -> None:
         self._storage.write()

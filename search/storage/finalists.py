@@ -19,6 +19,7 @@ from search.config.candidate import Candidate
 from search.config.sections import FINALIST_MEASURES, StudyConfig
 from search.errors import ConfigError
 from search.storage.ranking import CERTAIN, Ranking
+from search.storage.refuted import borne_out
 from search.storage.studies import study_config, validation_images
 from search.storage.trials import Attributes, candidate_of, is_finalist
 
@@ -131,7 +132,7 @@ def standing(
     """
     section = config.study
     several = section.finalists > 1 and len(section.objectives) == 1
-    best = _best(searched(trials), section.finalists) if several else []
+    best = _best(borne_out(searched(trials)), section.finalists) if several else []
     again = [trial for trial in trials if is_finalist(trial)]
     finalists = [_finalist(trial, again) for trial in best]
     begun = sum(_source(trial) in {each.trial for each in finalists} for trial in again)
@@ -268,7 +269,7 @@ def choose(study: optuna.Study, number: int | None = None) -> FrozenTrial:
 
 
 def _winner(study: optuna.Study, trials: Sequence[FrozenTrial]) -> FrozenTrial:
-    completed = _completed(searched(trials))
+    completed = _completed(borne_out(searched(trials)))
     if not completed:
         raise ConfigError(
             f"study {study.study_name}: no trial has completed yet; launch it for longer"

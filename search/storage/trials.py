@@ -83,6 +83,11 @@ def is_given(trial: Trial | FrozenTrial) -> bool:
     return GIVEN in trial.user_attrs
 
 
+def is_taken(trial: Trial | FrozenTrial) -> bool:
+    """Whether the trial was taken over from an older study."""
+    return TAKEN in trial.user_attrs
+
+
 def write(trial: Trial, attributes: Attributes) -> None:
     """Gives a running trial those of `attributes` that are not None."""
     for name, value in attributes.items():

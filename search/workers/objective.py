@@ -34,6 +34,7 @@ from search.training.devices import describe_device
 from search.training.evaluation import Evaluation
 from search.training.trainer import Trainer
 from search.training.training import EpochRecord, Moment, Training
+from search.workers.pruners import Halving, Median
 
 log = logging.getLogger(__name__)
 
@@ -244,9 +245,9 @@ def make_pruner(config: StudyConfig) -> optuna.pruners.BasePruner:
     first = math.ceil(FIRST_RUNG * longest)
     match config.study.pruner:
         case "median":
-            return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=first)
+            return Median(n_startup_trials=5, n_warmup_steps=first)
         case "asha":
-            return optuna.pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=2)
+            return Halving(min_resource=first, reduction_factor=2)
         case "hyperband":
             return optuna.pruners.HyperbandPruner(
                 min_resource=first, max_resource=longest, reduction_factor=2

@@ -164,20 +164,23 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.search.simulation.OLDER", 12)
 
 
-@pytest.mark.parametrize("misleads", [False, True])
-def test_a_study_begins_with_what_an_older_one_measured(
-    misleads: bool, landscape: Landscape, short: None
-) -> None:
+def test_a_study_begins_with_what_an_older_one_measured(landscape: Landscape, short: None) -> None:
     world = World(landscape, 0)
-    older = Older(("limits.macs=10_000_000",), misleads=misleads)
-    run = simulate(Arm("random", "none", older=older), world, 1)
-    measured = np.array([(step.shown, step.true) for step in run.taken])
-    assert len(measured) >= 5
-    noise = 4 * landscape.noise
-    seen = 2 * world.middle - measured[:, 1] if misleads else measured[:, 1]
-    assert measured[:, 0] == pytest.approx(seen, abs=noise)
+    arm = Arm("random", "none", older=Older(("limits.macs=10_000_000",)))
+    run = simulate(arm, world, 1)
+    assert len(run.taken) >= 5
+    shown, true = np.array([(step.shown, step.true) for step in run.taken]).T
+    assert shown == pytest.approx(true, abs=4 * landscape.noise)
     assert run.steps[0].spent > 0
     assert run.slots == len(run.steps) <= 12, "what was taken over cost this study nothing"
+
+
+def test_a_study_exports_nothing_of_an_older_one_that_it_refutes(
+    landscape: Landscape, short: None
+) -> None:
+    run = simulate(Arm("tpe", "asha", older=Older(misleads=True)), World(landscape, 0), 1)
+    assert run.taken == []
+    assert all(step.true < World(landscape, 0).middle for step in run.steps[:2])
 
 
 def test_a_study_trains_the_best_of_an_older_one_on_other_images_first(

@@ -1,0 +1,82 @@
+"""What was taken over counts until the study's own trials speak against it."""
+
+from __future__ import annotations
+
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from search.storage.refuted import FIRST, BorneOut, borne_out
+from search.storage.trials import FINALIST, GIVEN, TAKEN
+
+OLDER = [0.30 + 0.01 * index for index in range(20)]
+"""Accuracies after two epochs; the lowest quarter of them ends at 0.3475."""
+
+
+def trial(
+    accuracy: float, state: TrialState = TrialState.COMPLETE, **attributes: object
+) -> FrozenTrial:
+    return create_trial(
+        state=state,
+        values=[accuracy] if state == TrialState.COMPLETE else None,
+        intermediate_values={1: accuracy / 2, 2: accuracy},
+        user_attrs=attributes,
+        system_attrs={"completed_rung_0": accuracy},
+    )
+
+
+def older() -> list[FrozenTrial]:
+    return [trial(accuracy, **{TAKEN: f"old:{i}"}) for i, accuracy in enumerate(OLDER)]
+
+
+@pytest.mark.parametrize(
+    ("own", "refuted"),
+    [
+        ([], False),
+        ([0.2, 0.2], False),
+        ([0.2, 0.347, 0.1], True),
+        ([0.2, 0.348, 0.1], False),
+        ([0.2, 0.348, 0.1, 0.1, 0.1, 0.1], False),
+        ([0.2, 0.2, 0.2, 0.6, 0.6, 0.6], True),
+    ],
+)
+def test_the_first_trials_of_its_own_decide(own: list[float], refuted: bool) -> None:
+    trials = [*older(), *map(trial, own)]
+    kept = borne_out(trials)
+    assert kept == (trials[len(OLDER) :] if refuted else trials)
+
+
+def test_only_its_own_that_ended_speak_each_at_its_last_epoch() -> None:
+    own = [trial(0.1, TrialState.PRUNED), trial(0.1), trial(0.1, TrialState.FAIL)]
+    assert len(own) == FIRST
+    assert borne_out([*older(), *own]) == own
+    early = trial(0.4)
+    early.intermediate_values = {1: 0.18}  # of 0.15 to 0.245 in the older ones: not so bad
+    others = [
+        trial(0.1, TrialState.RUNNING),
+        trial(0.1, **{GIVEN: "mine"}),
+        trial(0.1, **{FINALIST: {"trial": 1}}),
+        trial(0.1, TrialState.FAIL),
+        early,
+    ]
+    others[3].intermediate_values = {}
+    trials = [*older(), *own[:2], *others]
+    assert borne_out(trials) == trials
+
+
+def test_a_study_that_took_nothing_over_keeps_all() -> None:
+    own = [trial(0.1 * index) for index in range(5)]
+    assert borne_out(own) == own
+
+
+def study(pruner: optuna.pruners.BasePruner, own: float) -> optuna.Study:
+    made = optuna.create_study(direction="maximize", pruner=pruner)
+    made.add_trials([*older(), *[trial(own)] * FIRST])
+    return made
+
+
+def test_a_view_filters_by_state_too() -> None:
+    view = BorneOut(study(optuna.pruners.NopPruner(), 0.1))
+    assert len(view.get_trials(states=(TrialState.COMPLETE,))) == FIRST
+    assert view.get_trials(states=(TrialState.RUNNING,)) == []
+    assert view.direction == optuna.study.StudyDirection.MAXIMIZE
