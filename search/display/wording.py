@@ -158,9 +158,8 @@ def inheritance(found: Inheritance, name: str) -> str:
     left = ", ".join(f"{number:,} {reason}" for reason, number in found.left.most_common())
     words += [f"left: {left}"] if left else []
     if found.again:
-        best = "the best one" if len(found.again) == 1 else f"the best {len(found.again)}"
         words.append(
-            f"{best} of those whose accuracy does not compare ({found.differs}) "
+            f"the best one of those whose accuracy does not compare ({found.differs}) "
             "will be trained first"
         )
     return "; ".join(words)
