@@ -19,9 +19,9 @@ from search.analysis.device import RUNNING
 from search.analysis.facts import Facts
 from search.analysis.graph import FLOAT32_BYTES, Graph
 from search.analysis.memory import Memory
-from search.analysis.table import Analysis, analyze
+from search.analysis.table import Analysis, analyze, facts
 from search.limits import LIMITS, AtLeast, AtMost, Below, Limit, Violation
-from search.networks.architecture import Architecture
+from search.networks.network import Network
 
 __all__ = [
     "LIMITS",
@@ -300,7 +300,7 @@ class Verdict:
         }
 
 
-def check(target: Architecture | Graph, limits: Limits) -> Verdict:
+def check(target: Network | Graph, limits: Limits) -> Verdict:
     """The verdict on a network, with its table.
 
     Raises:
@@ -310,13 +310,13 @@ def check(target: Architecture | Graph, limits: Limits) -> Verdict:
     return Verdict(analysis, _broken_rules(analysis, limits))
 
 
-def violations(architecture: Architecture, limits: Limits) -> tuple[Violation, ...]:
-    """The rules that an architecture breaks: `check` without the table, for samplers.
+def violations(network: Network, limits: Limits) -> tuple[Violation, ...]:
+    """The rules that a network breaks: `check` without the table, for samplers.
 
     Raises:
         ArchitectureError: a window does not fit on the map that it reads.
     """
-    return _broken_rules(Facts(architecture), limits)
+    return _broken_rules(facts(network), limits)
 
 
 def _broken_rules(network: Facts | Analysis, limits: Limits) -> tuple[Violation, ...]:

@@ -47,6 +47,14 @@ Storage = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(metavar="D", help="auto, cpu, cuda, cuda:1 or mps.")]
+Modules = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--module",
+        metavar="MODULE",
+        help="Lets the trainings of this module run its code: file.py:factory or module:factory.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Prints one JSON document.")]
 
 
@@ -66,6 +74,7 @@ def launch(
         str | None,
         typer.Option(metavar="ADDRESS", help="A Ray cluster for them: HOST:PORT, auto or local."),
     ] = None,
+    modules: Modules = None,
     begin: Annotated[
         str | None,
         typer.Option(
@@ -92,6 +101,7 @@ def launch(
         device=device,
         ray=ray,
         begin=begin,
+        modules=modules or [],
     )
 
 
@@ -152,6 +162,7 @@ def worker(
     trial: Annotated[
         int | None, typer.Option(min=0, help="Runs this waiting trial, and no other.")
     ] = None,
+    modules: Modules = None,
     overrides: Overrides = None,
     storage: Storage = None,
     device: Device = "auto",
@@ -159,20 +170,35 @@ def worker(
     """Joins a study from any machine."""
     from search.commands import studies
 
-    return studies.worker(study, overrides or [], storage, root=data, device=device, only=trial)
+    return studies.worker(
+        study,
+        overrides or [],
+        storage,
+        root=data,
+        device=device,
+        only=trial,
+        modules=modules or [],
+    )
 
 
 @app.command(epilog="Example: `run_study.py train network.json studies/cifar10.toml`")
 def train(
     target: Annotated[
-        str, typer.Argument(metavar="TARGET", help="architecture.json or STUDY:TRIAL.")
+        str,
+        typer.Argument(
+            metavar="TARGET",
+            help="architecture.json, STUDY:TRIAL, file.py:factory or module:factory.",
+        ),
     ],
     study: StudyName,
     overrides: Overrides = None,
     storage: Storage = None,
     device: Device = "auto",
 ) -> int:
-    """Trains one given network by a study's recipe, as a trial of the study."""
+    """Trains one given network by a study's recipe, as a trial of the study.
+
+    `file.py:factory` and `module:factory` are run, with all the rights of who trains them.
+    """
     from search.commands import studies
 
     return studies.train(target, study, overrides or [], storage, device=device)
@@ -276,6 +302,7 @@ def export(
         bool,
         typer.Option("--int8", help="For microcontrollers, too: int8 as ONNX, .tflite and C++."),
     ] = False,
+    modules: Modules = None,
     overrides: Overrides = None,
     storage: Storage = None,
     device: Device = "auto",
@@ -292,6 +319,7 @@ def export(
         retrain=retrain,
         int8=int8,
         device=device,
+        modules=modules or [],
     )
 
 

@@ -24,6 +24,7 @@ from search.data.augmentation import require_fit
 from search.display import notebook
 from search.errors import ConfigError, MachineError
 from search.networks.architecture import Architecture
+from search.networks.network import Network
 from search.proposals.asked import given, require_fitting, require_legal
 from search.proposals.choices import expressed
 from search.proposals.inheritance import Inheritance, inherit
@@ -86,7 +87,9 @@ class Study:
 
     `source` is a study file (a `Path`, or text that ends in .toml) or the name of a study;
     `overrides` are `section.key=value` as with `--set`; `storage` is a database's URL; `root`
-    is where the images lie, whatever the study says.  Nothing is made until `create` or `launch`.
+    is where the images lie, whatever the study says; `modules` (`file.py:factory` or
+    `package.module:factory`) are what its trainings may run of others' code.  Nothing is made
+    until `create` or `launch`.
 
     Raises:
         ConfigError: bad input, or no study of that name.
@@ -100,8 +103,10 @@ class Study:
         overrides: Sequence[str] = (),
         storage: str | Place | None = None,
         root: Path | None = None,
+        modules: Sequence[str] = (),
     ) -> None:
         self._prepared = False
+        self._modules = modules
         self._overrides = overrides
         self.identity: dict[str, Any] = {}
         if isinstance(source, Path) or source.endswith(".toml"):
@@ -143,8 +148,9 @@ class Study:
         """What the study has come to."""
         return summarize(self.load(), self.config)
 
-    def architecture(self, trial: int | None = None) -> Architecture:
-        """The network of trial number `trial`, or of the best.
+    def architecture(self, trial: int | None = None) -> Network:
+        """The network of trial number `trial`, or of the best; an `Architecture`, unless that
+        trial was given a module.
 
         Raises:
             ConfigError: nothing has completed yet, or not that trial.
@@ -207,7 +213,7 @@ class Study:
         """
         return self._created
 
-    def give(self, network: Architecture, name: str = "", like: Recipe | None = None) -> int:
+    def give(self, network: Network, name: str = "", like: Recipe | None = None) -> int:
         """The number of the trial that trains `network` by the study's recipe: one that has done
         so, else a new one, which waits for a worker and counts towards no budget.
 
@@ -227,7 +233,7 @@ class Study:
         kinds = distributions(self.config)
         return give(self.create(), candidate, name or network.hash, choices, kinds)
 
-    def begin_with(self, network: Architecture, like: Recipe | None = None) -> None:
+    def begin_with(self, network: Network, like: Recipe | None = None) -> None:
         """Queues the choices that mean `network`, to be trained before others; of the recipe
         those of `like` that the study allows, the rest is the sampler's.
 
@@ -303,6 +309,7 @@ class Study:
 
         command = [sys.executable, "-m", "run_study", "worker", self.name, "--device", device]
         command += [f"--data={self.config.data.root}", *options]
+        command += [f"--module={module}" for module in self._modules]
         logs = self.runs / "logs"
         return launch(Workers(command, self.place.secret, workers, logs, device, per_gpu), tick)
 
@@ -325,6 +332,7 @@ class Study:
         from search.display.dashboard.refresh import annotate
         from search.proposals.sampler import make_sampler
         from search.training.devices import choose_device
+        from search.training.modules import Modules
         from search.training.trainer import Trainer
         from search.workers.objective import Objective, make_pruner
         from search.workers.worker import work
@@ -333,7 +341,7 @@ class Study:
         require_same_data(study, dataset.identity)
         study.sampler = make_sampler(self.config, dataset.input, len(dataset.classes))
         study.pruner = make_pruner(self.config)
-        store = artifact_store(self.runs)
+        store, modules = artifact_store(self.runs), Modules(self._modules)
 
         def make_objective(stop: Callable[[], str | None]) -> Objective:
             trainer = Trainer(
@@ -342,6 +350,7 @@ class Study:
                 choose_device(device),
                 cache=self.cache,
                 processes=psutil.cpu_count() or 1,
+                modules=modules,
             )
             return Objective(
                 self.config,
@@ -352,7 +361,7 @@ class Study:
             )
 
         told = trackers(self.config.study.track, self.runs)
-        return work(study, self.config, make_objective, only, told)
+        return work(study, self.config, make_objective, only, told, modules)
 
     def export(
         self,
@@ -368,6 +377,7 @@ class Study:
         microcontrollers; answers with its path."""
         from search.bundles.export import export
         from search.training.devices import choose_device
+        from search.training.modules import Modules
 
         return export(
             self.load(),
@@ -380,6 +390,7 @@ class Study:
             retrain=retrain,
             processes=psutil.cpu_count() or 1,
             int8=int8,
+            modules=Modules(self._modules),
             progress=progress,
         )
 

@@ -14,11 +14,16 @@ from optuna.trial import FrozenTrial
 
 from constraints import Limits
 from search.analysis.graph import Graph
+from search.analysis.traced import TracedModule
 from search.config.candidate import Recipe
 from search.config.sections import DEFAULT_LIMITS
+from search.data import datasets
 from search.display import terminal
 from search.errors import ConfigError, NoStudyError
 from search.networks.architecture import Architecture, ArchitectureError
+from search.networks.glance import glance
+from search.networks.network import Network
+from search.proposals.asked import recipe_choices
 from search.storage.places import STUDIES
 from search.storage.trials import architecture_of, candidate_of
 from search.study import Study
@@ -27,7 +32,12 @@ TARGETS = "TARGET is an architecture's JSON, STUDY:TRIAL, file.py:factory or pac
 LARGEST = 65_536  # the longest axis of an --input
 
 
-def study_of(source: str, overrides: Sequence[str] = (), storage: str | None = None) -> Study:
+def study_of(
+    source: str,
+    overrides: Sequence[str] = (),
+    storage: str | None = None,
+    modules: Sequence[str] = (),
+) -> Study:
     """The study that a file describes, or that a database holds under a name.
 
     A name that no database holds yet may be that of a file in studies/.
@@ -39,14 +49,14 @@ def study_of(source: str, overrides: Sequence[str] = (), storage: str | None = N
     if path.suffix == ".json":
         raise ConfigError(f"{source}: an architecture is no study file; `check` takes it")
     if path.suffix == ".toml" or len(path.parts) > 1 or path.is_file():
-        return Study(path, overrides=overrides, storage=storage)
+        return Study(path, overrides=overrides, storage=storage, modules=modules)
     try:
-        return Study(source, overrides=overrides, storage=storage)
+        return Study(source, overrides=overrides, storage=storage, modules=modules)
     except NoStudyError:
         files = [file for file in (path, STUDIES / f"{source}.toml") if file.exists()]
         if not files:
             raise
-        return Study(files[0], overrides=overrides, storage=storage)
+        return Study(files[0], overrides=overrides, storage=storage, modules=modules)
 
 
 def input_shapes(text: str | None) -> list[tuple[int, ...]]:
@@ -64,8 +74,10 @@ def input_shapes(text: str | None) -> list[tuple[int, ...]]:
     return [shape]
 
 
-def with_input(network: Architecture, shape: tuple[int, ...]) -> Architecture:
+def with_input(network: Network, shape: tuple[int, ...]) -> Architecture:
     """The same layers on an image of `shape`."""
+    if not isinstance(network, Architecture):
+        raise ConfigError(f"--input {list(shape)}: a trial's module was read at its own images")
     if len(shape) != 3:
         raise ConfigError(f"--input {list(shape)}: an architecture reads C,H,W")
     channels, height, width = shape
@@ -74,33 +86,45 @@ def with_input(network: Architecture, shape: tuple[int, ...]) -> Architecture:
 
 def resolve(
     target: str, shapes: Sequence[tuple[int, ...]], storage: str | None
-) -> tuple[Limits, Architecture | Graph]:
+) -> tuple[Limits, Network | Graph]:
     """The network that TARGET names, and the limits it came with."""
     rules = Limits.from_mapping(DEFAULT_LIMITS)
     if _names_trial(target):
         study, trial = _trial(target, storage)
         return study.config.rules, architecture_of(trial)
-    if _names_factory(target):
+    if names_factory(target):
         return rules, _traced(target, shapes)
     return rules, read_architecture(Path(target))
 
 
 def given_network(target: str, storage: str | None) -> tuple[Architecture, Recipe | None]:
-    """The network that TARGET names, to be trained, and the recipe of a trial.
+    """The network that TARGET, a JSON or a trial, names, and the recipe of a trial.
 
     Raises:
-        ConfigError: it names none, or a module.
+        ConfigError: it names none, or one that is code.
     """
-    if _names_trial(target):
-        candidate = candidate_of(_trial(target, storage)[1])
+    if not _names_trial(target):
+        return read_architecture(Path(target)), None
+    candidate = candidate_of(_trial(target, storage)[1])
+    if isinstance(candidate.architecture, Architecture):
         return candidate.architecture, candidate.recipe
-    if _names_factory(target):
-        raise ConfigError(
-            f"{target}: a module can be checked, but not be a trial: finalists, exported code and "
-            "every proof are made from an architecture's JSON (studies/baseline.json is one); "
-            "write it as such, or name STUDY:TRIAL"
-        )
-    return read_architecture(Path(target)), None
+    name = glance(candidate.architecture)
+    raise ConfigError(f"{target} is code: {name}; name that file instead")
+
+
+def given_module(target: str, study: Study) -> TracedModule:
+    """The module that TARGET names, as the study would train it.
+
+    Raises:
+        ConfigError: it cannot be trained on the study's images.
+    """
+    from search.analysis.tracing.loading import read_source
+    from search.training.modules import read
+
+    shape, classes = datasets.describe(study.config.data)
+    recipe = study.config.recipe(recipe_choices(study.config, None))
+    with silent():
+        return read(read_source(target), shape, classes, recipe)
 
 
 def beginning(source: str, storage: str | None) -> Study | tuple[Architecture, Recipe | None]:
@@ -114,8 +138,11 @@ def beginning(source: str, storage: str | None) -> Study | tuple[Architecture, R
         return given_network(source, storage)
     if "://" in url:
         return Study(name, storage=url)
-    if url and not Path(source).exists():
-        return given_network(source, storage)
+    if names_factory(source):
+        raise ConfigError(
+            f"{source}: no space expresses a module; train it beside the search, or begin with "
+            "an architecture's JSON"
+        )
     return study_of(source, storage=storage)
 
 
@@ -124,8 +151,9 @@ def _names_trial(target: str) -> bool:
     return bool(left) and right.isdecimal()
 
 
-def _names_factory(target: str) -> bool:
-    return ":" in target and not Path(target).exists()
+def names_factory(target: str) -> bool:
+    """Whether TARGET is code: `file.py:factory` or `package.module:factory`."""
+    return ":" in target and not _names_trial(target) and not Path(target).exists()
 
 
 def _trial(target: str, storage: str | None) -> tuple[Study, FrozenTrial]:
@@ -146,7 +174,7 @@ def _traced(target: str, shapes: Sequence[tuple[int, ...]]) -> Graph:
     )
     from search.analysis.tracing.trace import trace
 
-    with _silent():
+    with silent():
         module = make(load_factory(target))
         failures: list[TraceError] = []
         for shape in shapes:
@@ -164,7 +192,7 @@ def _traced(target: str, shapes: Sequence[tuple[int, ...]]) -> Graph:
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[None]:
+def silent() -> Iterator[None]:
     """What foreign code prints, its C code and its children too, is no result: to stderr."""
     sys.stdout.flush()
     kept = os.dup(1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from functools import cached_property
+from dataclasses import replace
+from functools import cached_property, singledispatch
 
 from search.analysis.chains import (
     Chains,
@@ -16,6 +17,7 @@ from search.analysis.graph import peak_bytes
 from search.analysis.lowering import lower
 from search.analysis.memory import Memory, memory
 from search.networks.architecture import Architecture
+from search.networks.network import Network
 
 
 def count_parameters(architecture: Architecture) -> int:
@@ -26,6 +28,17 @@ def count_parameters(architecture: Architecture) -> int:
 def count_macs(architecture: Architecture) -> int:
     """Multiply-adds of convolutions and the classifier for one input."""
     return Facts(architecture).macs
+
+
+@singledispatch
+def macs_at(network: Network, size: tuple[int, int]) -> int:
+    """Multiply-adds for one input of that height and width."""
+    raise NotImplementedError(type(network))
+
+
+@macs_at.register
+def _(network: Architecture, size: tuple[int, int]) -> int:
+    return count_macs(replace(network, input=(network.input[0], *size)))
 
 
 class Facts(Chains):

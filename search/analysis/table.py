@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import singledispatch
 from typing import Any, NamedTuple
 
+from search.analysis.facts import Facts
 from search.analysis.graph import (
     FLOAT32_BYTES,
     Graph,
@@ -20,6 +22,7 @@ from search.analysis.graph_memory import graph_memory
 from search.analysis.lowering import lower
 from search.analysis.memory import Memory, memory
 from search.networks.architecture import Architecture
+from search.networks.network import Network
 
 
 class LayerRow(NamedTuple):
@@ -106,13 +109,32 @@ class Analysis:
         }
 
 
-def analyze(target: Architecture | Graph) -> Analysis:
+@singledispatch
+def analyze(target: Network | Graph) -> Analysis:
     """Table and counts of a network.
 
     Raises:
         ArchitectureError: a window does not fit on the map that it reads.
     """
-    graph = lower(target) if isinstance(target, Architecture) else target
+    raise NotImplementedError(type(target))
+
+
+def facts(network: Network) -> Facts | Analysis:
+    """The same as far as limits ask, and quickly, without the table."""
+    return Facts(network) if isinstance(network, Architecture) else analyze(network)
+
+
+@analyze.register
+def _(target: Architecture) -> Analysis:
+    return _analysis(lower(target), memory(target))
+
+
+@analyze.register
+def _(target: Graph) -> Analysis:
+    return _analysis(target, graph_memory(target))
+
+
+def _analysis(graph: Graph, memory: Memory) -> Analysis:
     reaches = image_reaches(graph)
     last = widest_last(graph, reaches)
     return Analysis(
@@ -128,7 +150,7 @@ def analyze(target: Architecture | Graph) -> Analysis:
         layers=tuple(
             _row(graph, index, reaches) for index, node in enumerate(graph.nodes) if node.kind
         ),
-        memory=memory(target) if isinstance(target, Architecture) else graph_memory(graph),
+        memory=memory,
         notes=graph.notes,
     )
 

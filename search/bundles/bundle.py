@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -15,6 +16,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
 from constraints import Verdict, check
+from search.analysis.traced import TracedModule, network_of
 from search.bundles import metrics, plain
 from search.bundles.contents import (
     BundleError,
@@ -31,7 +33,10 @@ from search.config.sections import StudyConfig
 from search.data.normalization import Normalization
 from search.networks.architecture import Architecture
 from search.networks.module import build
+from search.networks.network import Network
 from search.networks.source import state_key
+
+WEIGHTS = "weights"
 
 # Beyond any network of this kind; above them a bundle could exhaust the machine.
 LARGEST_PARAMETERS = 2**26
@@ -39,7 +44,8 @@ LARGEST_MACS = 10**11
 LARGEST_MAPS = 2**28  # bytes of feature maps of one image
 
 # What is read here; each part of a bundle says which files it must have besides.
-_READ = ("model.py", "model.safetensors", "model.onnx", "architecture.json", "study.toml")
+_READ = ("model.safetensors", "model.onnx", "study.toml")
+_OURS, _MODULE = ("model.py", "architecture.json"), ("module.json",)
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Bundle:
     place: Path
     files: Files
     stated: Metrics
-    architecture: Architecture
+    architecture: Network
     config: StudyConfig
     weights: dict[str, Tensor]
     verdict: Verdict
@@ -62,16 +68,16 @@ class Bundle:
             BundleError: its files are not those that `metrics.json` names, or mean nothing.
         """
         files, stated = _read(place)
-        with _blamed("architecture.json"):
-            content = read_json(files["architecture.json"], "architecture.json")
-            architecture = Architecture.from_json(content)
+        described = _MODULE[0] if _is_module(files) else "architecture.json"
+        with _blamed(described):
+            architecture = _network(read_json(files[described], described), described)
         with _blamed("study.toml"):
             config = parse(tomllib.loads(files["study.toml"].decode()), "study.toml")
             if config.study.storage is not None:  # it may hold a password, so it is not shown
                 raise BundleError("names a database, where whoever launches it would meet others")
-        with _blamed("architecture.json"):
+        with _blamed(described):
             verdict = check(architecture, config.rules)
-        _require_small(verdict)
+            _require_small(verdict)
         with _blamed("model.safetensors"):
             weights = load_tensors(files["model.safetensors"])
         _require_lengths(stated.data, architecture)
@@ -83,7 +89,21 @@ class Bundle:
 
     @property
     def classes(self) -> int:
-        return self.architecture.output.classes
+        return self.architecture.classes
+
+    @property
+    def generated(self) -> Architecture:
+        """The network of a bundle that holds no module."""
+        assert isinstance(self.architecture, Architecture)
+        return self.architecture
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """What there is that makes logits of images; the code of a module is not run."""
+        if not isinstance(self.architecture, Architecture):
+            return ("model.onnx",)
+        code = () if isinstance(self.judgment, str) else ("model.py",)
+        return (WEIGHTS, *code, "model.onnx")
 
     def work(self, images: int) -> float:
         """Multiply-adds for so many images."""
@@ -115,8 +135,8 @@ class Bundle:
             BundleError: they are not the weights of it, in float32, each a number.
         """
         with torch.device("meta"):
-            network = build(self.architecture).eval()
-        wanted = {state_key(self.architecture, k): (k, t) for k, t in network.state_dict().items()}
+            network = build(self.generated).eval()
+        wanted = {state_key(self.generated, k): (k, t) for k, t in network.state_dict().items()}
         odd = wanted.keys() ^ self.weights.keys()
         if odd:
             raise BundleError(f"model.safetensors and architecture.json differ in {min(odd)}")
@@ -130,11 +150,28 @@ class Bundle:
 def _read(place: Path) -> tuple[Files, Metrics]:
     """The files that `metrics.json` names, and what it says."""
     stated = metrics.read(read_file(place, "metrics.json"))
-    stated.require_named(_READ)
+    stated.require_named((*_READ, *(_MODULE if _is_module(stated.files) else _OURS)))
     # Weights and statistics in float32, and as much again for names and headers.
-    numbers = min(8 * stated.parameters + 2**20, 8 * LARGEST_PARAMETERS)
+    stated_numbers = 8 * stated.parameters + 2**20
+    # A module may have weights that do not count, as frozen ones.
+    several = 8 if _is_module(stated.files) else 1
+    numbers = min(several * stated_numbers, 8 * LARGEST_PARAMETERS)
     largest = {"model.safetensors": numbers, "model.onnx": numbers}
     return read_named(place, stated.files, largest), stated
+
+
+def _is_module(names: Container[str]) -> bool:
+    """Whether a bundle of files with these names holds a module, and no network of ours."""
+    return _MODULE[0] in names and not any(name in names for name in _OURS)
+
+
+def _network(content: Mapping[str, Any], name: str) -> Network:
+    if name not in _MODULE:
+        return Architecture.from_json(content)
+    network = network_of(content.get("network"))
+    if not isinstance(network, TracedModule):
+        raise BundleError("describes no module")
+    return network
 
 
 def _require_like(name: str, given: Tensor, wanted: Tensor) -> None:
@@ -146,8 +183,8 @@ def _require_like(name: str, given: Tensor, wanted: Tensor) -> None:
         raise BundleError(f"model.safetensors: {name} holds a number that is not finite")
 
 
-def _require_lengths(data: Data, architecture: Architecture) -> None:
-    channels, classes = architecture.input[0], architecture.output.classes
+def _require_lengths(data: Data, network: Network) -> None:
+    channels, classes = network.input[0], network.classes
     wanted = {"mean": channels, "std": channels, "classes": classes}
     for key, length in wanted.items():
         values = getattr(data, key)
@@ -167,7 +204,7 @@ def _require_small(verdict: Verdict) -> None:
         (facts.activation_bytes, LARGEST_MAPS, "bytes of feature maps"),
     ):
         if found > largest:
-            raise BundleError(f"architecture.json: {found:,} {what}, but at most {largest:,}")
+            raise BundleError(f"{found:,} {what}, but at most {largest:,}")
 
 
 @contextmanager

@@ -19,7 +19,7 @@ Files = Mapping[str, bytes]
 
 _PARSED = 2**21  # bytes of a text that is read for its meaning: far beyond any
 _SHOWN = 2**26  # of what is looked at: pages, pictures, logs
-_TEXTS = ("metrics.json", "architecture.json", "study.toml", "model.py")
+_TEXTS = ("metrics.json", "architecture.json", "module.json", "study.toml", "model.py")
 _TOTAL = 2**29  # of all files together
 _MOST = 1_000  # files
 

@@ -9,6 +9,7 @@ import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import nn
 
 from constraints import check
 from search.analysis.table import Analysis
+from search.analysis.traced import TracedModule
 from search.bundles import metrics
 from search.bundles.files import made_at_once, write_files
 from search.bundles.findings import Findings
@@ -28,7 +30,8 @@ from search.bundles.importance import importances
 from search.bundles.int8.making import Maker, require
 from search.bundles.metrics import Search
 from search.bundles.onnx_graph import ONNX_OPSET
-from search.bundles.parts.every import PARTS
+from search.bundles.parts.every import parts_of
+from search.bundles.parts.graph import portable
 from search.bundles.rival import rivals
 from search.config.candidate import Candidate
 from search.config.sections import StudyConfig
@@ -37,8 +40,7 @@ from search.data.images import Images
 from search.data.normalization import Normalization
 from search.display import wording
 from search.errors import ConfigError, MachineError
-from search.networks.architecture import Architecture
-from search.networks.module import build
+from search.networks.network import Network
 from search.storage.checkpoints import CheckpointError, latest_checkpoint, load_checkpoint
 from search.storage.finalists import choose
 from search.storage.studies import require_same_data
@@ -46,6 +48,7 @@ from search.storage.summary import summarize
 from search.storage.trials import Attributes, candidate_of
 from search.training.devices import describe_device
 from search.training.evaluation import Evaluation, evaluate
+from search.training.modules import NONE, Modules
 from search.training.trainer import Trainer
 from search.training.training import Training
 from search.version import NAME, version
@@ -70,6 +73,7 @@ def export(
     retrain: bool = True,
     processes: int = 1,
     int8: bool = False,
+    modules: Modules = NONE,
     progress: Announce = lambda _: None,
 ) -> Path:
     """Writes the bundle of trial number `trial`, or of the best, to the new directory `out`.
@@ -80,28 +84,34 @@ def export(
     `out`, which is returned, comes to be complete or not at all.  With `int8` it also holds the
     network for microcontrollers.
 
-    `runs` keeps the study's checkpoints, `cache` its augmented epochs; `processes` make
-    those.  `progress` gets a line about each step.
+    `modules` are what may be run of others' code.  `runs` keeps the study's checkpoints, `cache`
+    its augmented epochs; `processes` make those.  `progress` gets a line about each step.
 
     Raises:
         ConfigError: nothing to export, or `out` cannot be made.
-        MachineError: the data is not there, no test images, or no extra for `int8`.
+        MachineError: the data is not there, no test images, no extra for `int8`, or code of a
+            module that is not to be run here.
     """
     if without_test(config.data):
         raise MachineError(without_test(config.data))
     chosen = choose(study, trial)
     candidate = candidate_of(chosen)
+    if isinstance(candidate.architecture, TracedModule):  # told before anything is trained
+        portable(modules.build(candidate.architecture), candidate.architecture.input)
     with made_at_once(out) as bundle:
         dataset = load(config.data)
         require_same_data(study, dataset.identity)
         _require_fit(candidate.architecture, dataset)
         if int8:
             require(candidate.architecture, len(dataset.train))
+        make = partial(
+            Trainer, config, device=device, cache=cache, processes=processes, modules=modules
+        )
         if retrain:
-            trainer = Trainer(config, dataset.joined(), device, cache=cache, processes=processes)
+            trainer = make(dataset=dataset.joined())
             trained = _retrained(trainer, chosen, candidate, progress)
         else:
-            trainer = Trainer(config, dataset, device, cache=cache, processes=processes)
+            trainer = make(dataset=dataset)
             trained = _as_in_trial(trainer, runs, chosen, candidate, progress)
         progress("reading the test images")
         findings = _findings(study, config, chosen, candidate, dataset, trained, device)
@@ -118,7 +128,7 @@ def export(
 
 def _files(findings: Findings) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
-    for part in PARTS:
+    for part in parts_of(findings.candidate.architecture):
         files |= part.write(findings)
     return files | {"metrics.json": metrics.written(findings.metrics, files)}
 
@@ -144,7 +154,7 @@ def _as_in_trial(
     trainer: Trainer, runs: Path, trial: FrozenTrial, candidate: Candidate, progress: Announce
 ) -> _Trained:
     """The weights that the trial left, or what the same training makes again."""
-    network = _kept(latest_checkpoint(runs, trial), candidate.architecture, progress)
+    network = _kept(latest_checkpoint(runs, trial), trainer, candidate, progress)
     if network is None:
         training = trainer.training(candidate)
         # A trial ends where it meets the target, maybe before its last epoch.
@@ -154,7 +164,9 @@ def _as_in_trial(
     return _Trained(network, trainer.normalization, [], retrained=False)
 
 
-def _kept(path: Path, architecture: Architecture, progress: Announce) -> nn.Module | None:
+def _kept(
+    path: Path, trainer: Trainer, candidate: Candidate, progress: Announce
+) -> nn.Module | None:
     try:
         state = load_checkpoint(path)
     except CheckpointError as error:
@@ -163,7 +175,7 @@ def _kept(path: Path, architecture: Architecture, progress: Announce) -> nn.Modu
     if state is None:
         progress(f"{path}: the trial's weights are not here")
         return None
-    network = build(architecture)
+    network = trainer.build(candidate.architecture)
     network.load_state_dict(state["network"])
     return network
 
@@ -175,10 +187,10 @@ def _train(training: Training, epochs: int, what: str, progress: Announce) -> No
         progress(f"{what}: epoch {record.epoch}/{epochs}, loss {record.train_loss:.4f}, {spent}")
 
 
-def _require_fit(architecture: Architecture, dataset: Dataset) -> None:
-    if (architecture.input, architecture.output.classes) != (dataset.input, len(dataset.classes)):
+def _require_fit(network: Network, dataset: Dataset) -> None:
+    if (network.input, network.classes) != (dataset.input, len(dataset.classes)):
         raise ConfigError(
-            f"the trial saw images {list(architecture.input)} of {architecture.output.classes} "
+            f"the trial saw images {list(network.input)} of {network.classes} "
             f"classes, but the data has {list(dataset.input)} of {len(dataset.classes)}; "
             "name the study's own with --set data.root=DIR"
         )
@@ -258,9 +270,11 @@ def _accuracy(result: Evaluation, test: Images, classes: tuple[str, ...]) -> dic
     }
 
 
-def _size(analysis: Analysis) -> dict[str, int]:
+def _size(analysis: Analysis) -> dict[str, int | None]:
+    sides = [side for side in analysis.receptive_field if side is not None]
+    whole = len(sides) == len(analysis.receptive_field)
     return {
-        "receptive_field": min(side for side in analysis.receptive_field if side is not None),
+        "receptive_field": min(sides) if whole else None,
         "parameters": analysis.parameters,
         "macs": analysis.macs,
     }

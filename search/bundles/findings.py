@@ -22,6 +22,7 @@ from search.config.sections import StudyConfig
 from search.data.datasets import Dataset
 from search.data.images import Images
 from search.display.figures.style import History
+from search.networks.architecture import Architecture
 from search.storage.summary import Summary
 
 
@@ -53,6 +54,13 @@ class Findings:
     importance: Importance | None
     metrics: Mapping[str, Any]
     int8: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def architecture(self) -> Architecture:
+        """The network, which is no module."""
+        network = self.candidate.architecture
+        assert isinstance(network, Architecture)
+        return network
 
     @property
     def again(self) -> Again | None:

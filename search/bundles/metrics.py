@@ -151,7 +151,7 @@ class Metrics(_Part):
     version: Literal[1]
     accuracy: Accuracy
     data: Data
-    receptive_field: _Count
+    receptive_field: _Count | None  # where a unit sees the whole image
     parameters: _Count
     macs: _Count
     files: dict[str, _Digest]

@@ -13,7 +13,7 @@ from search.bundles.contents import BundleError
 from search.bundles.metrics import Metrics, stated
 from search.config.candidate import Candidate
 from search.display import wording
-from search.networks.architecture import Architecture
+from search.networks.network import Network
 
 # What was found, by the key of `metrics.json`, and by how much rounding may change it.
 Found = dict[str, tuple[Any, float]]
@@ -50,7 +50,7 @@ def from_itself(metrics: Metrics) -> Found:
     return {"accuracy.test": (accuracy.test_correct / images, _EXACT)} if images else {}
 
 
-def from_log(content: bytes, metric: str, metrics: Metrics, architecture: Architecture) -> Found:
+def from_log(content: bytes, metric: str, metrics: Metrics, network: Network) -> Found:
     """What the log of the trainings tells: costs, and the accuracy that the study compares.
 
     Raises:
@@ -67,7 +67,7 @@ def from_log(content: bytes, metric: str, metrics: Metrics, architecture: Archit
     if told:
         found["accuracy.validation"] = (told[-1], _EXACT)
     if metrics.recipe:
-        candidate = Candidate(architecture, metrics.recipe)
+        candidate = Candidate(network, metrics.recipe)
         found["candidate"] = (candidate.hash, 0)
         for run, key in (("search", "trial_pflop"), ("retraining", "retraining_pflop")):
             cost = candidate.pflop(len(runs[run]), seen[run])

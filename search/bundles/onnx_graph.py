@@ -24,6 +24,15 @@ _OPERATORS = frozenset(
         *("Pad", "Slice", "Range", "QuantizeLinear", "DequantizeLinear"),
     }
 )
+_FURTHER = frozenset(  # of the layers of others' modules
+    {
+        *("MaxPool", "GlobalMaxPool", "ConvTranspose", "Resize", "DepthToSpace", "SpaceToDepth"),
+        *("LayerNormalization", "GroupNormalization", "InstanceNormalization", "LRN", "Softmax"),
+        *("LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Mish", "Softplus", "Softsign", "Exp"),
+        *("Log", "Sqrt", "Neg", "Abs", "Reciprocal", "Max", "Min", "Where", "Equal", "Expand"),
+        *("ReduceMax", "ReduceSum", "ReduceL2", "Split", "Einsum", "LogSoftmax", "Sum", "Mean"),
+    }
+)
 _INLINE = (onnx.TensorProto.DEFAULT,)
 
 
@@ -54,8 +63,9 @@ def onnx_graph(network: nn.Module, shape: tuple[int, int, int]) -> bytes:
     return graph
 
 
-def require_plain_graph(content: bytes, name: str = "model.onnx") -> None:
-    """Accepts a graph of plain layers, the content of file `name`.
+def require_plain_graph(content: bytes, name: str = "model.onnx", *, foreign: bool = False) -> None:
+    """Accepts a graph of plain layers, the content of file `name`; with `foreign` also of those
+    that the generator has not.
 
     Raises:
         BundleError: it has something else, or keeps weights in other files.
@@ -67,8 +77,9 @@ def require_plain_graph(content: bytes, name: str = "model.onnx") -> None:
     graph = model.graph
     if len(graph.node) > _NODES or model.functions or model.training_info:
         raise BundleError(f"{name} holds functions, or more than {_NODES:,} operations")
+    known = _OPERATORS | _FURTHER if foreign else _OPERATORS
     for node in graph.node:
-        if node.domain not in ("", "ai.onnx") or node.op_type not in _OPERATORS:
+        if node.domain not in ("", "ai.onnx") or node.op_type not in known:
             kind = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
             raise BundleError(f"{name}: {kind} is no operation of a plain network")
     for tensor in _tensors(graph, name):

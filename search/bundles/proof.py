@@ -10,7 +10,7 @@ from pathlib import Path
 
 from search.bundles import agreement, isolated, numbers
 from search.bundles.agreement import DisagreementError, Tally
-from search.bundles.bundle import Bundle
+from search.bundles.bundle import WEIGHTS, Bundle
 from search.bundles.contents import BundleError, UnknownError
 from search.bundles.held_out import fingerprint, read_test_set
 from search.bundles.isolated import Predict, RunError
@@ -52,7 +52,7 @@ class Proof:
         images = agreement.probes(
             self.bundle.architecture.input, self.bundle.normalization, self.seed
         )
-        with self._ways([name], len(images)) as ways:
+        with self._ways([WEIGHTS, name], len(images)) as ways:
             _, difference = agreement.compare(ways, images, self.bundle.classes)
             agreement.compare(ways, images[:1], self.bundle.classes)
         return (
@@ -62,17 +62,21 @@ class Proof:
 
     @contextmanager
     def _ways(self, names: Iterable[str], images: int) -> Iterator[dict[str, Predict]]:
-        """Our own way and those of `names`, each in its process."""
+        """The ways of `names`; those that are foreign each in its process."""
         bundle, shape = self.bundle, self.bundle.architecture.input
         work = bundle.work(2 * images)
-        ways = {agreement.WEIGHTS: agreement.own(bundle.reference())}
+        ways: dict[str, Predict] = {}
         with ExitStack() as stack:
             for name in names:
+                if name == WEIGHTS:
+                    ways[name] = agreement.own(bundle.reference())
+                    continue
                 if name == "model.py":
                     weights = bundle.files["model.safetensors"]
                     process = isolated.network(bundle.code.code, weights, shape, work)
                 else:
-                    require_plain_graph(bundle.files["model.onnx"])
+                    foreign = WEIGHTS not in bundle.ways
+                    require_plain_graph(bundle.files["model.onnx"], foreign=foreign)
                     process = isolated.onnx(bundle.files["model.onnx"], shape, work)
                 ways[name] = stack.enter_context(process)
             yield ways
@@ -82,16 +86,11 @@ class Proof:
         """What all ways make of the test images, which must be the same, image by image."""
         bundle, images = self.bundle, self._images
         tally = Tally(bundle.classes)
-        with self._ways(self._runnable, len(images)) as ways:
+        with self._ways(bundle.ways, len(images)) as ways:
             for inputs, labels in agreement.batches(images, bundle.normalization):
                 logits, _ = agreement.compare(ways, inputs, bundle.classes)
                 tally.add(logits, labels)
         return tally
-
-    @property
-    def _runnable(self) -> list[str]:
-        refused = isinstance(self.bundle.judgment, str)
-        return ["model.onnx"] if refused else ["model.py", "model.onnx"]
 
     @cached_property
     def _images(self) -> Images:
@@ -138,9 +137,10 @@ class Proof:
             raise BundleError(
                 f"{share} of the test images ({correct}), not {told} ({claim.test_correct})"
             )
-        ways = ", ".join([agreement.WEIGHTS, *self._runnable])
+        ways = ", ".join(self.bundle.ways)
+        alike = ", which agree on each" if len(self.bundle.ways) > 1 else " alone"
         where = "" if self._section.kind == "digits" else f" in {self._section.root}"
-        return f"{share} of {total:,} test images{where}, by {ways}, which agree on each"
+        return f"{share} of {total:,} test images{where}, by {ways}{alike}"
 
     @property
     def found(self) -> Found:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from constraints import Verdict
 from search.analysis.table import LayerRow
+from search.analysis.traced import module_of
 from search.bundles import importance
 from search.bundles.findings import Findings
 from search.bundles.rival import Rivals
@@ -22,6 +23,7 @@ from search.data.augmentation import pipeline
 from search.data.images import is_gray
 from search.display import tables, wording
 from search.display.figures import curves
+from search.display.figures.columns import columns, growth
 from search.display.figures.diagram import figure_architecture, figure_receptive_field
 from search.display.figures.images import (
     figure_augmentations,
@@ -59,17 +61,13 @@ def report(findings: Findings) -> tuple[str, dict[str, bytes]]:
 
 def _figures(findings: Findings) -> dict[str, Figure]:
     data, target = findings.dataset, findings.config.study.target
-    limit = findings.config.rules.to_mapping().get("receptive_field")
     mistakes = findings.mistakes[:MISTAKES]
     drawn = {
         "class_balance": figure_class_balance(_balance(findings), data.classes),
         "pixel_values": figure_pixel_histogram(data.train.pixels),
         "samples": figure_samples(data.train.pixels, data.train.labels, data.classes[:SAMPLED]),
         "augmentations": _augmentations(findings),
-        "architecture": figure_architecture(findings.candidate.architecture),
-        "receptive_field": figure_receptive_field(
-            data.train.pixels[0], findings.candidate.architecture, limit
-        ),
+        **_network_figures(findings),
         "learning_curves": curves.figure_learning_curves(_runs(findings), target),
         "confusion_matrix": curves.figure_confusion_matrix(findings.confusion, data.classes),
         "class_accuracy": curves.figure_class_accuracy(data.classes, _class_accuracy(findings)),
@@ -85,6 +83,16 @@ def _figures(findings: Findings) -> dict[str, Figure]:
     found = findings.importance if findings.rivals else None
     if found:
         drawn["importance"] = figure_importance(found.shares, found.spreads, found.chance)
+    return drawn
+
+
+def _network_figures(findings: Findings) -> dict[str, Figure]:
+    """Those that there are: a module may have no layer on a map, or none that sees a part of it."""
+    network, image = findings.candidate.architecture, findings.dataset.train.pixels[0]
+    limit = findings.config.rules.to_mapping().get("receptive_field")
+    drawn = {"architecture": figure_architecture(network)} if columns(network) else {}
+    if growth(network):
+        drawn["receptive_field"] = figure_receptive_field(image, network, limit)
     return drawn
 
 
@@ -202,6 +210,7 @@ def _markdown(findings: Findings, drawn: set[str]) -> str:
     return template("README.md.jinja").render(
         f=findings,
         m=findings.metrics,
+        module=module_of(findings.candidate.architecture),
         w=wording,
         drawn=drawn,
         verdicts=_verdicts(findings),
@@ -248,16 +257,16 @@ def _verdicts(findings: Findings) -> Rows:
 
 
 def _layer(row: LayerRow, verdict: Verdict) -> Sequence[str]:
-    data = row.to_json()
-    words = f"{_spatial(data['kernel'])}×{_spatial(data['kernel'])} {row.kind}"
-    words += f", stride {data['stride']}" if row.window.stride[0] > 1 else ""
-    words += f", dilation {data['dilation']}" if row.window.dilation[0] > 1 else ""
+    kernel, _, stride, dilation = wording.geometry(row)[:4]
+    words = f"{kernel if '×' in kernel else f'{kernel}×{kernel}'} {row.kind}"
+    words += f", stride {stride}" if max(row.window.stride) > 1 else ""
+    words += f", dilation {dilation}" if max(row.window.dilation) > 1 else ""
     share = row.parameters / max(verdict.analysis.parameters, 1)
     return (
         row.block,
-        row.name,
+        _text(row.name),
         row.kind if row.kind in ("gate", "linear") else words,
-        _spatial(data["n_out"]),
+        _spatial(row.to_json()["n_out"]),
         wording.count(row.parameters),
         wording.percent(share, 1),
         wording.count(row.macs),
@@ -266,11 +275,15 @@ def _layer(row: LayerRow, verdict: Verdict) -> Sequence[str]:
 
 def _convolutions(verdict: Verdict) -> list[LayerRow]:
     """Gates and classifier read the whole map: no receptive field is theirs."""
-    return [row for row in verdict.analysis.layers if row.block != "O" and row.kind != "gate"]
+    return [
+        row
+        for row in verdict.analysis.layers
+        if row.block != "O" and row.kind != "gate" and None not in row.r_out
+    ]
 
 
 def _field(row: LayerRow) -> Sequence[str]:
-    return (row.name, *wording.geometry(row))
+    return (_text(row.name), *wording.geometry(row))
 
 
 def _spatial(value: Any) -> str:

@@ -86,7 +86,7 @@ def _matters(config: StudyConfig, trial: FrozenTrial, name: str, value: Any) -> 
     architecture = candidate_of(trial).architecture
 
     def made(choices: Mapping[str, Any]) -> Candidate:
-        shape, classes = architecture.input, architecture.output.classes
+        shape, classes = architecture.input, architecture.classes
         return config.candidate(choices, input=shape, classes=classes)
 
     return made({**trial.params, name: value}) != made(trial.params)

@@ -14,7 +14,7 @@ from pathlib import Path
 from search.bundles import numbers
 from search.bundles.bundle import Bundle
 from search.bundles.contents import BundleError, UnknownError, shortened, unnamed
-from search.bundles.parts.every import PARTS
+from search.bundles.parts.every import parts_of
 from search.bundles.parts.part import Look, Part
 from search.bundles.proof import FAILURES, Proof
 from search.errors import ConfigError, printable
@@ -43,7 +43,8 @@ def verify(bundle: Path, data_root: Path | None = None, seed: int | None = None)
         raise ConfigError(f"{bundle}: no bundle (it holds no metrics.json)")
     try:
         found = Bundle.of(bundle)
-        found.stated.require_named(name for part in PARTS for name in part.names)
+        parts = parts_of(found.architecture)
+        found.stated.require_named(name for part in parts for name in part.names)
     except BundleError as failure:
         return [Check("files", False, _shown(str(failure)))]
     # From the system, so that no bundle knows the images beforehand.
@@ -59,7 +60,7 @@ def verify(bundle: Path, data_root: Path | None = None, seed: int | None = None)
 
 def looks(proof: Proof) -> Mapping[str, Look]:
     """The checks by name, in their order: those of each part, then those of `metrics.json`."""
-    parts = [part(proof) for part in PARTS]
+    parts = [part(proof) for part in parts_of(proof.bundle.architecture)]
     checks = {name: look for part in parts for name, look in part.looks.items()}
     return {**checks, "numbers": lambda: _numbers(proof, parts), "accuracy": proof.accuracy}
 
@@ -70,8 +71,9 @@ def _numbers(proof: Proof, parts: Sequence[Part]) -> str:
     for part in parts:
         found |= part.found
     headline = numbers.require_headline(bundle.files["README.md"], stated)
+    comments = ", comments in model.py" if "model.py" in bundle.files else ""
     texts = (
-        f"README.md{headline}, report.html, comments in model.py, figures, training_log.csv, "
+        f"README.md{headline}, report.html{comments}, figures, training_log.csv, "
         "which alone tells accuracy.validation and the costs of training"
     )
     return numbers.compare(stated, found, texts)
@@ -79,7 +81,8 @@ def _numbers(proof: Proof, parts: Sequence[Part]) -> str:
 
 def strange(bundle: Bundle) -> list[str]:
     """Files with a digest that are no part of a bundle."""
-    return [name for name in bundle.files if not any(part.owns(name, bundle) for part in PARTS)]
+    parts = parts_of(bundle.architecture)
+    return [name for name in bundle.files if not any(part.owns(name, bundle) for part in parts)]
 
 
 def _others(bundle: Bundle) -> str:

@@ -10,6 +10,7 @@ from search.commands.answers import show_findings
 from search.commands.typed import typed
 from search.display import terminal
 from search.study import Study
+from search.targets import silent
 from search.workers.supervisor import handled
 
 
@@ -23,10 +24,11 @@ def export(
     retrain: bool,
     int8: bool,
     device: str,
+    modules: Sequence[str],
 ) -> int:
     """Writes the bundle of a study's winner."""
-    study = Study(name, overrides=overrides, storage=storage)
-    with handled(_stop):
+    study = Study(name, overrides=overrides, storage=storage, modules=modules)
+    with handled(_stop), silent():
         bundle = study.export(
             out, trial=trial, retrain=retrain, int8=int8, device=device, progress=terminal.note
         )

@@ -14,6 +14,7 @@ from search.config.files import DEFAULTS, overridden
 from search.data import datasets
 from search.display import tables, terminal, wording
 from search.networks.architecture import Architecture
+from search.networks.network import Network
 from search.proposals import remedy
 from search.proposals.hints import hints
 from search.proposals.proposer import Acceptance, propose
@@ -52,7 +53,7 @@ def check(
 ) -> int:
     """Judges one network by the rules; `form` is text, json, markdown or csv."""
     rules, network = resolve(target, input_shapes(shape), storage)
-    if shape is not None and isinstance(network, Architecture):
+    if shape is not None and isinstance(network, Network):
         network = with_input(network, *input_shapes(shape))
     if limits is not None:
         rules = study_of(limits, overrides, storage).config.rules
@@ -72,11 +73,9 @@ def check(
     return 0 if verdict.accepted else 1
 
 
-def _advice(
-    network: Architecture | Graph, verdict: constraints.Verdict, rules: Limits
-) -> list[str]:
+def _advice(network: Network | Graph, verdict: constraints.Verdict, rules: Limits) -> list[str]:
     lines = list(advice.advice(verdict.analysis))
     if isinstance(network, Architecture):
         nearest = remedy.remedy(network, rules)
         return [f"the nearest legal network: {nearest}", *lines] if nearest else lines
-    return [*hints(network, verdict, rules), *lines]
+    return [*hints(network, verdict, rules), *lines] if isinstance(network, Graph) else lines

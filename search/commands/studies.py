@@ -32,7 +32,7 @@ from search.storage.studies import (
 )
 from search.storage.summary import Summary, summarize
 from search.study import Study
-from search.targets import beginning, given_network, study_of
+from search.targets import beginning, given_module, given_network, names_factory, study_of
 from search.workers.supervisor import Ending
 
 RARE = 0.001  # of proposals accepted: below it, launch warns
@@ -48,10 +48,11 @@ def launch(
     device: str,
     ray: str | None,
     begin: str | None,
+    modules: Sequence[str],
 ) -> int:
     """Creates or resumes the study of `source` and runs it in worker processes; `begin` names
-    the network or the older study that it begins with."""
-    study = study_of(source, overrides, storage)
+    the network or the older study that it begins with, `modules` the code that it may run."""
+    study = study_of(source, overrides, storage, modules)
     study.prepare()  # what is wrong or not there is told before torch is imported
     if begin is not None:
         terminal.note(_begun(study, begin, storage))
@@ -71,15 +72,27 @@ def train(
     target: str, source: str, overrides: Sequence[str], storage: str | None, *, device: str
 ) -> int:
     """Trains the network that `target` names as a trial of the study of `source`."""
-    study = study_of(source, overrides, storage)
-    network, recipe = given_network(target, storage)
-    number = study.give(network, target, recipe)
+    modules = [target] if names_factory(target) else []
+    study = study_of(source, overrides, storage, modules)
+    number = _given(study, target, storage)
     terminal.note(_place(device, None))
     view, ending = _watched(study, partial(study.train, number, device=device))
-    export = typed("export", study.name, "--trial", str(number), storage=storage)
+    code = ["--module", target] if modules else []
+    export = typed("export", study.name, "--trial", str(number), *code, storage=storage)
     again = typed("train", target, source, storage=storage, overrides=overrides)
     view.finish(ending.reason, again if ending.code else export)
     return ending.code
+
+
+def _given(study: Study, target: str, storage: str | None) -> int:
+    """The number of the trial that trains what `target` names."""
+    if not names_factory(target):
+        network, recipe = given_network(target, storage)
+        return study.give(network, target, recipe)
+    module = given_module(target, study)
+    for line in wording.of_module(module.analysis, study.config.rules):
+        terminal.note(line)
+    return study.give(module, target)
 
 
 def _begun(study: Study, source: str, storage: str | None) -> str:
@@ -156,9 +169,10 @@ def worker(
     root: Path | None,
     device: str,
     only: int | None,
+    modules: Sequence[str],
 ) -> int:
     """Runs trials of an existing study in this process, or `only` the one of that number."""
-    study = Study(name, overrides=overrides, storage=storage, root=root)
+    study = Study(name, overrides=overrides, storage=storage, root=root, modules=modules)
     ending = study.work(device=device, only=only)
     terminal.note(ending.reason)
     return ending.code

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Literal
 
-from search.analysis.facts import count_macs
-from search.networks.architecture import Architecture
+from search.analysis.facts import macs_at
+from search.networks.network import Network
 
 Optimizer = Literal["muon", "sgd"]
 Schedule = Literal["linear", "onecycle"]
@@ -68,9 +68,9 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A proposed architecture with its training hyperparameters."""
+    """A proposed architecture, or a given network, with its training hyperparameters."""
 
-    architecture: Architecture
+    architecture: Network
     recipe: Recipe
 
     @cached_property
@@ -88,10 +88,7 @@ class Candidate:
     def pflop(self, epochs: int, images: int) -> float:
         """The cost of the first `epochs`, which saw `images` in all: 6 x MACs x images, each
         image at the size at which it was trained on; in PFLOP."""
-        channels, *full = self.architecture.input
-        sizes = [self.recipe.size(epoch, (full[0], full[1])) for epoch in range(epochs)]
-        macs = sum(
-            sizes.count(size) * count_macs(replace(self.architecture, input=(channels, *size)))
-            for size in set(sizes)
-        )
+        _, height, width = self.architecture.input
+        sizes = [self.recipe.size(epoch, (height, width)) for epoch in range(epochs)]
+        macs = sum(sizes.count(size) * macs_at(self.architecture, size) for size in set(sizes))
         return 6 * macs * (images / epochs) / 1e15 if epochs else 0.0

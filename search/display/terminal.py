@@ -25,13 +25,13 @@ from rich.table import Table
 from rich.text import Text
 
 from constraints import Limits, Verdict
-from search.analysis.facts import Facts
+from search.analysis.table import facts
 from search.config.candidate import Candidate
 from search.display import encodings, tables, wording
 from search.display.apart import apart
 from search.display.fitting import Fitting
-from search.networks.architecture import Architecture
 from search.networks.glance import LEGEND, glance
+from search.networks.network import Network
 from search.storage.summary import LEADERS, Progress, Summary, summarize
 
 if TYPE_CHECKING:
@@ -222,11 +222,11 @@ def render_sample(acceptance: Acceptance, candidates: Sequence[Candidate]) -> Re
     )
 
 
-def _size(architecture: Architecture) -> tuple[int, int, int]:
+def _size(network: Network) -> tuple[int, int, int]:
     """Receptive field (smaller axis), parameters, MACs."""
-    facts = Facts(architecture)
-    field = min(value for value in facts.receptive_field if value is not None)
-    return field, facts.parameters, facts.macs
+    found = facts(network)
+    field = min(value for value in found.receptive_field if value is not None)
+    return field, found.parameters, found.macs
 
 
 def _candidates(candidates: Sequence[Candidate], sizes: Sequence[tuple[int, int, int]]) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from constraints import LIMITS
+from constraints import LIMITS, Limits
 from search.analysis.device import RUNNING
 from search.analysis.table import Analysis, LayerRow
 from search.proposals.inheritance import Inheritance
@@ -32,6 +32,19 @@ def memory(analysis: Analysis) -> list[str]:
         f"{analysis.activation_bytes:,}",
         f"int8: {words}",
     ]
+
+
+def of_module(analysis: Analysis, limits: Limits) -> list[str]:
+    """What to know of a module that was judged by `limits`."""
+    asked, lines = {rule.key for rule in limits.rules}, list(analysis.notes)
+    if "downsampling" in asked:
+        lines.append("a module has no blocks: its stride-2 convolutions count wherever they stand")
+    if asked & {"arena_bytes", "flash_bytes"}:
+        lines.append(
+            "a module's memory on a microcontroller is an estimate: what is no layer of the "
+            "generator's counts as a sum"
+        )
+    return lines
 
 
 # The columns of the original report's receptive-field table, after the operation's name.

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from search.networks.network import Network
+
 JSON_VERSION = 1
 BlockName = Literal["C1", "C2", "C3", "C4"]
 BLOCK_NAMES: tuple[BlockName, ...] = get_args(BlockName)
@@ -134,7 +136,7 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
-class Architecture:
+class Architecture(Network):
     """A network of four blocks and an output.  `input` is (channels, height, width)."""
 
     blocks: tuple[Block, ...]
@@ -154,6 +156,10 @@ class Architecture:
             )
         for before, after in pairwise(self.blocks):
             _require_chain((before.layers[-1], after.layers[0]), f"{before.name} -> {after.name}")
+
+    @property
+    def classes(self) -> int:
+        return self.output.classes
 
     @property
     def features(self) -> int:

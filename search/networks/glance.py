@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import singledispatch
 
 from search.networks.architecture import Architecture, Block, Layer, Unit
+from search.networks.network import Network
 from search.networks.operators import OPERATORS, operator_of, spatial_of
 
 LEGEND = (
@@ -14,8 +16,15 @@ LEGEND = (
 )
 
 
-def glance(architecture: Architecture) -> str:
-    """The blocks in one line: units, operator and kernel, dilation, width, a `↓` a halving."""
+@singledispatch
+def glance(network: Network) -> str:
+    """A network in one line."""
+    raise NotImplementedError(type(network))
+
+
+@glance.register
+def _(architecture: Architecture) -> str:
+    """The blocks: units, operator and kernel, dilation, width, a `↓` a halving."""
     return "  ".join(f"{block.name} {_units(block)}" for block in architecture.blocks)
 
 

@@ -6,31 +6,31 @@ from constraints import violations
 from search.config.candidate import Candidate, Recipe
 from search.config.sections import StudyConfig
 from search.errors import ConfigError
-from search.networks.architecture import Architecture
+from search.networks.network import Network
 from search.proposals.choices import ForeignError, expressed
 from search.proposals.filling import Choices
 from search.proposals.proposer import Input, RejectedError
 
 
-def require_legal(architecture: Architecture, config: StudyConfig) -> None:
+def require_legal(network: Network, config: StudyConfig) -> None:
     """Accepts a network that keeps the study's rules.
 
     Raises:
         RejectedError: it breaks some; says which, in the checker's words.
     """
-    broken = violations(architecture, config.rules)
+    broken = violations(network, config.rules)
     if broken:
         reasons = "; ".join(violation.message for violation in broken)
         raise RejectedError(f"study {config.study.name} rejects the network: {reasons}")
 
 
-def require_fitting(architecture: Architecture, input: Input, classes: int) -> None:
+def require_fitting(network: Network, input: Input, classes: int) -> None:
     """Accepts a network that reads the study's images and tells its classes.
 
     Raises:
         ConfigError: it does not.
     """
-    reads, tells = architecture.input, architecture.output.classes
+    reads, tells = network.input, network.classes
     if (reads, tells) != (input, classes):
         raise ConfigError(
             f"the network reads images {list(reads)} of {tells} classes, but the study's are "
@@ -48,14 +48,12 @@ def recipe_choices(config: StudyConfig, like: Recipe | None) -> Choices:
     }
 
 
-def given(
-    architecture: Architecture, config: StudyConfig, like: Recipe | None
-) -> tuple[Candidate, Choices]:
+def given(network: Network, config: StudyConfig, like: Recipe | None) -> tuple[Candidate, Choices]:
     """The candidate that trains a network by the study's recipe, and the choices that mean it;
     none where the space does not express it."""
     choices = recipe_choices(config, like)
-    candidate = Candidate(architecture, config.recipe(choices))
+    candidate = Candidate(network, config.recipe(choices))
     try:
-        return candidate, {**expressed(architecture, config.space), **choices}
+        return candidate, {**expressed(network, config.space), **choices}
     except ForeignError:
         return candidate, {}

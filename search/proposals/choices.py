@@ -15,6 +15,7 @@ from search.networks.architecture import (
     Layer,
     Unit,
 )
+from search.networks.network import Network
 from search.networks.operators import OPERATORS, operator_of, spatial_of
 from space import SearchSpace
 
@@ -50,38 +51,36 @@ class ForeignError(ValueError):
     """A space does not express a network; says which of its choices does not fit."""
 
 
-def choices_of(
-    architecture: Architecture, space: SearchSpace = ANY_SPACE
-) -> dict[str, Scalar] | None:
-    """The choices for `space` that mean `architecture`, within its ranges or not; None where
-    none do."""
-    for read in _readings(architecture, space):
+def choices_of(network: Network, space: SearchSpace = ANY_SPACE) -> dict[str, Scalar] | None:
+    """The choices for `space` that mean `network`, within its ranges or not; None where none
+    do."""
+    for read in _readings(network, space):
         choices = {name: read[name] for name in space.parameters}
-        if _meant(choices, architecture, space) == architecture:
+        if _meant(choices, network, space) == network:
             return choices
     return None
 
 
-def expressed(architecture: Architecture, space: SearchSpace) -> dict[str, Scalar]:
-    """The choices in `space` that mean `architecture`; those without effect are any.
+def expressed(network: Network, space: SearchSpace) -> dict[str, Scalar]:
+    """The choices in `space` that mean `network`; those without effect are any.
 
     Raises:
         ForeignError: none do.
     """
     faults: list[list[str]] = []
-    for read in _readings(architecture, space):
+    for read in _readings(network, space):
         choices = {name: _inside(read[name], entry) for name, entry in space.settings.items()}
-        if _meant(choices, architecture, space) == architecture:
+        if _meant(choices, network, space) == network:
             return {name: choices[name] for name in space.parameters}
         faults.append(
             [
                 f"{name} is {read[name]}, but the space has {_in_words(space.settings[name])}"
                 for name, choice in choices.items()
-                if _meant({**read, name: choice}, architecture, space) != architecture
+                if _meant({**read, name: choice}, network, space) != network
             ]
         )
     if not faults:
-        raise ForeignError(_odd(architecture))
+        raise ForeignError(_odd(network))
     fewest = min(faults, key=len)
     raise ForeignError("; ".join(fewest))
 
@@ -103,14 +102,16 @@ def _in_words(entry: Setting) -> str:
     return str(entry)
 
 
-def _odd(architecture: Architecture) -> str:
+def _odd(network: Network) -> str:
     """What in a network no choices of any space make."""
-    read = dict(_read(architecture, headed=False))
-    lacking = [block.name for block in architecture.blocks[:-1] if not block.transition]
+    if not isinstance(network, Architecture):
+        return "it is a module of somebody's own"
+    read = dict(_read(network, headed=False))
+    lacking = [block.name for block in network.blocks[:-1] if not block.transition]
     if lacking:
         return f"{lacking[0]} does not end in a transition"
-    made = _meant(read, architecture, ANY_SPACE)
-    for own, other in zip(architecture.blocks, made.blocks if made else (), strict=False):
+    made = _meant(read, network, ANY_SPACE)
+    for own, other in zip(network.blocks, made.blocks if made else (), strict=False):
         if own.units != other.units:
             return f"the units of {own.name} are not of one kind and width"
         if own.transition != other.transition:
@@ -118,24 +119,24 @@ def _odd(architecture: Architecture) -> str:
     return "its output is none that a space has"
 
 
-def _readings(architecture: Architecture, space: SearchSpace) -> Iterator[dict[str, Scalar]]:
+def _readings(network: Network, space: SearchSpace) -> Iterator[dict[str, Scalar]]:
     """The ways to read choices off a network that mean it: without and with a head."""
-    if not all(block.transition for block in architecture.blocks[:-1]):
+    if not isinstance(network, Architecture):
+        return
+    if not all(block.transition for block in network.blocks[:-1]):
         return
     for headed in (False, True):
-        read = dict(_read(architecture, headed))
-        if _meant(read, architecture, space) == architecture:
+        read = dict(_read(network, headed))
+        if _meant(read, network, space) == network:
             yield read
 
 
 def _meant(
-    choices: Mapping[str, Scalar], architecture: Architecture, space: SearchSpace
+    choices: Mapping[str, Scalar], network: Network, space: SearchSpace
 ) -> Architecture | None:
-    """The network that `choices` mean on the images of `architecture`, None where none is."""
+    """The network that `choices` mean on the images of `network`, None where none is."""
     try:
-        return space.architecture(
-            choices, input=architecture.input, classes=architecture.output.classes
-        )
+        return space.architecture(choices, input=network.input, classes=network.classes)
     except ArchitectureError:  # a C4 without units and without a head
         return None
 

@@ -204,7 +204,7 @@ def _choices(trial: FrozenTrial, proposer: Proposer) -> Choices:
     fits = own.keys() == space.parameters.keys() and all(
         value in space.parameters[name] for name, value in own.items()
     )
-    shape, classes = network.input, network.output.classes
+    shape, classes = network.input, network.classes
     if not fits or space.architecture(own, input=shape, classes=classes) != network:
         own = expressed(network, space)
     return {**own, **recipe}

@@ -18,6 +18,7 @@ from constraints import Limits, Violation, violations
 from search.config.candidate import Candidate
 from search.config.sections import StudyConfig
 from search.networks.architecture import Architecture, ArchitectureError
+from search.networks.network import Network
 from search.proposals.filling import Choices, Filler
 
 Input = tuple[int, int, int]
@@ -48,7 +49,7 @@ class Proposal:
     and the rules they break."""
 
     choices: Choices
-    architecture: Architecture | None
+    architecture: Network | None
     violations: tuple[Violation, ...]
 
     @property

@@ -25,6 +25,7 @@ from search.storage.trials import (
     DEATHS,
     FINALIST,
     GIVEN,
+    MODULE,
     TAKEN,
     WORKER,
     Attributes,
@@ -63,13 +64,15 @@ class ClaimingStorage(WritingStorage):
     `trials` bounds how many trials may be trained (complete or pruned), over all workers and
     resumes; None does not bound.  Trainings of finalists do not count, nor networks that were
     given or taken over.  While `finals` holds this process may claim the first alone, before
-    only the others; where `only` is the number of a trial, that one and no other.
+    only the others; where `only` is the number of a trial, that one and no other.  Of trials
+    whose network is code it may claim those of `modules`.
     """
 
     def __init__(self, place: Place, *, heartbeat: int, grace: int) -> None:
         self.trials: int | None = None
         self.finals = False
         self.only: int | None = None
+        self.modules: frozenset[str] = frozenset()
         self._claims: dict[int, Mapping[str, Any]] = {}  # of this process, by the trial's id
         super().__init__(place, heartbeat=heartbeat, grace=grace)
 
@@ -133,9 +136,12 @@ class ClaimingStorage(WritingStorage):
             return True
 
     def _may_claim(self, session: sa.orm.Session, trial: models.TrialModel) -> bool:
+        find = models.TrialUserAttributeModel.find_by_trial_and_key
+        module = json.loads(text_of(find(trial, MODULE, session)))
+        if module is not None and module not in self.modules:
+            return False
         if self.only is not None:
             return bool(trial.number == self.only)
-        find = models.TrialUserAttributeModel.find_by_trial_and_key
         if (find(trial, FINALIST, session) is not None) != self.finals:
             return False
         if self.finals or find(trial, GIVEN, session) is not None:

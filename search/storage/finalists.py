@@ -170,7 +170,7 @@ def _finalist(best: FrozenTrial, again: Sequence[FrozenTrial]) -> Finalist:
         once=best.values[0],
         measures=measures,
         pending=sum(not trial.state.is_finished() for trial in own),
-        lost=_lost(own, measures, candidate_of(best).architecture.output.classes),
+        lost=_lost(own, measures, candidate_of(best).architecture.classes),
     )
 
 
@@ -223,7 +223,8 @@ def template(trials: Sequence[FrozenTrial], now: Standing) -> FrozenTrial:
     source = next(trial for trial in trials if trial.number == now.next)
     repeat = sum(_source(trial) == source.number for trial in trials)
     finalist = {"trial": source.number, "repeat": repeat, "index": now.index}
-    carried = Attributes(architecture=Attributes.of(source).architecture, finalist=finalist)
+    known = Attributes.of(source)
+    carried = Attributes(architecture=known.architecture, module=known.module, finalist=finalist)
     return create_trial(
         state=TrialState.WAITING,
         params=source.params,

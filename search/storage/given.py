@@ -14,6 +14,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from search.analysis.traced import module_of
 from search.config.candidate import Candidate
 from search.domains import Scalar
 from search.storage.finalists import searched
@@ -45,11 +46,13 @@ def give(
     for trial in searched(study.get_trials(deepcopy=False)):
         if Attributes.of(trial).candidate == candidate.hash and trial.state not in _LOST:
             return trial.number
+    module = module_of(candidate.architecture)
     carried = Attributes(
         candidate=candidate.hash,
         architecture=candidate.architecture.to_json(),
         recipe=asdict(candidate.recipe),
         given=name,
+        module=module.key if module else None,
     )
     template = create_trial(
         state=TrialState.WAITING,

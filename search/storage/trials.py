@@ -10,13 +10,15 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, Trial
 
+from search.analysis.traced import network_of
 from search.config.candidate import Candidate, Recipe
 from search.errors import ConfigError
-from search.networks.architecture import Architecture, ArchitectureError
+from search.networks.architecture import ArchitectureError
+from search.networks.network import Network
 from search.storage.internals import storage_of, trial_id
 
 ARCHITECTURE, DEATHS, FINALIST, WORKER = "architecture", "deaths", "finalist", "worker"
-GIVEN, TAKEN = "given", "taken"
+GIVEN, MODULE, TAKEN = "given", "module", "taken"
 """Names of attributes, for who asks the database for them."""
 
 
@@ -32,7 +34,8 @@ class Attributes:
     `finalist` is there where a finalist is trained again: the number of its `trial`, which
     `repeat` of it this is, and the `index` among all such trainings of the study.
     `given` names the network that somebody had trained beside the search, `taken` the study and
-    trial that one was taken over from; neither counts towards the budget of trials.
+    trial that one was taken over from; neither counts towards the budget of trials.  `module` is
+    the `key` of a network that is code: workers train it that were told to run this code.
     """
 
     candidate: str | None = None
@@ -57,6 +60,7 @@ class Attributes:
     finalist: Mapping[str, int] | None = None
     moment: Mapping[str, Any] | None = None
     given: str | None = None
+    module: str | None = None
     taken: str | None = None
 
     @classmethod
@@ -124,7 +128,10 @@ def as_seen(trial: FrozenTrial, rule: Callable[[str], str]) -> FrozenTrial:
     return seen
 
 
-_UNSEEN = ("architecture", "recipe", "history", "moment", "candidate", "pflop", "pflop_to_target")
+_UNSEEN = (
+    "architecture", "module", "recipe", "history", "moment", "candidate", "pflop",
+    "pflop_to_target",
+)  # fmt: skip
 
 
 def _tera(pflop: float | None) -> float | None:
@@ -137,14 +144,14 @@ def _rejected(rules: Mapping[str, int] | None, rule: Callable[[str], str]) -> st
     return ", ".join(f"{rule(name)} {n:,}" for name, n in rules.items()) or "none"
 
 
-def architecture_of(trial: Trial | FrozenTrial) -> Architecture:
+def architecture_of(trial: Trial | FrozenTrial) -> Network:
     """The network of a trial, whatever became of it.
 
     Raises:
         ConfigError: the trial carries none of this program.
     """
     try:
-        return Architecture.from_json(Attributes.of(trial).architecture)
+        return network_of(Attributes.of(trial).architecture)
     except ArchitectureError as error:
         raise ConfigError(f"trial {trial.number} holds no candidate: {error}") from None
 

@@ -49,7 +49,8 @@ def evaluate(
     `images`."""
     network.eval()
     batches = []
-    with torch.inference_mode(), autocast(device, dtype):
+    # Not `inference_mode`: what a module keeps of a run, another training step may use.
+    with torch.no_grad(), autocast(device, dtype):
         for start in range(0, len(images), EVALUATION_BATCH):
             pixels = torch.from_numpy(images.pixels[start : start + EVALUATION_BATCH])
             x = normalization(pixels.to(device), dtype)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,9 +11,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from search.data.normalization import Normalization
+from search.training.foreign import Foreign
 
 IMAGES = 500
 """Enough for a covariance of 27 x 27; a thousand patches of each."""
+NUMBERS = 2**28
+"""In all patches at most: images are fewer where they and the filters are large."""
 NOISE = 1e-3
 """A component of less variance, that of a pixel being one, is rounding: scaled up to one, it
 would make the network's results differ from one library to the next."""
@@ -24,7 +29,9 @@ def pass_on(network: nn.Module) -> None:
     beyond those keep their values.
     """
     for module in network.modules():
-        if isinstance(module, nn.Conv2d) and module.groups == 1 and module.kernel_size != (1, 1):
+        dense = isinstance(module, nn.Conv2d) and module.groups == 1
+        # A parametrized weight is made anew for each run.
+        if dense and module.kernel_size != (1, 1) and isinstance(module.weight, nn.Parameter):
             nn.init.dirac_(module.weight[: module.in_channels])
 
 
@@ -38,14 +45,15 @@ def whiten(network: nn.Module, pixels: NDArray[np.uint8], normalization: Normali
     `pixels` (N, H, W, 3) are training images.  Each leading principal component of their
     patches takes two filters, one its negative, for an activation cuts one side of each.
     Filters beyond those keep their values.  A first convolution in groups sees no patch
-    whole, and is left alone.
+    whole, and is left alone, as is a foreign module that reads images in another way.
     """
-    convolution = next(m for m in network.modules() if isinstance(m, nn.Conv2d))
-    if convolution.groups > 1:
+    convolution = _first(network)
+    if convolution is None or convolution.groups > 1:
         return
-    size, dilation = convolution.kernel_size[0], convolution.dilation[0]
+    size, dilation = convolution.kernel_size, convolution.dilation
     # Spread over the set, which may be sorted by class.
-    some = torch.from_numpy(pixels[:: max(1, len(pixels) // IMAGES)])
+    room = NUMBERS // (pixels[0].size * math.prod(size))
+    some = torch.from_numpy(pixels[:: max(1, len(pixels) // max(1, min(IMAGES, room)))])
     patches = F.unfold(normalization(some, torch.float32), size, dilation)
     # Patches of one gray pixel have one variance, which comes without axes.
     length = patches.shape[1]
@@ -59,3 +67,9 @@ def whiten(network: nn.Module, pixels: NDArray[np.uint8], normalization: Normali
     with torch.no_grad():
         convolution.weight[: 2 * count] = torch.cat([filters, -filters])
     convolution.weight.requires_grad_(False)
+
+
+def _first(network: nn.Module) -> nn.Conv2d | None:
+    if isinstance(network, Foreign):
+        return network.first
+    return next(m for m in network.modules() if isinstance(m, nn.Conv2d))

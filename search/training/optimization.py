@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from search.config.candidate import Recipe
 from search.networks.module import SqueezeExcite
+from search.training.foreign import Foreign
 
 
 def rate(recipe: Recipe, progress: float) -> float:
@@ -48,7 +49,7 @@ class Optimization:
     def __init__(self, network: nn.Module, recipe: Recipe, *, scaled: bool = False) -> None:
         trained = [p for p in network.parameters() if p.requires_grad]
         dense = set(_trunk_weights(network)) if recipe.optimizer == "muon" else set()
-        self._flat = [(p, nn.Parameter(_as_matrix(p.data))) for p in trained if p in dense]
+        self._flat = [(p, nn.Parameter(_as_matrix(p.data, p))) for p in trained if p in dense]
         rest = [p for p in trained if p not in dense]
         self._weights = [*rest, *(matrix for _, matrix in self._flat)]
         self._before = [torch.empty_like(weight) for weight in self._weights]
@@ -89,7 +90,7 @@ class Optimization:
         CUDA graph.  Of gradients that are no numbers, none is taken.
         """
         for weight, matrix in self._flat:
-            matrix.grad = None if weight.grad is None else _as_matrix(weight.grad)
+            matrix.grad = None if weight.grad is None else _as_matrix(weight.grad, weight)
             weight.grad = None
         self._normalize()
         if self._scaler.is_enabled():
@@ -144,12 +145,15 @@ class Average:
 
     def __init__(self, network: nn.Module, steps: float) -> None:
         self.network = copy.deepcopy(network)
+        self._source = network
         self._share = min(1.0, 1 / steps)
         self._means, self._copies = _tensors(self.network)
         self._values, self._counts = _tensors(network)
 
     def update(self) -> None:
         """Moves the average towards the network as it is now."""
+        if isinstance(self._source, Foreign):  # it may put others in the place of its buffers
+            self._values, self._counts = _tensors(self._source)
         torch._foreach_lerp_(self._means, self._values, self._share)
         if self._counts:
             torch._foreach_copy_(self._copies, self._counts)
@@ -164,6 +168,8 @@ def _tensors(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
 
 def _trunk_weights(network: nn.Module) -> list[Tensor]:
     """The weights of dense convolutions, without those of gates and of the classifier."""
+    if isinstance(network, Foreign):
+        return network.trunk
     gates = {
         m for gate in network.modules() if isinstance(gate, SqueezeExcite) for m in gate.modules()
     }
@@ -177,6 +183,9 @@ def _trunk_weights(network: nn.Module) -> list[Tensor]:
     ]
 
 
-def _as_matrix(weight: Tensor) -> Tensor:
-    """(out, in, kh, kw) as (out, in x kh x kw) in the same memory, channels_last."""
-    return weight.permute(0, 2, 3, 1).reshape(len(weight), -1)
+def _as_matrix(tensor: Tensor, weight: Tensor) -> Tensor:
+    """(out, in, kh, kw) as (out, in x kh x kw), in the order in which `weight` lies in memory:
+    itself, and no copy, where `tensor` is the weight."""
+    if not weight.is_contiguous():  # channels_last
+        tensor = tensor.permute(0, 2, 3, 1)
+    return tensor.reshape(len(tensor), -1)

@@ -25,6 +25,7 @@ from search.data.images import Images, Labels
 from search.data.normalization import Normalization
 from search.training.cuda_graph import Captured
 from search.training.evaluation import Evaluation, autocast, evaluate
+from search.training.foreign import Foreign
 from search.training.optimization import Average, Optimization, rate
 
 Size = tuple[int, int]
@@ -86,7 +87,7 @@ class Training:
         self.recipe = recipe
         self.history: list[EpochRecord] = []
         self.evaluation: Evaluation | None = None  # of the last epoch, on the validation images
-        self._network = network.to(device).to(memory_format=torch.channels_last)
+        self._network = _laid_out(network.to(device))
         self._epochs = epochs
         self._labels = torch.from_numpy(labels).to(device)
         weights = _class_weights(labels) if recipe.class_weights else None
@@ -163,9 +164,13 @@ class Training:
         return torch.tensor(shares, device=self._device)
 
     def _step(self, size: Size) -> Callable[..., Tensor]:
-        """`_train` on images of that size, as a CUDA graph where there is CUDA."""
+        """`_train` on images of that size, as a CUDA graph where there is CUDA.
+
+        A foreign module may wait for the device, or draw numbers in Python, which a graph
+        would keep for good.
+        """
         train = partial(self._train, size)
-        if self._device.type != "cuda":
+        if self._device.type != "cuda" or isinstance(self._network, Foreign):
             return train
         if size not in self._captured:
             self._captured[size] = Captured(train)
@@ -240,6 +245,13 @@ class Training:
         if self._average is not None:
             self._average.network.load_state_dict(state["average"])
         self._optimization.restore(state["optimizers"])
+
+
+def _laid_out(network: nn.Module) -> nn.Module:
+    """In channels_last, but for a foreign module that does not run so."""
+    if isinstance(network, Foreign) and not network.takes_channels_last:
+        return network
+    return network.to(memory_format=torch.channels_last)
 
 
 def _class_weights(labels: Labels) -> Tensor:

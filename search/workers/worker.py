@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -31,7 +31,8 @@ from search.storage.database import StudyStorage
 from search.storage.finalists import Standing, certainty, queued, standing, template
 from search.storage.internals import study_id, trial_id
 from search.storage.studies import study_storage, validation_images
-from search.storage.trials import Attributes, write
+from search.storage.trials import Attributes, architecture_of, is_finalist, write
+from search.training.modules import NONE, Modules
 from search.workers.objective import Interrupted
 from search.workers.supervisor import PULSE, SUPERVISOR, Ending, handled
 
@@ -206,6 +207,7 @@ class _Guarded:
         watch: Watch,
         storage: StudyStorage,
         callbacks: Sequence[Callback],
+        modules: Modules,
     ) -> None:
         self.failure: Exception | None = None
         self.failures = 0
@@ -213,6 +215,17 @@ class _Guarded:
         self._watch = watch
         self._storage = storage
         self.callbacks = list(callbacks)
+        self._modules = modules
+
+    def require_code(self, trials: Iterable[FrozenTrial]) -> None:
+        """Accepts `trials` of which this process may run all that wait.
+
+        Raises:
+            MachineError: one waits for code that this process was not told to run.
+        """
+        for trial in trials:
+            if trial.state == TrialState.WAITING and Attributes.of(trial).module:
+                self._modules.require(architecture_of(trial))
 
     def __call__(self, trial: Trial) -> Values:
         self.failure = None
@@ -293,23 +306,26 @@ def work(
     make_objective: Callable[[Stop], Train],
     only: int | None = None,
     callbacks: Sequence[Callback] = (),
+    modules: Modules = NONE,
 ) -> Ending:
     """Runs trials in this process until target, budget or signal; call it from the main thread.
 
     `make_objective` gets the function that the objective must ask for a reason to stop.  Where
     `only` is the number of a trial, that one is run and no other.  `callbacks` are told of each
-    trial of this process that ended.
+    trial of this process that ended.  `modules` are what it may run of others' code.
 
     Raises:
         InfeasibleError: the sampler finds no candidate that keeps the rules.
-        MachineError: storage, disk or device failed; the running trial is queued again.
+        MachineError: storage, disk or device failed, and the running trial is queued again; or
+            what is left to train is code that is not among `modules`.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # failures are told by `_Guarded`
     storage = study_storage(study)
     storage.trials, storage.finals, storage.only = config.study.trials, False, only
+    storage.modules = modules.keys
     watch = Watch(study, config)
     with handled(watch.on_signal), storage.errors(), watch.watchdog():
-        guarded = _Guarded(make_objective(watch), watch, storage, callbacks)
+        guarded = _Guarded(make_objective(watch), watch, storage, callbacks, modules)
         if only is not None:
             return _one(study, guarded, watch, only)
         return _work(study, config, guarded, watch)
@@ -331,6 +347,7 @@ def _one(study: optuna.Study, guarded: _Guarded, watch: Watch, number: int) -> E
         if trial.state.is_finished():
             reason = Attributes.of(trial).failure or trial.state.name.lower()
             return Ending(f"trial {number} failed: {reason}", 1)
+        guarded.require_code([trial])
         if not _run_one(study, guarded):
             _await_others(study_storage(study), study)
     return ending
@@ -365,6 +382,7 @@ def _finals(
             return Ending("; ".join(reasons), searched.code)
         if now.next is not None and not queued(trials):
             storage.queue_finalist(study_id(study), template(trials, now))
+        guarded.require_code(filter(is_finalist, trials))
         if not _run_one(study, guarded):
             _await_others(storage, study)
     return ending

@@ -11,8 +11,10 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from run_study import run
+from search.analysis.tracing.loading import load_factory
 from search.config.files import overridden
 from search.config.sections import StudyConfig
+from search.data.augmentation import AugmentedEpochs
 from search.networks.architecture import Architecture
 from search.proposals.parameters import distributions
 from search.storage.studies import create_or_resume, load_study, study_config
@@ -20,6 +22,7 @@ from search.storage.trials import Attributes, candidate_of
 from search.study import Study
 from search.workers.supervisor import Ending
 from tests.conftest import STUDIES
+from tests.modules import written as written_module
 from tests.synthetic_study import CLASSES, INPUT, feasible
 
 QUICK = str(STUDIES / "quickstart.toml")
@@ -79,10 +82,13 @@ def test_what_cannot_be_trained_is_refused_and_nothing_is_made(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     baseline = str(STUDIES / "baseline.json")
-    (place / "mine.py").write_text("")
+    written_module(place)
     refused = {
         baseline: (1, "quickstart rejects the network: parameters must stay below 60,000"),
-        "mine.py:network": (2, "mine.py:network: a module can be checked, but not be a trial"),
+        "mine.py:colored": (1, "quickstart rejects the network: the receptive field must exceed"),
+        "mine.py:network": (2, "mine.py:network: does not take the study's images [3, 32, 32]"),
+        "mine.py:several": (2, "mine.py:several: does not take the study's images"),
+        "mine.py:nothing": (2, "mine.py has no 'nothing'"),
         "nothing.json": (2, "nothing.json: No such file"),
         "nothing:3": (2, "no study nothing"),
     }
@@ -92,6 +98,38 @@ def test_what_cannot_be_trained_is_refused_and_nothing_is_made(
     assert run(["train", baseline, QUICK, "--set", "data.image_size=16"]) == 2
     assert "reads images [3, 32, 32]" in capsys.readouterr().err
     assert not list((place / "studies").iterdir())
+
+
+def test_a_module_is_trained_and_shows_everywhere(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Study, "train", lambda study, number, **_: study.work(only=number))
+    monkeypatch.setattr(AugmentedEpochs, "start", lambda *_: None)  # no processes
+    file = written_module(place)
+    settings = (
+        "study.name=mine", "training.epochs=1", "augmentation.epochs=1", "limits.downsampling=1",
+        "limits.receptive_field=16", "data.image_size=16", "augmentation.hole=4",
+    )  # fmt: skip
+    told = [word for key in settings for word in ("--set", key)]
+    assert run(["train", "mine.py:colored", QUICK, *told]) == 0
+    out, err = capfd.readouterr()
+    assert "what it prints" not in out
+    assert "a module has no blocks: its stride-2 convolutions count wherever they stand" in err
+    assert f"export mine --trial 0 --module {file.name}:colored" in err
+    assert "#0 given" in out
+    assert run(["train", "mine.py:colored", QUICK, *told]) == 0, "it is there"
+    capfd.readouterr()
+    assert run(["status", "mine", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["best"]["number"] == 0
+    (best,) = Study("mine").summary.best
+    parameters = sum(p.numel() for p in load_factory("mine.py:colored")().parameters())
+    assert (best.given, best.parameters) == ("mine.py:colored", parameters)
+    file.unlink()  # what is shown asks nothing of the code
+    assert run(["check", "mine:0", "--json"]) == 0
+    assert run(["compare", "mine", "mine"]) == 0
+    assert run(["check", "mine:0", "--input", "3,8,8"]) == 2
+    assert run(["train", "mine:0", QUICK, "--set", "study.name=other"]) == 2
+    assert "mine:0 is code: mine.py:colored" in capfd.readouterr().err
 
 
 def test_a_given_network_changes_no_budget(
@@ -131,6 +169,8 @@ def test_a_network_that_does_not_fit_is_told_and_nothing_is_made(
     shown = capsys.readouterr().err
     assert "C1.width is 10, but the space has 8 to 16 in steps of 4" in shown
     assert "train odd.json" in shown
+    assert run(["launch", QUICK, *OTHER, "--from", "mine.py:network"]) == 2
+    assert "no space expresses a module" in capsys.readouterr().err
     tight = [*OTHER, "--set", "limits.parameters=20_000"]
     assert run(["launch", QUICK, *tight, "--from", "old:0"]) == 1
     assert "parameters must stay below 20,000" in capsys.readouterr().err

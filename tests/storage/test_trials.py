@@ -16,15 +16,20 @@ from tests.processes import ROOT, ask, created
 NAMES = (
     "candidate proposals accepted rejected architecture recipe receptive_field parameters macs "
     "verdict device history seconds pflop pflop_to_target worker deaths batch_divisor failure "
-    "finalist moment given taken"
+    "finalist moment given module taken"
 )
 
 
 def test_the_names_in_databases_stay() -> None:
     assert tuple(NAMES.split()) == trials.NAMES
-    assert {trials.ARCHITECTURE, trials.DEATHS, trials.WORKER, trials.GIVEN, trials.TAKEN} <= set(
-        trials.NAMES
-    )
+    assert {
+        trials.ARCHITECTURE,
+        trials.DEATHS,
+        trials.WORKER,
+        trials.GIVEN,
+        trials.MODULE,
+        trials.TAKEN,
+    } <= set(trials.NAMES)
 
 
 def test_what_is_written_is_read_and_the_rest_stays(url: str) -> None:

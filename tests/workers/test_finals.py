@@ -15,13 +15,21 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from search.analysis.tracing.loading import read_source
+from search.config.candidate import Candidate
+from search.config.files import overridden
 from search.config.sections import StudyConfig
+from search.errors import MachineError
+from search.proposals.asked import recipe_choices
 from search.storage.finalists import choose, fresh_candidate, searched, standing, template
+from search.storage.given import give, given_candidate
 from search.storage.studies import create_or_resume, load_study, study_config, study_storage
 from search.storage.summary import summarize
 from search.storage.trials import Attributes, candidate_of, is_finalist, write
+from search.training.modules import Modules, read
 from search.training.training import DivergedError
 from search.workers.worker import work
+from tests.modules import written
 from tests.processes import code, start, wait_until, worker
 from tests.synthetic_study import CLASSES, INPUT, build, config, feasible
 
@@ -211,3 +219,49 @@ def test_workers_share_them_and_a_killed_one_loses_none(url: str, tmp_path: Path
     ]
     numbers = [int(line.split()[0]) for line in begun.read_text().splitlines()]
     assert len(numbers) == 7  # the one that was killed began twice
+
+
+def test_what_is_code_waits_for_who_is_told_to_run_it(sqlite: str, tmp_path: Path) -> None:
+    rules = ["limits.downsampling=1", "limits.receptive_field=16"]
+    settings = overridden(_settings(trials=2, finalists=2), rules)
+    study = create_or_resume(settings, sqlite)
+    target = f"{written(tmp_path)}:colored"
+    recipe = settings.recipe(recipe_choices(settings, None))
+    network = read(read_source(target), INPUT, CLASSES, recipe)
+    give(study, Candidate(network, recipe), target, {}, {})
+
+    def train(trial: optuna.Trial) -> float:
+        given = fresh_candidate(trial, settings) or given_candidate(trial)
+        choices = feasible(_settings(), trial.number)
+        candidate = given or settings.candidate(choices, input=INPUT, classes=CLASSES)
+        carried = Attributes(
+            architecture=candidate.architecture.to_json(),
+            recipe=dataclasses.asdict(candidate.recipe),
+            verdict="accepted",
+        )
+        write(trial, carried)
+        noise = NOISE[candidate.recipe.repeat % 4]
+        return noise + (0.9 if candidate.architecture == network else 0.7)
+
+    def run(only: int | None, *modules: str) -> Any:
+        return work(study, settings, lambda _: train, only, modules=Modules(modules))
+
+    for only in (0, None):  # nobody is held up by it, but in the end
+        if only is None:
+            run(0, target)
+        with pytest.raises(MachineError, match=f"only where it is named: --module {target}"):
+            run(only)
+    states = [trial.state.name for trial in study.trials]
+    assert states == ["COMPLETE"] * 3 + ["WAITING"], "whoever is told to may train it"
+    assert Attributes.of(study.trials[3]).module == network.key
+    assert "trial 0 is the best of the finalists" in run(None, target).reason
+
+
+def test_a_search_passes_over_waiting_code(sqlite: str, tmp_path: Path) -> None:
+    settings = _settings(trials=4, finalists=1)
+    study = create_or_resume(settings, sqlite)
+    carried = Attributes(architecture={}, recipe={}, given="mine.py:network", module="network:00")
+    waiting = optuna.trial.create_trial(state=TrialState.WAITING, user_attrs=dict(carried.items()))
+    study.add_trial(waiting)
+    assert _work(study, settings).reason == "the budget of 4 trials is spent"
+    assert study.trials[0].state == TrialState.WAITING

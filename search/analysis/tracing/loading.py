@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import inspect
 import sys
@@ -9,6 +10,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,37 @@ def load_factory(target: str) -> Callable[..., nn.Module]:
     return made
 
 
+@dataclass(frozen=True)
+class Source:
+    """A factory, where it came from (a file's absolute path or a dotted name, a colon, and its
+    name), and the SHA-256 of the file that it stands in."""
+
+    module: str
+    sha256: str
+    factory: Callable[..., nn.Module]
+
+    @property
+    def key(self) -> str:
+        """What names the code, wherever it lies."""
+        return f"{self.module.rpartition(':')[2]}:{self.sha256}"
+
+
+def read_source(target: str) -> Source:
+    """What `target` names; this runs the user's code.
+
+    Raises:
+        TraceError: as `load_factory`.
+    """
+    factory = load_factory(target)
+    place, _, name = target.rpartition(":")
+    path = place if place.endswith(".py") else getattr(sys.modules[place], "__file__", None)
+    if path is None:
+        raise TraceError(f"{place} has no source file")
+    file = Path(path).resolve()
+    place = str(file) if place.endswith(".py") else place
+    return Source(f"{place}:{name}", hashlib.sha256(file.read_bytes()).hexdigest(), factory)
+
+
 def _import_file(path: Path) -> Any:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if not path.is_file() or spec is None or spec.loader is None:
@@ -88,17 +121,21 @@ def make(factory: Callable[..., nn.Module]) -> nn.Module:
     Raises:
         TraceError: the factory fails, or makes something else.
     """
-    unweighted = _declined(factory)
+    try:
+        with torch.device("meta"):
+            return built(factory)
+    except TraceError:  # a constructor that reads values needs real ones
+        return built(factory)
+
+
+def built(factory: Callable[..., nn.Module]) -> nn.Module:
+    """The module with its initial weights; otherwise as `make`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the user's, about pretrained weights and the like
         try:
-            with torch.device("meta"):
-                module = factory(**unweighted)
-        except (Exception, SystemExit):  # a constructor that reads values needs real ones
-            try:
-                module = factory(**unweighted)
-            except (Exception, SystemExit) as error:
-                raise TraceError(f"the factory failed: {in_words(error)}") from error
+            module = factory(**_declined(factory))
+        except (Exception, SystemExit) as error:
+            raise TraceError(f"the factory failed: {in_words(error)}") from error
     if not isinstance(module, nn.Module):
         raise TraceError(f"the factory must make an nn.Module, but made {type(module).__name__}")
     return module
@@ -122,7 +159,7 @@ def in_words(error: BaseException) -> str:
 
 def _place(error: BaseException) -> str:
     """The last line that is neither torch's nor the checker's."""
-    foreign = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
+    foreign = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]), "<")
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not frame.filename.startswith(foreign)]
     frame = next((f for f in reversed(own) if "importlib" not in f.filename), None)

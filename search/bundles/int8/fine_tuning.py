@@ -23,7 +23,7 @@ from torch.ao.quantization import (
 from torch.nn.utils.parametrize import register_parametrization
 
 from search.config.candidate import Candidate
-from search.networks.module import Residual, SqueezeExcite, build
+from search.networks.module import Residual, SqueezeExcite
 from search.training.trainer import Trainer
 
 EPOCHS = 3
@@ -67,7 +67,7 @@ def fine_tuned(trainer: Trainer, candidate: Candidate, network: nn.Module) -> nn
     training = trainer.training(replace(candidate, recipe=recipe), imitating(network))
     while training.epoch < EPOCHS:
         training.run_epoch()
-    result = build(candidate.architecture)
+    result = trainer.build(candidate.architecture)
     state = training.evaluated.cpu().state_dict()
     trained = {key.replace(_ORIGINAL, ".weight"): tensor for key, tensor in state.items()}
     result.load_state_dict({key: trained[key] for key in result.state_dict()})

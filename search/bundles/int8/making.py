@@ -31,6 +31,7 @@ from search.data.images import Images
 from search.display import wording
 from search.errors import ConfigError
 from search.networks.architecture import Architecture
+from search.networks.network import Network
 from search.training.trainer import Trainer
 from search.training.training import DivergedError
 
@@ -39,19 +40,21 @@ LEAST = 100
 TOLERATED = 0.005  # of accuracy lost, before epochs of training are spent on it
 
 
-def require(architecture: Architecture, images: int) -> None:
+def require(network: Network, images: int) -> None:
     """Accepts a network that can be made int8 here, with so many training images.
 
     Raises:
         MachineError: the extra is not installed.
-        ConfigError: too few images, or an operation that the device lacks.
+        ConfigError: too few images, an operation that the device lacks, or a module.
     """
+    if not isinstance(network, Architecture):
+        raise ConfigError("--int8: is for networks of the generator's layers, and not for a module")
     extra.require()
     if images < LEAST:
         raise ConfigError(
             f"--int8 needs at least {LEAST} training images to calibrate on, but got {images}"
         )
-    lacking = memory(architecture).lacking
+    lacking = memory(network).lacking
     if lacking:
         raise ConfigError(
             f"--int8: TensorFlow Lite Micro has no {', '.join(lacking)}; {RUNNING} run there"
@@ -116,8 +119,14 @@ class Maker:
         }
         return self._measured(pair, network, test, section)
 
+    @property
+    def _architecture(self) -> Architecture:
+        network = self.candidate.architecture
+        assert isinstance(network, Architecture)  # `require` accepts no other
+        return network
+
     def _pair(self, network: nn.Module) -> Pair:
-        images, architecture = self._calibration, self.candidate.architecture
+        images, architecture = self._calibration, self._architecture
         graph = onnx_graph(network, architecture.input)
         return Pair(quantized(graph, images), converted(architecture, network, images))
 
@@ -139,7 +148,7 @@ class Maker:
         return images
 
     def _runner(self, images: Images) -> Runner:
-        return Runner(self.candidate.architecture, self.trainer.normalization, images)
+        return Runner(self._architecture, self.trainer.normalization, images)
 
     def _shares(self, runner: Runner, pair: Pair) -> dict[str, float]:
         scores = {"onnx": runner.onnx(pair.onnx), "tflite": runner.litert(pair.tflite)}

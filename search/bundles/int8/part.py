@@ -135,7 +135,7 @@ class Int8Files(Part):
 
     @property
     def _runner(self) -> Runner:
-        return Runner(self.bundle.architecture, self.bundle.normalization, self.proof.test_images())
+        return Runner(self.bundle.generated, self.bundle.normalization, self.proof.test_images())
 
     @cached_property
     def _exact(self) -> Scores:

@@ -25,7 +25,7 @@ class Code(Part):
     def write(cls, findings: Findings) -> Mapping[str, bytes]:
         metrics = findings.metrics
         source = generate(
-            findings.candidate.architecture,
+            findings.architecture,
             title=f"The network that trial {metrics['trial']} of study {metrics['study']} found.",
             facts=_facts(metrics),
             classes=metrics["data"]["classes"],

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 
 from constraints import Limits
+from search.bundles.bundle import Bundle
 from search.bundles.contents import BundleError
 from search.bundles.findings import Findings
 from search.bundles.numbers import Found
@@ -21,7 +22,7 @@ class Description(Part):
 
     @classmethod
     def write(cls, findings: Findings) -> Mapping[str, bytes]:
-        content = json.dumps(findings.candidate.architecture.to_json(), indent=2)
+        content = json.dumps(findings.architecture.to_json(), indent=2)
         return {"architecture.json": f"{content}\n".encode()}
 
     @property
@@ -29,14 +30,7 @@ class Description(Part):
         return {"rules": self._rules}
 
     def _rules(self) -> str:
-        verdict, rules = self.bundle.verdict, self.bundle.config.rules
-        for violation in verdict.violations:
-            raise BundleError(f"{wording.rule(violation.rule)}: {violation.message}")
-        told = "; ".join(
-            f"{rule}: {wording.count(rule.found(verdict.analysis))}" for rule in rules.rules
-        )
-        weaker = _weaker(rules)
-        return f"{told}. WEAKER THAN USUAL: {', '.join(weaker)}" if weaker else told
+        return rules_in_words(self.bundle)
 
     @property
     def found(self) -> Found:
@@ -49,6 +43,22 @@ class Description(Part):
             "receptive_field": (min(sides, default=None), 0),
             "architecture": (self.bundle.architecture.hash, 0),
         }
+
+
+def rules_in_words(bundle: Bundle) -> str:
+    """What a bundle's network has of what each rule asks.
+
+    Raises:
+        BundleError: it breaks one.
+    """
+    verdict, rules = bundle.verdict, bundle.config.rules
+    for violation in verdict.violations:
+        raise BundleError(f"{wording.rule(violation.rule)}: {violation.message}")
+    told = "; ".join(
+        f"{rule}: {wording.count(rule.found(verdict.analysis))}" for rule in rules.rules
+    )
+    weaker = _weaker(rules)
+    return f"{told}. WEAKER THAN USUAL: {', '.join(weaker)}" if weaker else told
 
 
 def _weaker(limits: Limits) -> list[str]:

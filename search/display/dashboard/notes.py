@@ -8,8 +8,8 @@ from datetime import datetime
 from constraints import Limits, Verdict, check
 from search.analysis.table import LayerRow
 from search.display import tables, wording
-from search.networks.architecture import Architecture
 from search.networks.glance import LEGEND, glance
+from search.networks.network import Network
 from search.storage.summary import Progress, Summary
 
 LEADERS = 10
@@ -33,16 +33,14 @@ def study_note(summary: Summary, study_id: int, now: datetime) -> str:
     )
 
 
-def trial_note(
-    architecture: Architecture, limits: Limits, pictures: Mapping[str, str] | None = None
-) -> str:
-    """Verdict per rule, the architecture at a glance, `pictures` (addresses by name) in the size
+def trial_note(network: Network, limits: Limits, pictures: Mapping[str, str] | None = None) -> str:
+    """Verdict per rule, the network at a glance, `pictures` (addresses by name) in the size
     in which they read, the receptive-field table."""
-    verdict = check(architecture, limits)
+    verdict = check(network, limits)
     shown = (f"![{name.replace('-', ' ')}]({at})" for name, at in (pictures or {}).items())
     return "\n\n".join(
         [
-            "```\n" + glance(architecture).replace("  ", "\n") + "\n```",
+            "```\n" + glance(network).replace("  ", "\n") + "\n```",
             f"*{LEGEND}.*",
             "## Verdict",
             _verdict(verdict, limits),

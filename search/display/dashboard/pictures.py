@@ -23,11 +23,13 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from scipy.special import softmax
 from sklearn.metrics import confusion_matrix
 
+from search.analysis.traced import network_of
 from search.data.images import Images
 from search.display.figures import curves, style
+from search.display.figures.columns import growth
 from search.display.figures.diagram import figure_architecture, figure_receptive_field
 from search.display.figures.images import figure_misclassified
-from search.networks.architecture import Architecture
+from search.networks.network import Network
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +72,7 @@ class Picture:
 
 def trial_pictures(
     number: int,
-    architecture: Architecture,
+    network: Network,
     history: Sequence[Mapping[str, Any]],
     images: Images,
     logits: NDArray[np.float32],
@@ -84,7 +86,12 @@ def trial_pictures(
     sure, taken = softmax(logits, axis=1).max(axis=1), logits.argmax(axis=1)
     wrong = np.flatnonzero(taken != images.labels)
     worst = wrong[np.argsort(-sure[wrong])][:SHOWN_MISTAKES]
-    network = architecture.to_json()
+    described = network.to_json()
+    field = Picture(
+        "receptive-field",
+        {"architecture": described, "limit": limit},
+        {"image": images.pixels[0]},
+    )
     return [
         Picture(
             "learning-curves",
@@ -105,22 +112,17 @@ def trial_pictures(
                 "confidence": sure[worst],
             },
         ),
-        Picture("architecture", {"architecture": network}),
-        Picture(
-            "receptive-field",
-            {"architecture": network, "limit": limit},
-            {"image": images.pixels[0]},
-        ),
+        Picture("architecture", {"architecture": described}),
+        *([field] if growth(network) else []),
     ]
 
 
 def _architecture(facts: Mapping[str, Any]) -> Figure:
-    return figure_architecture(Architecture.from_json(facts["architecture"]))
+    return figure_architecture(network_of(facts["architecture"]))
 
 
 def _receptive_field(facts: Mapping[str, Any], image: style.Pixels) -> Figure:
-    architecture = Architecture.from_json(facts["architecture"])
-    return figure_receptive_field(image, architecture, facts["limit"])
+    return figure_receptive_field(image, network_of(facts["architecture"]), facts["limit"])
 
 
 _DRAWN: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Figure]] = {

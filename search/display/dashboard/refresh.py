@@ -46,11 +46,11 @@ def annotate(
     finished: Finished, config: StudyConfig, dataset: Dataset, store: FileSystemArtifactStore
 ) -> None:
     """Gives a trial that ran to its end its note and its pictures, which nobody draws yet."""
-    trial, architecture = finished.trial, finished.candidate.architecture
+    trial, network = finished.trial, finished.candidate.architecture
     history = [vars(record) for record in finished.training.history]
     pictures = trial_pictures(
         trial.number,
-        architecture,
+        network,
         history,
         dataset.validation,
         finished.evaluation.logits,
@@ -60,7 +60,7 @@ def annotate(
     )
     kept = _attached(trial, pictures, store)
     if trial.number < NOTED or _leads(trial, history[-1][config.study.metric]):
-        note = trial_note(architecture, config.rules, kept)
+        note = trial_note(network, config.rules, kept)
         write_note(trial.study, trial_id(trial), note)
 
 

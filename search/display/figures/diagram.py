@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Sequence
+from itertools import cycle
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from search.analysis.table import LayerRow, analyze
+from search.display.figures.columns import Box, Group, columns, growth
 from search.display.figures.style import (
     BLUE,
     DARK_RED,
@@ -23,7 +23,7 @@ from search.display.figures.style import (
     canvas,
     styled,
 )
-from search.networks.architecture import Architecture, Block, Layer, Output, Unit
+from search.networks.network import Network
 
 _KINDS = {  # kind of a box -> its color, and its name in the legend
     "dense": ("#A9D6F5", "dense convolution"),
@@ -32,58 +32,41 @@ _KINDS = {  # kind of a box -> its color, and its name in the legend
     "downsampling": ("#F3B08F", "stride-2 convolution"),
     "gate": ("#E8BFD6", "squeeze-and-excite"),
     "output": ("#DDDDDD", "output"),
+    "other": ("#DDDDDD", "other layers"),
 }
-_BLOCK_COLORS = {"C1": BLUE, "C2": GREEN, "C3": ORANGE, "C4": VERMILION}
+_COLORS = (BLUE, GREEN, ORANGE, VERMILION)  # of blocks, in order
 _WIDTH = 0.76  # of a box, in distances between columns
 _PITCH = 1.3  # from one box to the next, in heights of a box
 
 
-@dataclass(frozen=True)
-class _Box:
-    kind: str
-    text: str
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Boxes that come `times` times in a row, with a shortcut around each time."""
-
-    boxes: tuple[_Box, ...]
-    times: int = 1
-    residual: bool = False
-
-
 @styled
-def figure_architecture(architecture: Architecture) -> Figure:
+def figure_architecture(network: Network) -> Figure:
     """One column per block, layers from top to bottom, with map sizes and receptive fields.
 
     Units that repeat are drawn once; an arrow on the left is a residual shortcut.
     """
-    captions = _captions(architecture)
-    columns: dict[str, tuple[_Group, ...]] = {
-        **{block.name: _groups(block) for block in architecture.blocks},
-        "O": (_Group(_output_boxes(architecture.output)),),
-    }
-    tallest = max(sum(len(group.boxes) for group in groups) for groups in columns.values())
+    drawn = columns(network)
+    tallest = max(column.height for column in drawn)
     figure = canvas(1.3 + 0.36 * tallest, 9.0)
     axes = figure.subplots()
-    axes.set(xlim=(-0.1, len(columns)), ylim=(tallest * _PITCH, -2.2))
+    axes.set(xlim=(-0.1, len(drawn)), ylim=(tallest * _PITCH, -2.2))
     axes.set_axis_off()
-    for x, (name, groups) in enumerate(columns.items()):
-        axes.text(x + _WIDTH / 2, -1.75, name, ha="center", va="center", fontsize=12, weight="bold")
+    for x, column in enumerate(drawn):
+        title = {"ha": "center", "va": "center", "fontsize": 12, "weight": "bold"}
+        axes.text(x + _WIDTH / 2, -1.75, column.name, title)
         axes.text(
             x + _WIDTH / 2,
             -0.75,
-            captions[name],
+            column.caption,
             ha="center",
             va="center",
             fontsize=8.5,
             color="#555555",
         )
-        _draw_column(axes, x, groups)
+        _draw_column(axes, x, column.groups)
         if x:
             _arrow(axes, (x - 0.32, -1.75), (x + 0.12, -1.75))
-    used = {box.kind for groups in columns.values() for group in groups for box in group.boxes}
+    used = {box.kind for column in drawn for group in column.groups for box in group.boxes}
     shown = [key for key in _KINDS if key in used]
     figure.legend(
         [Rectangle((0, 0), 1, 1, color=_KINDS[key][0]) for key in shown],
@@ -93,24 +76,7 @@ def figure_architecture(architecture: Architecture) -> Figure:
     return figure
 
 
-def _captions(architecture: Architecture) -> dict[str, str]:
-    rows = _convolutions(architecture)
-    captions = {"O": f"{architecture.output.classes} classes"}
-    for block in architecture.blocks:
-        own = [row for row in rows if row.block == block.name]
-        before, after = ("×".join(map(str, n)) for n in (own[0].n_in, own[-1].n_out))
-        size = before if before == after else f"{before} → {after}"
-        captions[block.name] = f"{size}, RF {own[-1].r_out[0]}"
-    return captions
-
-
-def _convolutions(architecture: Architecture) -> list[LayerRow]:
-    """The layers that move the receptive field: gates and the output read global averages."""
-    layers = analyze(architecture).layers
-    return [row for row in layers if row.block in _BLOCK_COLORS and row.kind != "gate"]
-
-
-def _draw_column(axes: Axes, x: float, groups: tuple[_Group, ...]) -> None:
+def _draw_column(axes: Axes, x: float, groups: Sequence[Group]) -> None:
     y = 0.0
     for group in groups:
         top = y
@@ -129,7 +95,7 @@ def _draw_column(axes: Axes, x: float, groups: tuple[_Group, ...]) -> None:
             )
 
 
-def _draw_box(axes: Axes, x: float, y: float, box: _Box) -> None:
+def _draw_box(axes: Axes, x: float, y: float, box: Box) -> None:
     color = _KINDS[box.kind][0]
     outline = "round,pad=0,rounding_size=0.05"
     axes.add_patch(
@@ -143,65 +109,18 @@ def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> 
     axes.annotate("", end, start, arrowprops=style)
 
 
-def _groups(block: Block) -> tuple[_Group, ...]:
-    units = tuple(
-        _Group(_unit_boxes(unit), len(list(same)), unit.residual)
-        for unit, same in groupby(block.units)
-    )
-    return (*units, *(_Group((_layer_box(layer),)) for layer in block.transition))
-
-
-def _unit_boxes(unit: Unit) -> tuple[_Box, ...]:
-    layers = tuple(_layer_box(layer) for layer in unit.layers)
-    if not unit.squeeze_excite:
-        return layers
-    return (*layers, _Box("gate", f"gate, {unit.squeeze_excite} hidden"))
-
-
-def _layer_box(layer: Layer) -> _Box:
-    kind = (
-        "downsampling" if layer.stride > 1
-        else "depthwise" if layer.depthwise
-        else "pointwise" if layer.pointwise
-        else "dense"
-    )  # fmt: skip
-    text = f"{layer.kernel}×{layer.kernel}, {layer.in_channels}→{layer.out_channels}"
-    if layer.stride > 1 and layer.depthwise:
-        text += " dw"
-    if layer.stride > 1:
-        text += f", s{layer.stride}"
-    if layer.dilation > 1:
-        text += f", d{layer.dilation}"
-    return _Box(kind, text)
-
-
-def _output_boxes(output: Output) -> tuple[_Box, ...]:
-    pooling = (
-        f"average {output.pool_kernel}×{output.pool_kernel}"
-        if output.pool_kernel
-        else "global average"
-    )
-    return (
-        _Box("output", pooling),
-        _Box("output", f"{output.classifier}, {output.classes} classes"),
-    )
-
-
 @styled
-def figure_receptive_field(
-    image: Pixels, architecture: Architecture, limit: float | None = None
-) -> Figure:
+def figure_receptive_field(image: Pixels, network: Network, limit: float | None = None) -> Figure:
     """Left, the receptive field at the end of each block, around the center of an image
     (H, W, 3); right, its growth layer by layer and the `limit` that it must exceed.
 
-    What reaches beyond the image sees padding.
+    What reaches beyond the image sees padding.  There must be layers of which `growth` tells.
     """
-    rows = _convolutions(architecture)
-    spans = [int(min(span or 0 for span in row.r_out)) for row in rows]
-    fields = {row.block: span for row, span in zip(rows, spans, strict=True)}
+    steps = growth(network)
+    spans = [span for _, span in steps]
     figure = canvas(3.5)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.05))
-    _draw_fields(left, image, fields)
+    _draw_fields(left, image, dict(steps))
     _draw_growth(right, [1, *spans], limit)
     return figure
 
@@ -214,20 +133,20 @@ def _draw_fields(axes: Axes, image: Pixels, fields: dict[str, int]) -> None:
     axes.set(xlim=(-half, half), ylim=(half, -half), facecolor="#F0F0F0", xticks=[], yticks=[])
     axes.set_title(f"Image of {width}×{height} (gray: padding)")
     axes.spines[:].set_visible(False)
-    for name, size in fields.items():
+    for color, (name, size) in zip(cycle(_COLORS), fields.items(), strict=False):
         label = f"{name}: {size}×{size}"
         axes.add_patch(
             Rectangle((-size / 2, -size / 2), size, size, fill=False, lw=2.2, label=label,
-                      ec=_BLOCK_COLORS[name])
+                      ec=color)
         )  # fmt: skip
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2, fontsize=8)
 
 
-def _draw_growth(axes: Axes, growth: list[int], limit: float | None) -> None:
-    axes.step(range(len(growth)), growth, where="mid", color=BLUE)
-    axes.plot(len(growth) - 1, growth[-1], "o", color=BLUE)
+def _draw_growth(axes: Axes, spans: list[int], limit: float | None) -> None:
+    axes.step(range(len(spans)), spans, where="mid", color=BLUE)
+    axes.plot(len(spans) - 1, spans[-1], "o", color=BLUE)
     axes.annotate(
-        f"{growth[-1]}", (len(growth) - 1, growth[-1]), (0, 5), textcoords="offset points",
+        f"{spans[-1]}", (len(spans) - 1, spans[-1]), (0, 5), textcoords="offset points",
         ha="center",
     )  # fmt: skip
     if limit is not None:
@@ -238,6 +157,6 @@ def _draw_growth(axes: Axes, growth: list[int], limit: float | None) -> None:
         )  # fmt: skip
     axes.grid(axis="y")
     axes.set(
-        xlabel="convolutions passed", title="Receptive field (pixels)", ylim=(0, growth[-1] * 1.12)
+        xlabel="convolutions passed", title="Receptive field (pixels)", ylim=(0, max(spans) * 1.12)
     )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

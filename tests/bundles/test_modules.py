@@ -1,0 +1,185 @@
+"""The bundle of a module: proved as far as that goes without its code, and no further."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from search.analysis.tracing.loading import load_factory, read_source
+from search.bundles.parts.graph import portable
+from search.bundles.verify import verify
+from search.config.candidate import Candidate
+from search.config.files import load
+from search.data import datasets
+from search.errors import ConfigError, MachineError
+from search.proposals.asked import recipe_choices
+from search.storage.given import give
+from search.storage.studies import create_or_resume, study_storage
+from search.training.foreign import Foreign
+from search.training.modules import Modules, read
+from search.training.trainer import Trainer
+from search.workers.objective import Objective
+from tests.bundles.conftest import CPU, SMALL, Exported, metrics_of, seal
+from tests.conftest import STUDIES
+from tests.modules import written
+
+RULES = ("limits.downsampling=1", "limits.receptive_field=16", "augmentation.hole=4")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("of_module")
+
+
+@pytest.fixture(scope="module")
+def given(home: Path) -> Exported:
+    """A module that was trained for an epoch, and its bundle."""
+    config = load(STUDIES / "quickstart.toml", (*SMALL, *RULES))
+    modules = Modules([f"{written(home)}:colored"])
+    dataset = datasets.load(config.data)
+    recipe = config.recipe(recipe_choices(config, None))
+    network = read(read_source(f"{home}/mine.py:colored"), dataset.input, 10, recipe)
+    study = create_or_resume(config, f"sqlite:///{home}/s.db", data=dataset.identity)
+    give(study, Candidate(network, recipe), "mine.py:colored", {}, {})
+    study_storage(study).modules = modules.keys
+    trainer = Trainer(config, dataset, CPU, cache=home / "cache", modules=modules)
+    study.optimize(Objective(config, trainer, runs=home / "runs"), n_trials=1)
+    exported = Exported(study, config, home, home / "bundle")
+    exported.export(exported.bundle, retrain=False, modules=modules)
+    (home / "mine.py").rename(home / "gone.py")  # nothing below asks for the code
+    return exported
+
+
+@pytest.fixture
+def copied(given: Exported, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(given.bundle, tmp_path / "bundle"))
+
+
+def outcome(bundle: Path) -> dict[str, bool | None]:
+    return {found.name: found.ok for found in verify(bundle)}
+
+
+def test_what_can_be_proved_is_and_the_rest_is_named(given: Exported) -> None:
+    checks = {found.name: found for found in verify(given.bundle)}
+    assert [name for name, found in checks.items() if found.ok is None] == ["rules", "code"]
+    assert not [name for name, found in checks.items() if found.ok is False]
+    assert "not computed again: receptive field > 16: 17" in checks["rules"].detail
+    assert "mine.py:colored (SHA-256 " in checks["code"].detail
+    assert checks["accuracy"].detail.endswith("of 360 test images, by model.onnx alone")
+    assert "macs" in checks["numbers"].detail.partition("not checked: ")[2]
+
+
+def test_it_holds_the_weights_and_nothing_of_this_machine(given: Exported, home: Path) -> None:
+    module = load_factory(f"{home}/gone.py:colored")()
+    module.load_state_dict(load_file(given.bundle / "model.safetensors"))
+    counted = sum(p.numel() for p in module.parameters())
+    assert metrics_of(given.bundle)["parameters"] == counted
+    names = {path.name for path in given.bundle.iterdir()}
+    assert "module.json" in names
+    assert not names & {"model.py", "architecture.json", "mine.py"}
+    for path in given.bundle.rglob("*.*"):
+        assert str(home).encode() not in path.read_bytes(), path
+
+
+def test_the_report_s_code_runs(
+    given: Exported, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = (given.bundle / "README.md").read_text()
+    assert "Train the network that `mine.py:colored` makes" in report
+    assert "| stem.0 | 3×3 conv | 16×16 |" in report
+    monkeypatch.chdir(given.bundle)
+    exec(report.partition("```python\n")[2].partition("```")[0], {})
+    assert int(capsys.readouterr().out) in range(10)
+
+
+def _described(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
+    def forge(bundle: Path) -> None:
+        content = json.loads((bundle / "module.json").read_text())
+        change(content)
+        (bundle / "module.json").write_text(json.dumps(content))
+
+    return forge
+
+
+def _weights(name: str) -> Callable[[Path], None]:
+    def forge(bundle: Path) -> None:
+        weights = load_file(bundle / "model.safetensors")
+        weights[name].flatten()[0] += 0.1
+        save_file(weights, bundle / "model.safetensors")
+
+    return forge
+
+
+def _graph(name: str) -> Callable[[Path], None]:
+    def forge(bundle: Path) -> None:
+        model = onnx.load(bundle / "model.onnx")
+        (found,) = (each for each in model.graph.initializer if each.name == name)
+        array = numpy_helper.to_array(found).copy()
+        array.flat[0] += np.float32(100)
+        found.CopyFrom(numpy_helper.from_array(array, name))
+        onnx.save(model, bundle / "model.onnx")
+
+    return forge
+
+
+def _stated(key: str, value: Any) -> Callable[[Path], None]:
+    def forge(bundle: Path) -> None:
+        metrics = metrics_of(bundle)
+        metrics[key] = value
+        (bundle / "metrics.json").write_text(json.dumps(metrics))
+
+    return forge
+
+
+FORGERIES = {
+    "a rule broken": (
+        _described(lambda c: c["network"]["analysis"].update(receptive_field=[9, 9])), "rules"),
+    "a weight": (_weights("head.weight"), "onnx = weights"),
+    "a filter": (_weights("wide.0.weight"), "onnx = weights"),
+    "a bias of the graph": (_graph("head.bias"), "onnx = weights"),
+    "fewer parameters": (_described(lambda c: c["parameters"].remove("head.weight")), "weights"),
+    "a parameter twice": (_described(lambda c: c["parameters"].append("head.bias")), "weights"),
+    "a parameter of nobody": (_described(lambda c: c["parameters"].append("no")), "weights"),
+    "fewer MACs": (_stated("macs", 1), "numbers"),
+    "another receptive field": (_stated("receptive_field", 61), "numbers"),
+    "another network": (_stated("architecture", "0" * 16), "numbers"),
+    "no module": (_described(lambda c: c.update(network={})), "files"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+def test_a_forgery_is_found(copied: Path, forgery: str) -> None:
+    forge, name = FORGERIES[forgery]
+    forge(copied)
+    seal(copied)
+    assert outcome(copied)[name] is False
+
+
+def test_code_that_is_not_named_is_not_exported(given: Exported, tmp_path: Path) -> None:
+    with pytest.raises(MachineError, match=r"mine\.py:colored is code, which runs only where"):
+        given.export(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_has_no_plain_graph_is_told_before_it_is_trained(
+    given: Exported, home: Path, tmp_path: Path
+) -> None:
+    class Sums(nn.Module):
+        def forward(self, x: Any) -> Any:
+            return x.flatten(1).cumsum(1)[:, :10]
+
+    with pytest.raises(ConfigError, match="CumSum is no operation of a plain network"):
+        portable(Foreign(Sums(), (1, 8, 8)), (1, 8, 8))
+    modules = Modules([f"{home}/gone.py:colored"])
+    with pytest.raises(ConfigError, match="--int8: is for networks of the generator's layers"):
+        given.export(tmp_path / "out", int8=True, modules=modules)
