@@ -23,7 +23,6 @@ from search.data import datasets
 from search.data.augmentation import require_fit
 from search.display import notebook
 from search.errors import ConfigError, MachineError
-from search.networks.architecture import Architecture
 from search.networks.network import Network
 from search.proposals.asked import given, require_fitting, require_legal
 from search.proposals.choices import expressed
@@ -60,7 +59,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 def check(
-    network: Architecture | nn.Module,
+    network: Network | nn.Module,
     limits: Limits | None = None,
     *,
     input: tuple[int, ...] = (3, 32, 32),
@@ -75,7 +74,7 @@ def check(
         TraceError: a module does something of which it is not known what it reads.
     """
     rules = limits or Limits.from_mapping(sections.DEFAULT_LIMITS)
-    if isinstance(network, Architecture):
+    if isinstance(network, Network):
         return constraints.check(network, rules)
     from search.analysis.tracing.trace import trace
 

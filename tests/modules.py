@@ -36,7 +36,7 @@ class Network(nn.Module):
             x = x + self.branch(x)
         self.seen = self.seen + 1.0
         x = self.wide(x)
-        return self.head(x.view(len(x), 16, -1).mean(-1))
+        return self.head(x.view(x.size(0), 16, -1).mean(-1))
 
 
 def network():

@@ -96,14 +96,14 @@ def export(
         raise MachineError(without_test(config.data))
     chosen = choose(study, trial)
     candidate = candidate_of(chosen)
-    if isinstance(candidate.architecture, TracedModule):  # told before anything is trained
-        portable(modules.build(candidate.architecture), candidate.architecture.input)
     with made_at_once(out) as bundle:
         dataset = load(config.data)
         require_same_data(study, dataset.identity)
         _require_fit(candidate.architecture, dataset)
         if int8:
             require(candidate.architecture, len(dataset.train))
+        if isinstance(candidate.architecture, TracedModule):  # told before anything is trained
+            portable(modules.build(candidate.architecture), candidate.architecture.input)
         make = partial(
             Trainer, config, device=device, cache=cache, processes=processes, modules=modules
         )
@@ -271,10 +271,8 @@ def _accuracy(result: Evaluation, test: Images, classes: tuple[str, ...]) -> dic
 
 
 def _size(analysis: Analysis) -> dict[str, int | None]:
-    sides = [side for side in analysis.receptive_field if side is not None]
-    whole = len(sides) == len(analysis.receptive_field)
     return {
-        "receptive_field": min(sides) if whole else None,
+        "receptive_field": analysis.smaller_field,
         "parameters": analysis.parameters,
         "macs": analysis.macs,
     }

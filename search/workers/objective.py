@@ -141,11 +141,10 @@ class Objective:
     def _describe(self, trial: optuna.Trial, candidate: Candidate) -> None:
         """Notes what the checker found."""
         facts = analyze(candidate.architecture)
-        sides = [side for side in facts.receptive_field if side is not None]
         carried = Attributes(
             architecture=candidate.architecture.to_json(),
             recipe=dataclasses.asdict(candidate.recipe),
-            receptive_field=min(sides) if sides else None,
+            receptive_field=facts.smaller_field,
             parameters=facts.parameters,
             macs=facts.macs,
             verdict="accepted",

@@ -178,8 +178,16 @@ def test_what_has_no_plain_graph_is_told_before_it_is_trained(
         def forward(self, x: Any) -> Any:
             return x.flatten(1).cumsum(1)[:, :10]
 
-    with pytest.raises(ConfigError, match="CumSum is no operation of a plain network"):
-        portable(Foreign(Sums(), (1, 8, 8)), (1, 8, 8))
+    class Fixed(nn.Module):
+        def forward(self, x: Any) -> Any:
+            return x.reshape(len(x), 10, -1).mean(-1)
+
+    for module, message in (
+        (Sums(), "CumSum is no operation of a plain"),
+        (Fixed(), "len.x. fixes"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            portable(Foreign(module, (1, 8, 10)), (1, 8, 10))
     modules = Modules([f"{home}/gone.py:colored"])
     with pytest.raises(ConfigError, match="--int8: is for networks of the generator's layers"):
         given.export(tmp_path / "out", int8=True, modules=modules)

@@ -36,11 +36,10 @@ class Description(Part):
     def found(self) -> Found:
         """What arithmetic tells."""
         facts = self.bundle.verdict.analysis
-        sides = [side for side in facts.receptive_field if side is not None]
         return {
             "parameters": (facts.parameters, 0),
             "macs": (facts.macs, 0),
-            "receptive_field": (min(sides, default=None), 0),
+            "receptive_field": (facts.smaller_field, 0),
             "architecture": (self.bundle.architecture.hash, 0),
         }
 

@@ -45,11 +45,18 @@ def portable(network: nn.Module, input: tuple[int, int, int]) -> bytes:
     try:
         graph = onnx_graph(network.module, input)
         require_plain_graph(graph, foreign=True)
+        _require_open(graph)
     except BundleError as error:
         raise ConfigError(f"no bundle can be made of this module: {error}") from None
     except Exception as error:  # torch's exporter has many, and the module's code its own
         raise ConfigError(f"torch cannot export this module as ONNX: {first_line(error)}") from None
     return graph
+
+
+def _require_open(graph: bytes) -> None:
+    (images,) = onnx.load_model_from_string(graph).graph.input
+    if not images.type.tensor_type.shape.dim[0].dim_param:
+        raise BundleError("its code fixes how many images it takes; x.size(0) tells, len(x) fixes")
 
 
 class ModuleGraph(Graph):

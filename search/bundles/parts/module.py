@@ -60,8 +60,7 @@ class Module(Part):
     @property
     def found(self) -> Found:
         stated, facts = self.bundle.stated, self.bundle.verdict.analysis
-        sides = [side for side in facts.receptive_field if side is not None]
-        field = min(sides) if len(sides) == len(facts.receptive_field) else None
+        field = facts.smaller_field
         if (stated.macs, stated.receptive_field) != (facts.macs, field):
             raise BundleError(
                 f"module.json has {wording.macs(facts.macs)} MACs and receptive field {field}, "
