@@ -31,6 +31,7 @@ from search.storage.studies import (
     study_storage,
 )
 from search.storage.summary import Summary, summarize
+from search.storage.trials import Attributes, is_finalist
 from search.study import Study
 from search.targets import beginning, given_module, given_network, names_factory, study_of
 from search.workers.supervisor import Ending
@@ -61,6 +62,8 @@ def launch(
         note_lacking(study.config)
         _tell(study.estimate())
         terminal.note(wording.guessing(study.identity))
+        if not modules:
+            _tell_code(study)
         again = typed("launch", source, storage=storage, overrides=overrides)
         run = partial(study.launch, workers=workers, device=device, per_gpu=per_gpu, ray=ray)
         view, ending = _watched(study, run)
@@ -147,6 +150,14 @@ def _tell(acceptance: Acceptance) -> None:
             f"of {acceptance.proposed:,} random proposals the checker accepts "
             f"{wording.percent(acceptance.share)}"
         )
+
+
+def _tell_code(study: Study) -> None:
+    """Names the trials that no worker of this launch can train again, as finalists are."""
+    for trial in study.create().get_trials(deepcopy=False):
+        if Attributes.of(trial).module and not is_finalist(trial):
+            name = Attributes.of(trial).given
+            terminal.note(f"trial {trial.number} is code: --module {name} lets it be trained here")
 
 
 def next_commands(summary: Summary, code: int, again: str, storage: str | None) -> list[str]:

@@ -125,6 +125,9 @@ def test_a_module_is_trained_and_shows_everywhere(
     parameters = sum(p.numel() for p in load_factory("mine.py:colored")().parameters())
     assert (best.given, best.parameters) == ("mine.py:colored", parameters)
     file.unlink()  # what is shown asks nothing of the code
+    assert run(["launch", "mine"]) == 0
+    note = "trial 0 is code: --module mine.py:colored lets it be trained here"
+    assert note in capfd.readouterr().err
     assert run(["check", "mine:0", "--json"]) == 0
     assert run(["compare", "mine", "mine"]) == 0
     assert run(["check", "mine:0", "--input", "3,8,8"]) == 2

@@ -11,9 +11,15 @@ import torch
 from search.analysis.table import analyze
 from search.analysis.traced import TracedModule
 from search.analysis.tracing.loading import TraceError, load_factory, read_source
+from search.config.candidate import Candidate
+from search.config.files import overridden
+from search.config.sections import StudyConfig
+from search.data.augmentation import AugmentedEpochs
+from search.data.datasets import Dataset
 from search.errors import ConfigError, MachineError
 from search.training.foreign import Foreign
 from search.training.modules import Modules, read
+from search.training.trainer import Trainer
 from tests.conftest import RECIPE, candidates
 from tests.modules import written
 
@@ -127,6 +133,24 @@ def test_a_change_in_a_file_that_it_imports_is_found(
     monkeypatch.setattr("helper_of_mine.WIDTH", 5)
     with pytest.raises(MachineError, match=r"385 parameters.* 310 parameters.* when the trial"):
         modules.build(network)
+
+
+def test_on_a_cpu_a_module_trains_in_float32_whatever_is_told(
+    file: Path, tmp_path: Path, digits: Dataset, quickstart: StudyConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(AugmentedEpochs, "start", lambda *_: None)
+    config = overridden(quickstart, ["training.precision=bfloat16"])
+    modules = Modules([f"{file}:colored"])
+    network = read(read_source(f"{file}:colored"), digits.input, 10, RECIPE)
+    cpu = torch.device("cpu")
+    trainer = Trainer(config, digits, cpu, cache=tmp_path / "cache", modules=modules)
+    seen: list[torch.dtype] = []
+    for candidate in (network, *candidates(1)):
+        training = trainer.training(Candidate(candidate, RECIPE))
+        training.evaluated.register_forward_hook(lambda _, given, out: seen.append(out.dtype))
+        training.evaluate(digits.validation)
+    assert (seen[0], seen[-1]) == (torch.float32, torch.bfloat16)
 
 
 def test_a_package_s_module_is_named_by_its_file() -> None:

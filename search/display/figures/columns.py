@@ -14,7 +14,7 @@ from search.analysis.traced import TracedModule
 from search.networks.architecture import BLOCK_NAMES, Architecture, Block, Layer, Output, Unit
 from search.networks.network import Network
 
-_TALLEST, _WIDEST = 24, 8  # of a module: boxes in a column, and columns
+_TALLEST, _WIDEST = 24, 7  # of a module: boxes in a column, and columns
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,12 @@ def figure_architecture(network: Network) -> Figure:
     axes.set(xlim=(-0.1, len(drawn)), ylim=(tallest * _PITCH, -2.2))
     axes.set_axis_off()
     for x, column in enumerate(drawn):
-        title = {"ha": "center", "va": "center", "fontsize": 12, "weight": "bold"}
+        title = {
+            "ha": "center",
+            "va": "center",
+            "fontsize": 12 if len(column.name) <= 2 else 9,
+            "weight": "bold",
+        }
         axes.text(x + _WIDTH / 2, -1.75, column.name, title)
         axes.text(
             x + _WIDTH / 2,

@@ -11,9 +11,13 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
+from torch import nn
 
 from search.analysis.table import analyze
+from search.analysis.traced import TracedModule
+from search.analysis.tracing.trace import trace
 from search.display.figures import curves
+from search.display.figures.columns import columns, growth
 from search.display.figures.diagram import figure_architecture, figure_receptive_field
 from search.display.figures.images import (
     figure_augmentations,
@@ -173,3 +177,37 @@ def test_a_diagram_tells_sizes_and_receptive_fields(architecture: Architecture) 
     assert any(side in text and f"RF {field}" in text for text in captions)
     picture = figure_receptive_field(np.zeros((32, 32, 3), np.uint8), architecture, 44)
     assert {f"C4: {field}×{field}", "must exceed 44"} <= texts(picture)
+
+
+def traced(*layers: nn.Module) -> TracedModule:
+    analysis = analyze(trace(nn.Sequential(*layers), (3, 32, 32)))
+    return TracedModule("mine.py:network", "0" * 64, (3, 32, 32), 10, analysis)
+
+
+def test_a_module_has_a_column_for_each_size_of_its_map() -> None:
+    same = (nn.Conv2d(8, 8, 3, padding=1) for _ in range(3))
+    network = traced(
+        nn.Conv2d(3, 8, 3, padding=1), *same, nn.Conv2d(8, 8, 3, 2, 1, groups=8), nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=2, dilation=2), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(8, 10),
+    )  # fmt: skip
+    first, second, third = columns(network)
+    assert [(column.name, column.caption) for column in (first, second, third)] == [
+        ("32×32", "RF 9"), ("16×16", "RF 19"), ("8×8", "RF 21")]  # fmt: skip
+    assert [(group.boxes[0].text, group.times) for group in first.groups] == [("3×3", 4)]
+    assert [group.boxes[0].text for group in second.groups] == ["3×3, s2", "3×3, d2"]
+    assert [span for _, span in growth(network)] == [3, 5, 7, 9, 11, 19, 21]
+    assert {"×4", "3×3, s2", "other layers"} <= texts(figure_architecture(network))
+    picture = figure_receptive_field(np.zeros((32, 32, 3), np.uint8), network, 44)
+    assert {"8×8: 21×21", "must exceed 44"} <= texts(picture)
+
+
+def test_a_long_module_is_cut_and_one_without_maps_has_no_picture() -> None:
+    sizes = (nn.Conv2d(3, 3, 2) for _ in range(12))
+    *_, last = columns(traced(*sizes, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 10)))
+    assert (last.name, last.caption) == ("…", "5 more")
+    kernels = (nn.Conv2d(3, 3, 3, padding=d, dilation=d) for d in range(1, 31))
+    (column,) = columns(traced(*kernels, nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    assert (column.height, column.groups[-1].boxes[0].text) == (24, "and 7 more")
+    flat = traced(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
+    assert (columns(flat), growth(flat)) == ([], [])
