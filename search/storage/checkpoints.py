@@ -32,38 +32,41 @@ def checkpoint_path(runs: Path, trial: Trial | FrozenTrial) -> Path:
     """Where the trial's present worker saves its checkpoint.
 
     Each claim has a file of its own: a worker that lost its trial, and does not know it yet,
-    writes over nothing of the one that took it over.
+    writes over nothing of the one that took it over, and a study finds nothing that one of the
+    same name has left in the directory.
     """
-    claim = (Attributes.of(trial).worker or {}).get("claim")
-    return runs / f"{_stem(trial)}{f'-{claim}' if claim else ''}.checkpoint"
+    return runs / _file(trial, _claims(trial)[0])
 
 
 def latest_checkpoint(runs: Path, trial: Trial | FrozenTrial) -> Path:
-    """The one to go on from: of the present claim, else the newest of an earlier one."""
-    own = checkpoint_path(runs, trial)
-    if own.exists():
-        return own
-    earlier = [*runs.glob(f"{_stem(trial)}.checkpoint"), *runs.glob(f"{_stem(trial)}-{_CLAIM}")]
-    return max(earlier, key=lambda path: path.stat().st_mtime, default=own)
+    """The one to go on from: of the present claim, else of the last one before that saved any."""
+    paths = [runs / _file(trial, claim) for claim in _claims(trial)]
+    return next((path for path in paths if path.exists()), paths[0])
 
 
 def discard_checkpoints(runs: Path, trial: Trial | FrozenTrial, *, but: Path | None = None) -> None:
     """Removes all checkpoints of a trial, `but` one."""
-    for path in runs.glob(f"{_number(trial)}*.checkpoint"):
-        if path != but:
-            path.unlink(missing_ok=True)
+    for claim in _claims(trial):
+        for halved in (False, True):
+            path = runs / _named(trial, claim, halved)
+            if path != but:
+                path.unlink(missing_ok=True)
 
 
-_CLAIM = "????????.checkpoint"
+def _claims(trial: Trial | FrozenTrial) -> list[str]:
+    """The trial's claims, the last first; an empty one is of a version that had none."""
+    worker = Attributes.of(trial).worker or {}
+    return [worker.get("claim", ""), *reversed(worker.get("earlier", []))]
 
 
-def _number(trial: Trial | FrozenTrial) -> str:
-    return f"trial-{trial.number:06d}"
-
-
-def _stem(trial: Trial | FrozenTrial) -> str:
+def _file(trial: Trial | FrozenTrial, claim: str) -> str:
     # Half a batch takes other steps: that training cannot go on from the whole one's.
-    return _number(trial) + ("-half" if Attributes.of(trial).batch_divisor else "")
+    return _named(trial, claim, bool(Attributes.of(trial).batch_divisor))
+
+
+def _named(trial: Trial | FrozenTrial, claim: str, halved: bool) -> str:
+    parts = (f"trial-{trial.number:06d}", "half" if halved else "", claim)
+    return f"{'-'.join(filter(None, parts))}.checkpoint"
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:

@@ -174,7 +174,9 @@ class ClaimingStorage(WritingStorage):
         # The first heartbeat belongs to the claim: a trial without one is never stale to Optuna.
         session.query(models.TrialHeartbeatModel).filter_by(trial_id=trial.trial_id).delete()
         session.add(models.TrialHeartbeatModel(trial_id=trial.trial_id))
-        worker = {**identity(), "claim": uuid.uuid4().hex[:8]}
+        before = self._owner(session, trial)
+        earlier = [*before.get("earlier", []), before.get("claim", "")] if before else []
+        worker = {**identity(), "claim": uuid.uuid4().hex[:8], "earlier": earlier}
         self._note(session, int(trial.trial_id), Attributes(worker=worker))
         self._claims[int(trial.trial_id)] = worker
 

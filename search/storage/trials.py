@@ -29,8 +29,8 @@ class Attributes:
     `candidate` is the hash that claims the candidate for the trial, `accepted` and `rejected`
     (by rule) tell what became of its `proposals`.  `seconds` were spent on training, and `moment`
     says where in it the trial was a few seconds ago.  `worker` says who works on it: `identity()`
-    and a `claim` of its own for every start.  `deaths` counts the workers that it lost,
-    `batch_divisor` divides its batch after it ran out of memory.
+    and a `claim` of its own for every start, beside those of its `earlier` starts.  `deaths`
+    counts the workers that it lost, `batch_divisor` divides its batch after it ran out of memory.
     `finalist` is there where a finalist is trained again: the number of its `trial`, which
     `repeat` of it this is, and the `index` among all such trainings of the study.
     `given` names the network that somebody had trained beside the search, `taken` the study and

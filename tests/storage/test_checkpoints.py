@@ -78,8 +78,6 @@ def test_each_claim_has_a_checkpoint_of_its_own(tmp_path: Path, sqlite: str) -> 
     study, other = created(sqlite), load_study("toy", sqlite)
     first = ask(study)
     assert latest_checkpoint(tmp_path, first) == checkpoint_path(tmp_path, first)
-    (tmp_path / "trial-000000.checkpoint").touch()  # of an older version
-    assert latest_checkpoint(tmp_path, first).name == "trial-000000.checkpoint"
     save_checkpoint(checkpoint_path(tmp_path, first), {"by": "first"})
     study_storage(study).requeue(first._trial_id, first.user_attrs["worker"])
     second = ask(other)
@@ -88,6 +86,31 @@ def test_each_claim_has_a_checkpoint_of_its_own(tmp_path: Path, sqlite: str) -> 
     save_checkpoint(checkpoint_path(tmp_path, first), {"by": "first, awake again"})
     for claimed in (second, study.trials[0]):
         assert load_checkpoint(latest_checkpoint(tmp_path, claimed)) == {"by": "second"}
+
+
+def test_a_trial_goes_on_from_a_checkpoint_of_a_version_without_claims(
+    tmp_path: Path, sqlite: str
+) -> None:
+    study = created(sqlite)
+    first = ask(study)
+    old = {name: first.user_attrs["worker"][name] for name in ("host", "pid", "pids")}
+    first.set_user_attr("worker", old)
+    save_checkpoint(tmp_path / "trial-000000.checkpoint", {"by": "an older version"})
+    study_storage(study).requeue(first._trial_id, old)
+    second = ask(load_study("toy", sqlite))
+    assert load_checkpoint(latest_checkpoint(tmp_path, second)) == {"by": "an older version"}
+    discard_checkpoints(tmp_path, second)
+    assert list(tmp_path.glob("*.checkpoint")) == []
+
+
+def test_studies_of_one_name_share_no_checkpoint(tmp_path: Path, sqlite: str) -> None:
+    """In two databases of one directory, or in one that was deleted and made anew."""
+    first, other = ask(created(sqlite)), ask(created(f"sqlite:///{tmp_path / 'other.db'}"))
+    assert first.number == other.number
+    save_checkpoint(own := checkpoint_path(tmp_path, first), {"by": "first"})
+    assert load_checkpoint(latest_checkpoint(tmp_path, other)) is None
+    discard_checkpoints(tmp_path, other)
+    assert own.exists()
 
 
 def test_half_a_batch_does_not_go_on_from_the_whole_one(tmp_path: Path, sqlite: str) -> None:
