@@ -195,6 +195,8 @@ class Training:
 
     def _record(self, train_loss: float, learning_rate: float, started: float) -> EpochRecord:
         result = self.evaluate(self._validation) if self._validation is not None else None
+        if result and not math.isfinite(result.loss):
+            raise DivergedError(f"validation loss is {result.loss} in epoch {self.epoch + 1}")
         self.evaluation = result
         return EpochRecord(
             epoch=self.epoch + 1,

@@ -144,6 +144,21 @@ def test_a_loss_that_is_no_number_ends_the_training(
     assert steps <= 1
 
 
+def test_so_does_one_of_the_validation_images(
+    architecture: Architecture, epochs: AugmentedEpochs, digits: Dataset
+) -> None:
+    training = _training(architecture, epochs, digits)
+
+    def spoil() -> None:
+        if training.moment.phase == "evaluating":
+            with torch.no_grad():
+                next(training.evaluated.parameters()).fill_(math.inf)
+
+    with pytest.raises(DivergedError, match="validation loss is nan in epoch 1"):
+        training.run_epoch(spoil)
+    assert training.history == []
+
+
 def test_on_step_can_stop_it_in_the_middle_of_an_epoch(
     architecture: Architecture, epochs: AugmentedEpochs, digits: Dataset
 ) -> None:
