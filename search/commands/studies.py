@@ -64,10 +64,10 @@ def launch(
         terminal.note(wording.guessing(study.identity))
         if not modules:
             _tell_code(study)
-        again = typed("launch", source, storage=storage, overrides=overrides)
         run = partial(study.launch, workers=workers, device=device, per_gpu=per_gpu, ray=ray)
         view, ending = _watched(study, run)
-    view.finish(ending.reason, *next_commands(view.summary, ending.code, again, storage))
+    again = partial(typed, "launch", source, storage=storage)
+    view.finish(ending.reason, *next_commands(view.summary, ending.code, again, overrides, storage))
     return ending.code
 
 
@@ -160,16 +160,24 @@ def _tell_code(study: Study) -> None:
             terminal.note(f"trial {trial.number} is code: --module {name} lets it be trained here")
 
 
-def next_commands(summary: Summary, code: int, again: str, storage: str | None) -> list[str]:
-    """What can be typed after a launch that ended with `code`; `again` is that launch."""
+def next_commands(
+    summary: Summary,
+    code: int,
+    again: Callable[..., str],
+    overrides: Sequence[str],
+    storage: str | None,
+) -> list[str]:
+    """What can be typed after a launch with `overrides` that ended with `code`; `again` is
+    that launch with others."""
     export = [typed("export", summary.name, storage=storage)] if summary.best else []
     if code == 0:
         return export
     if code == 1:
         # Another launch, with a larger budget, may have gone beyond that of this one.
         budget = max(summary.config.study.trials, summary.finished)
-        return [*export, f"{again} --trials {2 * budget}"]
-    return [again]
+        others = [change for change in overrides if not change.startswith("study.trials=")]
+        return [*export, f"{again(overrides=others)} --trials {2 * budget}"]
+    return [again(overrides=overrides)]
 
 
 def worker(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import sqlite3
 import sys
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import sqlalchemy as sa
 
 from run_study import run
 from search.commands.studies import _token, next_commands
+from search.commands.typed import typed
 from search.config.files import overridden
 from search.display.dashboard.server import TOKEN
 from search.errors import MachineError
@@ -42,14 +44,19 @@ def test_what_comes_next_depends_on_how_it_ended(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["c1c4-search"])
     study = build(config(), "sqlite:///studies/demo.db", trials=3, running=0)
-    summary, again = summarize(study), "c1c4-search launch s.toml"
-    exported = next_commands(summary, 0, again, "sqlite:///studies/demo.db")
+    summary, again = summarize(study), partial(typed, "launch", "s.toml")
+    exported = next_commands(summary, 0, again, [], "sqlite:///studies/demo.db")
     assert exported == ["c1c4-search export demo --storage sqlite:///studies/demo.db"]
-    missed = next_commands(summary, 1, again, None)
-    assert missed[-1] == f"{again} --trials {2 * summary.config.study.trials}"
-    assert next_commands(summary, 130, again, None) == [again]
+    budget = 2 * summary.config.study.trials
+    missed = next_commands(summary, 1, again, [], None)
+    assert missed[-1] == f"c1c4-search launch s.toml --trials {budget}"
+    changed = ["study.trials=3", "study.seed=1"]
+    stopped = next_commands(summary, 130, again, changed, None)
+    assert stopped == ["c1c4-search launch s.toml --set study.trials=3 --set study.seed=1"]
+    missed = next_commands(summary, 1, again, changed, None)
+    assert missed[-1] == f"c1c4-search launch s.toml --set study.seed=1 --trials {budget}"
     small = summarize(study, overridden(summary.config, ["study.trials=1"]))
-    assert next_commands(small, 1, again, None)[-1] == f"{again} --trials 6"
+    assert next_commands(small, 1, again, [], None)[-1].endswith("--trials 6")
 
 
 def test_studies_are_listed_and_deleted(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
