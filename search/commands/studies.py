@@ -66,7 +66,8 @@ def launch(
             _tell_code(study)
         run = partial(study.launch, workers=workers, device=device, per_gpu=per_gpu, ray=ray)
         view, ending = _watched(study, run)
-    again = partial(typed, "launch", source, storage=storage)
+    code = [word for module in modules for word in ("--module", module)]
+    again = partial(typed, "launch", source, *code, storage=storage)
     view.finish(ending.reason, *next_commands(view.summary, ending.code, again, overrides, storage))
     return ending.code
 
