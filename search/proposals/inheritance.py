@@ -27,7 +27,7 @@ from search.storage.trials import Attributes, candidate_of
 
 AGAIN = 1
 """Trials whose accuracies mean something else here, of which so many are trained again: on the
-bench three bad ones cost a misled study a fifth more, and three good ones find nothing sooner."""
+bench three bad ones cost a misled study a quarter more, and three good ones find little sooner."""
 
 _RUNG = "completed_rung_"  # Optuna's successive halving notes there who competed for what
 _KEPT = (
