@@ -23,8 +23,10 @@ from search.bundles.parts.part import Look, Part
 from search.bundles.proof import FAILURES
 from search.display import wording
 
-RARE = 1_000  # of so many numbers, one may differ between two runtimes, by one step
-FEW = 10  # that may differ where there are not many thousands
+# Of so many numbers one may differ between two runtimes, by one step: 0.03 % did of one network's,
+# 0.37 % of another's (docs/results/mlperf-tiny.md), whose rounding errors meet in more layers.
+RARE = 100
+FEW = 10  # that may differ where there are not many hundreds
 
 
 class Int8Files(Part):
@@ -111,7 +113,7 @@ class Int8Files(Part):
         """How many numbers differ.
 
         Raises:
-            BundleError: more than one of a thousand, or one by more than a step.
+            BundleError: more than one of a hundred, or one by more than a step.
         """
         steps = np.abs(scores - others)
         count = int((steps > 0).sum())

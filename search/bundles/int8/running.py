@@ -47,7 +47,7 @@ class Runner:
 
     def litert(self, file: bytes) -> Scores:
         """By LiteRT's reference kernels: three times as fast as the microcontroller's own, from
-        which they differ by a step in one number of a thousand."""
+        which they differ by a step in less than one number of a hundred."""
         with isolated.litert(file, self.architecture.input, self._work) as predict:
             return self.scores(predict)
 
