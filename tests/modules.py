@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 
 def convolution(before, after, stride=1, dilation=1, groups=1):
-    layer = nn.Conv2d(before, after, 3, stride, dilation, dilation, groups, bias=False)
+    layer = nn.Conv2d(before, after, 3, stride, dilation, dilation, groups, bias=stride > 1)
     return nn.Sequential(layer, nn.BatchNorm2d(after), nn.ReLU())
 
 

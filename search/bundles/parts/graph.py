@@ -72,22 +72,30 @@ class ModuleGraph(Graph):
 
     def _of_weights(self) -> str:
         """Torch folds a normalization into the convolution before it: its filters, each times a
-        number."""
+        number, and its bias, which is any then."""
         require_plain_graph(self.bundle.files["model.onnx"], foreign=True)
         model = onnx.load_model_from_string(self.bundle.files["model.onnx"])
         graph = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
         weights = {name: tensor.numpy() for name, tensor in self.bundle.weights.items()}
         both = [name for name in graph if name in weights]
+        alike = [name for name in both if _alike(graph[name], weights[name])]
         for name in both:
-            if not _alike(graph[name], weights[name]):
+            if name not in alike and not _takes_normalization(name, weights):
                 raise BundleError(f"{name} is another in model.onnx than in model.safetensors")
-        compared = sum(weights[name].size for name in both)
+        compared = sum(weights[name].size for name in alike)
         whole = sum(array.size for array in weights.values())
-        more = sum(array.size for name, array in graph.items() if name not in weights)
+        more = sum(array.size for name, array in graph.items() if name not in alike)
         return (
             f"{compared:,} of the {whole:,} numbers of model.safetensors are in the graph, filters "
             f"up to a factor each; of its own it has {more:,}"
         )
+
+
+def _takes_normalization(name: str, weights: Mapping[str, NDArray[np.float32]]) -> bool:
+    """Whether it is the bias of a convolution."""
+    layer, _, kind = name.rpartition(".")
+    filters = weights.get(f"{layer}.weight")
+    return kind == "bias" and filters is not None and filters.ndim > 2
 
 
 def _alike(given: NDArray[np.float32], weight: NDArray[np.float32]) -> bool:
