@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import singledispatch
-from itertools import groupby
+from itertools import accumulate, groupby
 
 from search.analysis.graph import CONVOLUTIONS
 from search.analysis.table import LayerRow, analyze
@@ -152,9 +152,12 @@ def _(network: TracedModule) -> list[Column]:
 
 @growth.register
 def _(network: TracedModule) -> list[tuple[str, int]]:
-    rows = (row for rows in _stages(network) for row in rows)
-    spans = ((_sides(row.n_out), [side for side in row.r_out if side]) for row in rows)
-    return [(size, min(sides)) for size, sides in spans if len(sides) == len(network.input) - 1]
+    axes = len(network.input) - 1
+    every = (row for rows in _stages(network) for row in rows)
+    rows = [row for row in every if sum(map(bool, row.r_out)) == axes]
+    # What a shortcut gives has seen less than what it joins.
+    fields = accumulate(map(_field, rows), max)
+    return [(_sides(row.n_out), int(field)) for row, field in zip(rows, fields, strict=True)]
 
 
 def _stages(network: TracedModule) -> list[list[LayerRow]]:
@@ -168,8 +171,14 @@ def _column(rows: Sequence[LayerRow]) -> Column:
     if len(groups) > _TALLEST:
         rest = Group((Box("other", f"and {len(groups) - _TALLEST + 1} more"),))
         groups = [*groups[: _TALLEST - 1], rest]
-    field = min(rows[-1].r_out, key=lambda side: side or math.inf)
-    return Column(_sides(rows[-1].n_out), f"RF {field}" if field else "sees all", groups)
+    field = max(map(_field, rows))
+    seen = "sees all" if math.isinf(field) else f"RF {field}"
+    return Column(_sides(rows[-1].n_out), seen, groups)
+
+
+def _field(row: LayerRow) -> float:
+    """The smaller side of what the layer has seen; infinite where that is everything."""
+    return min(side or math.inf for side in row.r_out)
 
 
 def _row_box(row: LayerRow) -> Box:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 
+from benchmarks.published.resnet8 import resnet8
 from search.analysis.table import analyze
 from search.analysis.traced import TracedModule
 from search.analysis.tracing.trace import trace
@@ -200,6 +201,12 @@ def test_a_module_has_a_column_for_each_size_of_its_map() -> None:
     assert {"×4", "3×3, s2", "other layers"} <= texts(figure_architecture(network))
     picture = figure_receptive_field(np.zeros((32, 32, 3), np.uint8), network, 44)
     assert {"8×8: 21×21", "must exceed 44"} <= texts(picture)
+
+
+def test_a_shortcut_does_not_narrow_what_the_picture_says() -> None:
+    network = traced(*resnet8())
+    assert [column.caption for column in columns(network)] == ["RF 7", "RF 13", "RF 25"]
+    assert [span for _, span in growth(network)] == [3, 5, 7, 9, 13, 13, 17, 25, 25]
 
 
 def test_a_long_module_is_cut_and_one_without_maps_has_no_picture() -> None:
