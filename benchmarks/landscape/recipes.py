@@ -164,7 +164,6 @@ class Trainer:
         training = self._trainer(job.recipe).training(job.candidate)
         processor, diverged = self._run(training, checkpoint)
         facts = analyze(job.candidate.architecture)
-        sides = [side for side in facts.receptive_field if side is not None]
         return Row(
             kind=job.kind,
             index=job.index,
@@ -173,7 +172,7 @@ class Trainer:
             choices=job.choices,
             architecture=job.candidate.architecture.hash,
             candidate=job.candidate.hash,
-            receptive_field=min(sides) if sides else None,
+            receptive_field=facts.smaller_field,
             parameters=facts.parameters,
             macs=facts.macs,
             accuracies=tuple(record.accuracy for record in training.history),

@@ -56,7 +56,7 @@ class TracedModule(Network):
     @property
     def key(self) -> str:
         """The code that it needs, wherever that lies: the factory's name and the digest."""
-        return f"{self.module.rpartition(':')[2]}:{self.sha256}"
+        return code_key(self.module, self.sha256)
 
     @property
     def hash(self) -> str:
@@ -71,6 +71,11 @@ class TracedModule(Network):
 
 
 _MODULE = TypeAdapter(TracedModule)
+
+
+def code_key(module: str, sha256: str) -> str:
+    """What names the code of the factory `module`, wherever its file lies."""
+    return f"{module.rpartition(':')[2]}:{sha256}"
 
 
 def network_of(data: object) -> Network:

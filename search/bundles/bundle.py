@@ -179,7 +179,12 @@ def _require_like(name: str, given: Tensor, wanted: Tensor) -> None:
         raise BundleError(
             f"model.safetensors: {name} is {_kind(given)}, but must be {_kind(wanted)}"
         )
-    if not torch.isfinite(given).all():
+    require_finite(name, given)
+
+
+def require_finite(name: str, weights: Tensor) -> None:
+    """Accepts weights that are numbers, each of them; `name` is what the bundle calls them."""
+    if not torch.isfinite(weights).all():
         raise BundleError(f"model.safetensors: {name} holds a number that is not finite")
 
 

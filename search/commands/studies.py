@@ -66,8 +66,7 @@ def launch(
             _tell_code(study)
         run = partial(study.launch, workers=workers, device=device, per_gpu=per_gpu, ray=ray)
         view, ending = _watched(study, run)
-    code = [word for module in modules for word in ("--module", module)]
-    again = partial(typed, "launch", source, *code, storage=storage)
+    again = partial(typed, "launch", source, storage=storage, modules=modules)
     view.finish(ending.reason, *next_commands(view.summary, ending.code, again, overrides, storage))
     return ending.code
 
@@ -81,8 +80,8 @@ def train(
     number = _given(study, target, storage)
     terminal.note(_place(device, None))
     view, ending = _watched(study, partial(study.train, number, device=device))
-    code = ["--module", target] if modules else []
-    export = typed("export", study.name, "--trial", str(number), *code, storage=storage)
+    exported = ("export", study.name, "--trial", str(number))
+    export = typed(*exported, storage=storage, modules=modules)
     again = typed("train", target, source, storage=storage, overrides=overrides)
     view.finish(ending.reason, again if ending.code else export)
     return ending.code

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from search.analysis.traced import code_key
+
 LONGEST = 300  # characters of what an exception says
 
 
@@ -68,7 +70,7 @@ class Source:
     @property
     def key(self) -> str:
         """What names the code, wherever it lies."""
-        return f"{self.module.rpartition(':')[2]}:{self.sha256}"
+        return code_key(self.module, self.sha256)
 
 
 def read_source(target: str) -> Source:

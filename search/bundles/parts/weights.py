@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from safetensors.torch import save
 
+from search.bundles.bundle import require_finite
 from search.bundles.contents import BundleError, read_json
 from search.bundles.findings import Findings
 from search.bundles.numbers import Found
@@ -51,8 +52,7 @@ class ModuleWeights(Weights):
 
     def _fit(self) -> str:
         for name, tensor in self.bundle.weights.items():
-            if not torch.isfinite(tensor).all():
-                raise BundleError(f"model.safetensors: {name} holds a number that is not finite")
+            require_finite(name, tensor)
         counted = self._parameters
         if counted != self.bundle.verdict.analysis.parameters:
             raise BundleError(
