@@ -66,8 +66,8 @@ def launch(
             _tell_code(study)
         run = partial(study.launch, workers=workers, device=device, per_gpu=per_gpu, ray=ray)
         view, ending = _watched(study, run)
-    again = partial(typed, "launch", source, storage=storage, modules=modules)
-    view.finish(ending.reason, *next_commands(view.summary, ending.code, again, overrides, storage))
+    told = partial(typed, storage=storage, modules=modules)
+    view.finish(ending.reason, *next_commands(view.summary, ending.code, source, told, overrides))
     return ending.code
 
 
@@ -163,21 +163,21 @@ def _tell_code(study: Study) -> None:
 def next_commands(
     summary: Summary,
     code: int,
-    again: Callable[..., str],
+    source: str,
+    told: Callable[..., str],
     overrides: Sequence[str],
-    storage: str | None,
 ) -> list[str]:
-    """What can be typed after a launch with `overrides` that ended with `code`; `again` is
-    that launch with others."""
-    export = [typed("export", summary.name, storage=storage)] if summary.best else []
+    """What can be typed after a launch of `source` with `overrides` that ended with `code`;
+    `told` writes a command with that launch's other options."""
+    export = [told("export", summary.name)] if summary.best else []
     if code == 0:
         return export
     if code == 1:
         # Another launch, with a larger budget, may have gone beyond that of this one.
         budget = max(summary.config.study.trials, summary.finished)
         others = [change for change in overrides if not change.startswith("study.trials=")]
-        return [*export, f"{again(overrides=others)} --trials {2 * budget}"]
-    return [again(overrides=overrides)]
+        return [*export, f"{told('launch', source, overrides=others)} --trials {2 * budget}"]
+    return [told("launch", source, overrides=overrides)]
 
 
 def worker(

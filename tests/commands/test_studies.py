@@ -44,19 +44,21 @@ def test_what_comes_next_depends_on_how_it_ended(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["c1c4-search"])
     study = build(config(), "sqlite:///studies/demo.db", trials=3, running=0)
-    summary, again = summarize(study), partial(typed, "launch", "s.toml")
-    exported = next_commands(summary, 0, again, [], "sqlite:///studies/demo.db")
-    assert exported == ["c1c4-search export demo --storage sqlite:///studies/demo.db"]
+    summary, source = summarize(study), "s.toml"
+    elsewhere = partial(typed, storage="sqlite:///studies/demo.db", modules=["mine.py:network"])
+    (exported,) = next_commands(summary, 0, source, elsewhere, [])
+    options = "--module mine.py:network --storage sqlite:///studies/demo.db"
+    assert exported == f"c1c4-search export demo {options}"
     budget = 2 * summary.config.study.trials
-    missed = next_commands(summary, 1, again, [], None)
+    missed = next_commands(summary, 1, source, typed, [])
     assert missed[-1] == f"c1c4-search launch s.toml --trials {budget}"
     changed = ["study.trials=3", "study.seed=1"]
-    stopped = next_commands(summary, 130, again, changed, None)
+    stopped = next_commands(summary, 130, source, typed, changed)
     assert stopped == ["c1c4-search launch s.toml --set study.trials=3 --set study.seed=1"]
-    missed = next_commands(summary, 1, again, changed, None)
+    missed = next_commands(summary, 1, source, typed, changed)
     assert missed[-1] == f"c1c4-search launch s.toml --set study.seed=1 --trials {budget}"
     small = summarize(study, overridden(summary.config, ["study.trials=1"]))
-    assert next_commands(small, 1, again, [], None)[-1].endswith("--trials 6")
+    assert next_commands(small, 1, source, typed, [])[-1].endswith("--trials 6")
 
 
 def test_studies_are_listed_and_deleted(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
