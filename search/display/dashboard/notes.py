@@ -8,6 +8,7 @@ from datetime import datetime
 from constraints import Limits, Verdict, check
 from search.analysis.table import LayerRow
 from search.display import tables, wording
+from search.networks.architecture import Architecture
 from search.networks.glance import LEGEND, glance
 from search.networks.network import Network
 from search.storage.summary import Progress, Summary
@@ -41,7 +42,7 @@ def trial_note(network: Network, limits: Limits, pictures: Mapping[str, str] | N
     return "\n\n".join(
         [
             "```\n" + glance(network).replace("  ", "\n") + "\n```",
-            f"*{LEGEND}.*",
+            *([f"*{LEGEND}.*"] if isinstance(network, Architecture) else []),
             "## Verdict",
             _verdict(verdict, limits),
             *shown,

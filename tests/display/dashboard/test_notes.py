@@ -9,9 +9,14 @@ from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
+from torch import nn
 
 from constraints import Limits, check
+from search.analysis.table import analyze
+from search.analysis.traced import TracedModule
+from search.analysis.tracing.trace import trace
 from search.display.dashboard.notes import study_note, trial_note
+from search.networks.glance import LEGEND
 from search.storage.summary import Summary, summarize
 from tests.conftest import candidates
 from tests.synthetic_study import build, config
@@ -80,6 +85,20 @@ def test_a_trial_is_judged_rule_by_rule(seed: int) -> None:
     assert sum(int(row[-2].replace(",", "")) for row in layers[1:]) == verdict.analysis.parameters
     assert {len(row) for row in layers} == {14}
     assert re.findall(r"^C\d", note, re.MULTILINE) == ["C1", "C2", "C3", "C4"]
+
+
+def test_a_module_is_shown_without_the_words_for_blocks() -> None:
+    module = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)
+    )
+    analysis = analyze(trace(module, (3, 32, 32)))
+    limits = Limits.from_mapping({"receptive_field": 2})
+    note = trial_note(
+        TracedModule("mine.py:network", "0" * 64, (3, 32, 32), 10, analysis), Limits()
+    )
+    assert "mine.py:network" in note
+    assert LEGEND not in note
+    assert LEGEND in trial_note(candidates(1)[0], limits)
 
 
 def test_a_study_without_trials(tmp_path: Path) -> None:
