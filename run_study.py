@@ -12,8 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from search.config.secrecy import concealed, require_no_password
-from search.errors import MachineError, printable
-from search.proposals.proposer import InfeasibleError, RejectedError
+from search.errors import LimitsError, MachineError, printable
 from search.version import NAME, version
 
 # Before torch is imported: threads that wait spin for some microseconds and then sleep.  The layers
@@ -419,7 +418,7 @@ def _tell(error: BaseException) -> int:
 
 def _ending(error: BaseException) -> tuple[int, str]:
     """Exit code and line for an error."""
-    if isinstance(error, InfeasibleError | RejectedError):
+    if isinstance(error, LimitsError):
         return 1, str(error)
     if isinstance(error, TyperException):
         message = error.format_message()

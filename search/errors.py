@@ -6,6 +6,10 @@ import difflib
 from collections.abc import Collection
 
 
+class LimitsError(Exception):
+    """The limits allow nothing of what was asked for: exit code 1."""
+
+
 class ConfigError(ValueError):
     """Bad usage or bad input: exit code 2."""
 

@@ -136,6 +136,14 @@ def test_help_of_every_command_has_an_example(
     assert f"run_study.py {command}" in " ".join(capsys.readouterr().out.split())
 
 
+def test_a_command_starts_without_what_others_need() -> None:
+    code = "import sys, run_study; print(*{name.partition('.')[0] for name in sys.modules})"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
+    loaded = set(found.stdout.decode().split())
+    assert {"typer", "search"} <= loaded
+    assert not loaded & {"numpy", "optuna", "pydantic", "sqlalchemy", "torch", "space"}
+
+
 def test_the_main_job(place: Path) -> None:
     """Study file, candidates, trials, target, status, export and verify, as processes."""
 

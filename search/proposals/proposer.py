@@ -17,6 +17,7 @@ from typing import Any
 from constraints import Limits, Violation, violations
 from search.config.candidate import Candidate
 from search.config.sections import StudyConfig
+from search.errors import LimitsError
 from search.networks.architecture import Architecture, ArchitectureError
 from search.networks.network import Network
 from search.proposals.filling import Choices, Filler
@@ -27,8 +28,8 @@ Input = tuple[int, int, int]
 NO_NETWORK = "no_network"
 
 
-class InfeasibleError(RuntimeError):
-    """No candidate was accepted within the budget of proposals: exit code 1."""
+class InfeasibleError(LimitsError):
+    """No candidate was accepted within the budget of proposals."""
 
     def __init__(self, acceptance: Acceptance, message: str = "") -> None:
         super().__init__(
@@ -36,11 +37,10 @@ class InfeasibleError(RuntimeError):
             or f"no candidate was accepted in {acceptance.proposed:,} proposals; "
             f"{acceptance.summary()}; widen [space] or relax [limits]"
         )
-        self.acceptance = acceptance
 
 
-class RejectedError(ValueError):
-    """A candidate that somebody asks for breaks a rule: exit code 1."""
+class RejectedError(LimitsError):
+    """A candidate that somebody asks for breaks a rule."""
 
 
 @dataclass(frozen=True)
