@@ -93,12 +93,11 @@ def test_a_module_is_shown_without_the_words_for_blocks() -> None:
     )
     analysis = analyze(trace(module, (3, 32, 32)))
     limits = Limits.from_mapping({"receptive_field": 2})
-    note = trial_note(
-        TracedModule("mine.py:network", "0" * 64, (3, 32, 32), 10, analysis), Limits()
-    )
+    network = TracedModule("mine.py:network", "0" * 64, (3, 32, 32), 10, analysis)
+    note = trial_note(network, limits)
     assert "mine.py:network" in note
     assert LEGEND not in note
-    assert LEGEND in trial_note(candidates(1)[0], limits)
+    assert LEGEND in trial_note(*candidates(1), limits)
 
 
 def test_a_study_without_trials(tmp_path: Path) -> None:
