@@ -233,11 +233,11 @@ def test_the_interval_of_a_mean_is_that_of_its_formula() -> None:
 
 
 def test_command_prints_the_document(
-    table: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("simulation", "document"):
         monkeypatch.setattr(f"benchmarks.search.{module}.HORIZON", 12)
-    arms = ["--arms", "nsga2, none", "--studies", "3"]
+    arms = ["--arms", "nsga2, none", "--studies", "3", "--kept", str(tmp_path)]
     assert main([str(table), "--json", *arms]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["networks"] == 60
@@ -247,6 +247,7 @@ def test_command_prints_the_document(
         assert set(arm["pflop_to_top1"]) == {"median", "low", "high"}
         assert set(arm["true_accuracy"]) == {"25", "50", "100"}
     assert told["arms"]["legal random"]["random_over_this"]["ratio"] == 1
+    monkeypatch.delattr("benchmarks.search.__main__.simulate")  # what was kept is not run again
     assert main([str(table), *arms]) == 0
     assert "| nsga2, none | 3 |" in capsys.readouterr().out
 
