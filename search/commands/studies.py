@@ -20,11 +20,11 @@ from search.errors import ConfigError, MachineError
 from search.proposals.choices import ForeignError
 from search.proposals.proposer import Acceptance
 from search.storage.checkpoints import artifact_store
+from search.storage.deletion import delete_study
 from search.storage.internals import study_id
 from search.storage.opening import require_writable
 from search.storage.places import find_place, places
 from search.storage.studies import (
-    delete_study,
     find_study,
     load_study,
     study_names,
@@ -249,7 +249,8 @@ def delete(name: str, storage: str | None, *, sure: bool) -> int:
     if not sure and not terminal.confirmed(f"Delete study {name}, {number}, {runs}?"):
         terminal.note("nothing deleted")
         return 1
-    delete_study(name, place)
+    if not delete_study(study, place):
+        terminal.note(f"{runs}: kept, for files of another study of this name lie there")
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +46,16 @@ def latest_checkpoint(runs: Path, trial: Trial | FrozenTrial) -> Path:
 
 def discard_checkpoints(runs: Path, trial: Trial | FrozenTrial, *, but: Path | None = None) -> None:
     """Removes all checkpoints of a trial, `but` one."""
+    for path in checkpoints(runs, trial):
+        if path != but:
+            path.unlink(missing_ok=True)
+
+
+def checkpoints(runs: Path, trial: Trial | FrozenTrial) -> Iterator[Path]:
+    """All that any worker of the trial may have saved."""
     for claim in _claims(trial):
         for halved in (False, True):
-            path = runs / _named(trial, claim, halved)
-            if path != but:
-                path.unlink(missing_ok=True)
+            yield runs / _named(trial, claim, halved)
 
 
 def _claims(trial: Trial | FrozenTrial) -> list[str]:

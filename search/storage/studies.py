@@ -180,16 +180,6 @@ def study_names(place: str | Place) -> list[str]:
         return storage.names("config")
 
 
-def delete_study(name: str, place: Place) -> None:
-    """Deletes the study `name`, its directory, and a database of SQLite's that is empty then."""
-    optuna.delete_study(study_name=name, storage=open_storage(place))
-    shutil.rmtree(place.run_directory(name), ignore_errors=True)
-    path = place.file
-    if path and not open_storage(place).names():
-        for file in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm", ".lock"))):
-            file.unlink(missing_ok=True)
-
-
 def study_config(study: optuna.Study) -> StudyConfig:
     """The configuration that a study was launched with.
 
