@@ -16,7 +16,7 @@ from search.proposals.filling import Choices
 from search.proposals.inner import Distributions, InnerSampler, Seeds
 from search.proposals.internals import SearchSpaceTransform
 from search.proposals.judged import JudgedProposals
-from search.storage.internals import storage_of, trial_id
+from search.storage.internals import storage_of, trial_id, trials_at_start
 
 
 class ReplayedCMAES(InnerSampler):
@@ -50,7 +50,7 @@ class ReplayedCMAES(InnerSampler):
         self, study: Study, trial: FrozenTrial, search_space: Distributions
     ) -> Choices:
         """A point of the running generation; nothing before the first trial has completed."""
-        done = study._get_trials(deepcopy=False, states=(TrialState.COMPLETE,), use_cache=True)
+        done = [t for t in trials_at_start(study) if t.state is TrialState.COMPLETE]
         if not done:
             return {}
         space = SearchSpaceTransform(search_space, transform_step=True, transform_0_1=True)

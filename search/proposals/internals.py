@@ -7,11 +7,13 @@ releases on which that test has passed.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from optuna._transform import _SearchSpaceTransform as SearchSpaceTransform
 from optuna.samplers import BaseSampler, GPSampler, TPESampler
+from optuna.trial import FrozenTrial, Trial
 
-__all__ = ["METHODS", "SearchSpaceTransform"]
+__all__ = ["METHODS", "SearchSpaceTransform", "queued_with"]
 
 METHODS: Mapping[tuple[type[BaseSampler], str], str] = {
     (TPESampler, "_build_parzen_estimator"): "fits the density that is cut to what is legal",
@@ -19,3 +21,13 @@ METHODS: Mapping[tuple[type[BaseSampler], str], str] = {
     (GPSampler, "_optimize_acqf"): "looks for the best point, which must be a legal one",
 }
 """Methods of Optuna's samplers that are overridden, and why."""
+
+
+def queued_with(trial: Trial | FrozenTrial) -> Mapping[str, Any]:
+    """The parameters that `Study.enqueue_trial` fixed for a trial."""
+    fixed: Mapping[str, Any] = (
+        trial._fixed_params
+        if isinstance(trial, Trial)
+        else trial.system_attrs.get("fixed_params", {})
+    )
+    return fixed

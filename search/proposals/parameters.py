@@ -18,6 +18,7 @@ from search.config.candidate import Candidate
 from search.config.sections import StudyConfig
 from search.domains import Choice, Domain, IntRange, Scalar
 from search.proposals.inner import Distributions
+from search.proposals.internals import queued_with
 from search.proposals.proposer import Input, Proposer, RejectedError
 from search.storage.trials import Attributes, write
 
@@ -49,7 +50,7 @@ def suggest(trial: optuna.Trial, config: StudyConfig, *, input: Input, classes: 
         RejectedError: the trial was queued with values that break a rule, or that name nothing.
         InfeasibleError: the sampler found no candidate.
     """
-    _require_known(trial._fixed_params, config)
+    _require_known(queued_with(trial), config)
     if not open_distributions(config):
         # Optuna asks the sampler only where there is a choice; ours also rejects duplicates.
         _ = trial.relative_params

@@ -35,6 +35,7 @@ from search.proposals.cmaes import ReplayedCMAES
 from search.proposals.filling import Choices
 from search.proposals.gp import FeasibleGP
 from search.proposals.inner import Distributions, Inner, Seeds
+from search.proposals.internals import queued_with
 from search.proposals.judged import JudgedProposals
 from search.proposals.parameters import distributions, open_distributions
 from search.proposals.proposer import Input, Proposer
@@ -84,9 +85,8 @@ class FeasibleSampler(BaseSampler):
         """
         config = self._proposer.config
         rng = random.Random(f"{config.study.seed} {trial.number}")
-        fixed = trial.system_attrs.get("fixed_params", {})
         self._taken.update(study, trial)
-        proposals = JudgedProposals(self._proposer, rng, fixed, self._taken.holds)
+        proposals = JudgedProposals(self._proposer, rng, queued_with(trial), self._taken.holds)
         inner = self._build(Seeds(config.study.seed, rng.getrandbits(31)), proposals)
         scratch = Scratch(study, trial)
         while True:

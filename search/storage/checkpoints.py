@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import optuna
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
@@ -15,7 +16,6 @@ from optuna.trial import FrozenTrial, Trial
 
 from search.config.private import make_private, private
 from search.errors import MachineError
-from search.storage.studies import _PrivateStore
 from search.storage.trials import Attributes
 
 
@@ -119,6 +119,20 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
 
     state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     return state
+
+
+# --- artifacts -------------------------------------------------------------------------
+
+
+class _PrivateStore(FileSystemArtifactStore):
+    def __init__(self, place: Path) -> None:
+        super().__init__(place)
+        self._place = place
+
+    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
+        make_private(self._place)
+        with open(self._place / artifact_id, "wb", opener=private) as file:
+            shutil.copyfileobj(content_body, file)
 
 
 def artifact_store(runs: Path) -> FileSystemArtifactStore:

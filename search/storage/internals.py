@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from optuna import Study, Trial
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session as transaction
 from optuna.study._frozen import FrozenStudy
@@ -27,9 +27,10 @@ __all__ = [
     "study_id",
     "transaction",
     "trial_id",
+    "trials_at_start",
 ]
 
-METHODS: Mapping[str, str] = {
+_STORAGE = {
     "_create_new_trial": "gives a new trial to the cache above; it calls the next",
     "_get_prepared_new_trial": "runs under the lock on the study, where the budget is counted",
     "_get_stale_trial_ids": "is asked before each trial, when lost trials return to the queue",
@@ -39,7 +40,11 @@ METHODS: Mapping[str, str] = {
     "_set_trial_param_without_commit": "looks for another process's distribution, once",
     "_set_trial_attr_without_commit": "writes an attribute in a transaction of ours",
 }
-"""Methods of `RDBStorage` that are overridden or called, and why."""
+METHODS: Mapping[tuple[type, str], str] = {
+    **{(RDBStorage, name): reason for name, reason in _STORAGE.items()},
+    (Study, "_get_trials"): "is what samplers ask, and what they are not to learn from is left out",
+}
+"""Methods of Optuna's that are overridden or called, and why."""
 
 
 def study_id(study: Study) -> int:
@@ -55,6 +60,11 @@ def trial_id(trial: Trial | FrozenTrial) -> int:
 def storage_of(study: Study) -> BaseStorage:
     """The storage that a study reads and writes through: a cache over a relational one."""
     return study._storage
+
+
+def trials_at_start(study: Study) -> list[FrozenTrial]:
+    """All trials as this process saw them when its present trial began, without asking again."""
+    return study._get_trials(deepcopy=False, use_cache=True)
 
 
 def backend(study: Study) -> BaseStorage:

@@ -13,6 +13,7 @@ import numpy as np
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from search.storage.internals import trials_at_start
 from search.storage.trials import is_finalist, is_given, is_taken
 
 States = Container[TrialState] | None
@@ -51,7 +52,8 @@ class BorneOut:
     def _get_trials(
         self, deepcopy: bool = True, states: States = None, use_cache: bool = False
     ) -> list[FrozenTrial]:
-        return self._shown(self._study._get_trials(deepcopy, use_cache=use_cache), states)
+        trials = trials_at_start(self._study) if use_cache else self._study.get_trials(deepcopy)
+        return self._shown(trials, states)
 
     def _shown(self, trials: Sequence[FrozenTrial], states: States) -> list[FrozenTrial]:
         return [t for t in borne_out(trials) if states is None or t.state in states]

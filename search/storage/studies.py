@@ -1,4 +1,4 @@
-"""URL → Optuna storage, studies in it, checkpoints and artifacts."""
+"""Studies in their database: made, resumed, found, deleted; what they keep beside trials."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import logging
 import shutil
 import warnings
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, BinaryIO
+from typing import Any
 
 import optuna
-from optuna.artifacts import FileSystemArtifactStore
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState
 
 from search.config.files import parse
-from search.config.private import make_private, private
 from search.config.sections import RESUMABLE, StudyConfig
 from search.errors import ConfigError, NoStudyError
 from search.storage.database import StudyStorage
@@ -279,13 +277,3 @@ def _flat(content: object, path: str) -> Iterator[tuple[str, object]]:
             yield from _flat(value, f"{path}.{key}" if path else str(key))
     else:
         yield path, content
-
-
-# --- artifacts -------------------------------------------------------------------------
-
-
-class _PrivateStore(FileSystemArtifactStore):
-    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
-        make_private(self._base_path)
-        with open(self._get_filepath(artifact_id), "wb", opener=private) as file:
-            shutil.copyfileobj(content_body, file)

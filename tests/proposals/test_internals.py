@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 
 import numpy as np
+import optuna
 import pytest
 from optuna._gp.acqf import BaseAcquisitionFunc
 from optuna._gp.search_space import SearchSpace
@@ -12,7 +13,7 @@ from optuna.distributions import FloatDistribution
 from optuna.samplers import GPSampler, TPESampler
 from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
 
-from search.proposals.internals import METHODS, SearchSpaceTransform
+from search.proposals.internals import METHODS, SearchSpaceTransform, queued_with
 
 SIGNATURES = {
     (TPESampler, "_build_parzen_estimator"): "study search_space trials handle_below",
@@ -41,3 +42,10 @@ def test_the_transform_goes_there_and_back() -> None:
     )
     assert space.untransform(space.transform({"x": 2.0})) == {"x": 2.0}
     assert np.array_equal(space.bounds, [[0, 1]])
+
+
+def test_a_trial_tells_what_it_was_queued_with() -> None:
+    study = optuna.create_study()
+    study.enqueue_trial({"x": 2.0})
+    assert queued_with(study.trials[0]) == queued_with(study.ask()) == {"x": 2.0}
+    assert queued_with(study.ask()) == {}

@@ -6,29 +6,32 @@ import ast
 import inspect
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import optuna
 import pytest
+from optuna.artifacts import FileSystemArtifactStore
+from optuna.samplers import GPSampler, TPESampler
 from optuna.storages import RDBStorage
 
+from search.proposals import internals as samplers
 from search.storage import internals
 from search.storage.internals import METHODS, models
 from tests.processes import ROOT, ask, created
 
 SIGNATURES = {
-    "_create_new_trial": "study_id template_trial",
-    "_get_prepared_new_trial": "study_id template_trial session",
-    "_get_stale_trial_ids": "study_id",
-    "_get_trials": "study_id states included_trial_ids trial_id_greater_than",
-    "_get_best_trial_id": "study_id direction",
-    "_set_trial_param": (
+    (RDBStorage, "_create_new_trial"): "study_id template_trial",
+    (RDBStorage, "_get_prepared_new_trial"): "study_id template_trial session",
+    (RDBStorage, "_get_stale_trial_ids"): "study_id",
+    (RDBStorage, "_get_trials"): "study_id states included_trial_ids trial_id_greater_than",
+    (RDBStorage, "_get_best_trial_id"): "study_id direction",
+    (RDBStorage, "_set_trial_param"): (
         "trial_id param_name param_value_internal distribution previous_distribution"
     ),
-    "_set_trial_param_without_commit": (
+    (RDBStorage, "_set_trial_param_without_commit"): (
         "session trial_id param_name param_value_internal distribution previous_distribution"
     ),
-    "_set_trial_attr_without_commit": "session model_cls trial_id key value",
+    (RDBStorage, "_set_trial_attr_without_commit"): "session model_cls trial_id key value",
+    (optuna.Study, "_get_trials"): "deepcopy states use_cache",
 }
 COLUMNS = {
     models.TrialModel: "trial_id number study_id state datetime_start datetime_complete",
@@ -45,10 +48,10 @@ COLUMNS = {
 }
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_a_method_is_there_and_takes_what_it_took(name: str) -> None:
-    parameters = [*inspect.signature(getattr(RDBStorage, name)).parameters][1:]
-    assert parameters == SIGNATURES[name].split()
+@pytest.mark.parametrize(("owner", "name"), METHODS)
+def test_a_method_is_there_and_takes_what_it_took(owner: type, name: str) -> None:
+    parameters = [*inspect.signature(getattr(owner, name)).parameters][1:]
+    assert parameters == SIGNATURES[owner, name].split()
 
 
 @pytest.mark.parametrize("model", COLUMNS)
@@ -63,35 +66,65 @@ def test_optuna_keeps_its_keys_and_its_cache_where_they_were(sqlite: str) -> Non
     assert internals.trial_id(trial) == internals.trial_id(study.trials[0]) == 1
     assert internals.storage_of(study) is not internals.backend(study)
     assert isinstance(internals.backend(study), RDBStorage)
+    assert [each.number for each in internals.trials_at_start(study)] == [trial.number]
 
 
-def _private(path: Path) -> Iterator[str]:
-    """Non-public names of Optuna's storage that a file of ours uses."""
-    tree = ast.parse(path.read_text())
-    ours = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+# --- nothing else is used --------------------------------------------------------------
+
+TREES = {path: ast.parse(path.read_text()) for path in (ROOT / "search").rglob("*.py")}
+LISTED = {name for _, name in (*METHODS, *samplers.METHODS)}
+
+
+def _names(*owners: object) -> set[str]:
+    """Their names of one underscore."""
+    return {name for each in owners for name in dir(each) if re.match("_[a-z]", name)}
+
+
+def _methods(tree: ast.AST) -> Iterator[str]:
+    classes = (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
+    for body in (node.body for node in classes):
+        yield from (node.name for node in body if isinstance(node, ast.FunctionDef))
+
+
+OURS = {name for tree in TREES.values() for name in _methods(tree)} | {
+    node.attr
+    for tree in TREES.values()
+    for node in ast.walk(tree)
+    if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+}
+
+
+def _asked(tree: ast.AST) -> Iterator[str]:
+    """Attributes that are asked for, but for what an object of ours asks of itself."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and node.attr in dir(RDBStorage):
-            yield node.attr
-    yield from ours & set(dir(RDBStorage))
+        if isinstance(node, ast.Attribute):
+            itself = isinstance(node.value, ast.Name) and node.value.id == "self"
+            if not (itself and node.attr in OURS):
+                yield node.attr
 
 
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / "search" / "storage").glob("*.py")), ids=lambda p: p.stem
-)
-def test_no_other_method_is_used(path: Path) -> None:
-    private = {name for name in _private(path) if re.match("_[a-z]", name)}
-    assert private <= METHODS.keys()
+def test_no_other_name_is_used() -> None:
+    study = optuna.create_study()
+    handed = (study, study.ask(), optuna.create_trial(value=0.0), FileSystemArtifactStore("."))
+    derived = _names(optuna.Study, RDBStorage, TPESampler, GPSampler)
+    foreign = derived | _names(*handed)
+    used = {
+        str(path.relative_to(ROOT / "search")): derived & {*_methods(tree)}
+        | foreign & {*_asked(tree)}
+        for path, tree in TREES.items()
+        if path.name != "internals.py"
+    }
+    assert {name: others for name, found in used.items() if (others := found - LISTED)} == {}
 
 
-def test_no_other_module_reaches_into_optuna() -> None:
-    reach = re.compile(r"from optuna(\.\w+)*\._|\._(storage|study_id|trial_id)\b")
-    own = re.compile(r"self\._(storage|study_id|trial_id)\b")
+def test_no_other_module_is_imported() -> None:
     found = {
         str(path.relative_to(ROOT / "search"))
-        for path in (ROOT / "search").rglob("*.py")
-        if reach.search(own.sub("", path.read_text()))
+        for path in TREES
+        if re.search(r"^(from|import) optuna\S*\._", path.read_text(), re.M)
     }
-    assert found == {"storage/internals.py", "proposals/internals.py"}
+    rooms = ("storage", "proposals", "display/dashboard")
+    assert found == {f"{room}/internals.py" for room in rooms}
 
 
 def test_this_release_is_one_that_was_tested() -> None:

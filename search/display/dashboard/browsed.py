@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.orm import Session
 
 from search.display import wording
+from search.display.dashboard.internals import note_prefix
 from search.storage.database import StudyStorage
 from search.storage.internals import FrozenStudy, models, storage_of, transaction
 from search.storage.patience import patient, reading
@@ -77,10 +78,9 @@ def _worth_reading(session: Session, study_id: int) -> dict[str, Any]:
     trials = session.query(models.TrialModel.trial_id).filter_by(study_id=study_id)
     room = NOTES // max(1, (number := trials.count()))
     if room < number:
-        of_one = (
-            _Attribute.key.startswith(f"dashboard:{key}:note_") for key in _noted(trials, room)
-        )
-        rows = rows.filter(~_Attribute.key.like("dashboard:%:note_%") | sa.or_(False, *of_one))
+        of_one = (_Attribute.key.startswith(note_prefix(key)) for key in _noted(trials, room))
+        notes = _Attribute.key.like(note_prefix("%") + "%")
+        rows = rows.filter(~notes | sa.or_(False, *of_one))
     return {key: json.loads(text) for key, text in rows}
 
 

@@ -20,11 +20,11 @@ from optuna.artifacts import FileSystemArtifactStore
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from optuna_dashboard import save_note, save_plotly_graph_object
-from optuna_dashboard._note import note_ver_key, split_body
 
 from search.config.sections import StudyConfig
 from search.data.datasets import Dataset
 from search.display.dashboard import plots
+from search.display.dashboard.internals import note_entries
 from search.display.dashboard.notes import study_note, trial_note
 from search.display.dashboard.pictures import Picture, trial_pictures
 from search.display.rhythm import Rhythm
@@ -82,8 +82,8 @@ def _attached(
 
 
 def write_note(study: optuna.Study, key: int, body: str) -> None:
-    """Writes what `save_note` does; that one reads the notes of all trials first, and twice."""
-    for name, value in {note_ver_key(key): 1, **split_body(body, key)}.items():
+    """Gives the trial of that `key` its note."""
+    for name, value in note_entries(key, body).items():
         storage_of(study).set_study_system_attr(study_id(study), name, value)
 
 
