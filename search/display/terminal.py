@@ -32,6 +32,7 @@ from search.display.apart import apart
 from search.display.fitting import Fitting
 from search.networks.glance import LEGEND, glance
 from search.networks.network import Network
+from search.storage.studies import images_of
 from search.storage.summary import LEADERS, Progress, Summary, summarize
 
 if TYPE_CHECKING:
@@ -249,8 +250,9 @@ def render_status(study: Study) -> RenderableType:
     workers = [f"{t.worker} ({t.device or 'no device yet'})" for t in summary.running if t.worker]
     parts: list[RenderableType] = [status_view(summary, most=8)]
     parts += [Text(f"worker {line}", "dim") for line in workers]
-    if "largest class" in study.user_attrs.get("data", {}):
-        parts.append(Text(wording.guessing(study.user_attrs["data"]), "dim"))
+    images = images_of(study)
+    if "largest class" in images:
+        parts.append(Text(wording.guessing(images), "dim"))
     if summary.left is not None:
         parts.append(Text(f"{wording.duration(summary.left)} of the budget left", "dim"))
     return Group(*parts)

@@ -21,8 +21,8 @@ from search.proposals.parameters import distributions
 from search.proposals.proposer import Input, Proposer
 from search.storage.finalists import searched
 from search.storage.goals import values
+from search.storage.studies import images_of, study_config
 from search.storage.studies import searched as compared_keys
-from search.storage.studies import study_config
 from search.storage.trials import Attributes, candidate_of
 
 AGAIN = 1
@@ -129,7 +129,7 @@ def inherit(
 
 def _difference(study: optuna.Study, config: StudyConfig, identity: Mapping[str, Any]) -> str:
     """What makes accuracies of the two studies mean different things; nothing where none does."""
-    kept = study.user_attrs.get("data", {})
+    kept = images_of(study)
     if identity and not kept:
         return "its images are not known"
     for key, value in identity.items():
@@ -216,12 +216,13 @@ def _as_own(
     """A trial of another study as one of this, with what it measured there."""
     carried = Attributes.of(trial)
     kept = {name: value for name, value in carried.items() if name in _KEPT}
+    told = Attributes(**kept, candidate=own.hash, taken=f"{study}:{trial.number}")
     return create_trial(
         state=trial.state,
         params=choices,
         distributions=distributions(config),
         values=values(carried, trial.values[0], config.study) if trial.values else None,
         intermediate_values={} if len(config.study.objectives) > 1 else trial.intermediate_values,
-        user_attrs={**kept, "candidate": own.hash, "taken": f"{study}:{trial.number}"},
+        user_attrs=dict(told.items()),
         system_attrs={k: v for k, v in trial.system_attrs.items() if k.startswith(_RUNG)},
     )

@@ -95,7 +95,7 @@ def require_same_data(study: optuna.Study, data: Mapping[str, Any]) -> None:
 
     A study from before this was kept has nothing to compare.
     """
-    kept = study.user_attrs.get("data", {})
+    kept = images_of(study)
     for key, value in data.items():
         if kept.get(key, value) != value:
             raise ConfigError(
@@ -215,8 +215,14 @@ def with_kept_budget(config: StudyConfig, place: Place, changed: Collection[str]
 
 def validation_images(study: optuna.Study) -> int | None:
     """How many images a trial is measured on; None where an older study does not say."""
-    count: int | None = study.user_attrs.get("data", {}).get("validation images")
+    count: int | None = images_of(study).get("validation images")
     return count
+
+
+def images_of(study: optuna.Study) -> Mapping[str, Any]:
+    """What tells a study's images from others; nothing where an older one did not keep it."""
+    kept: Mapping[str, Any] = study.user_attrs.get("data", {})
+    return kept
 
 
 def study_storage(study: optuna.Study) -> StudyStorage:
