@@ -4,22 +4,21 @@ pushed there as it is (huggingface.co/docs/hub/model-cards)."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
 
 from search.bundles.contents import BundleError
+from search.bundles.metrics import Metrics
 
 _FENCE = "---\n"
 
 
-def card(metrics: Mapping[str, Any]) -> str:
+def card(metrics: Metrics) -> str:
     """YAML between two fences: the task, and the accuracy on the test images of `metrics.json`."""
-    name, images = metrics["study"], metrics["data"]["name"]
+    name, images = metrics.study, metrics.data.name
     task = "image-classification"
     result = {
         "task": {"type": task},
         "dataset": {"name": images, "type": images, "split": "test"},
-        "metrics": [{"type": "accuracy", "value": metrics["accuracy"]["test"]}],
+        "metrics": [{"type": "accuracy", "value": metrics.accuracy.test}],
     }
     # JSON is YAML.
     index = json.dumps([{"name": name, "results": [result]}])
@@ -27,7 +26,7 @@ def card(metrics: Mapping[str, Any]) -> str:
     return f"{_FENCE}{fields}{_FENCE}\n"
 
 
-def require_card(readme: bytes, metrics: Mapping[str, Any]) -> None:
+def require_card(readme: bytes, metrics: Metrics) -> None:
     """Older bundles have no such head.
 
     Raises:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import math
-import os
-import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -14,29 +10,26 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import psutil
 import torch
 from optuna.trial import FrozenTrial
 from torch import nn
 
 from constraints import check
-from search.analysis.table import Analysis
 from search.analysis.traced import TracedModule
 from search.bundles import metrics
 from search.bundles.files import made_at_once, write_files
 from search.bundles.findings import Findings
-from search.bundles.held_out import fingerprint
 from search.bundles.importance import importances
 from search.bundles.int8.making import Maker, require
-from search.bundles.metrics import Search
+from search.bundles.metrics import Accuracy, Data, Metrics, Search
 from search.bundles.onnx_graph import ONNX_OPSET
 from search.bundles.parts.every import parts_of
 from search.bundles.parts.graph import portable
+from search.bundles.provenance import hardware, seeds, versions
 from search.bundles.rival import rivals
 from search.config.candidate import Candidate
 from search.config.sections import StudyConfig
 from search.data.datasets import Dataset, load, load_test, without_test
-from search.data.images import Images
 from search.data.normalization import Normalization
 from search.display import wording
 from search.errors import ConfigError, MachineError
@@ -46,17 +39,10 @@ from search.storage.finalists import choose
 from search.storage.studies import require_same_data
 from search.storage.summary import summarize
 from search.storage.trials import Attributes, candidate_of
-from search.training.devices import describe_device
-from search.training.evaluation import Evaluation, evaluate
+from search.training.evaluation import evaluate
 from search.training.modules import NONE, Modules
 from search.training.trainer import Trainer
 from search.training.training import Training
-from search.version import NAME, version
-
-PACKAGES = (
-    "torch", "torchvision", "albumentations", "optuna", "numpy", "onnx", "onnxscript",
-    "safetensors", "scikit-learn",
-)  # fmt: skip
 
 Announce = Callable[[str], None]
 
@@ -115,12 +101,12 @@ def export(
             trained = _as_in_trial(trainer, runs, chosen, candidate, progress)
         progress("reading the test images")
         findings = _findings(study, config, chosen, candidate, dataset, trained, device)
-        accuracy = wording.percent(findings.metrics["accuracy"]["test"])
+        accuracy = wording.percent(findings.metrics.accuracy.test)
         progress(f"test accuracy {accuracy}; writing the bundle")
         if int8:
             maker = Maker(candidate, dataset, trainer, config.study.seed, progress)
             made = maker.make(findings.network, findings.test)
-            stated = {**findings.metrics, "int8": made.section}
+            stated = findings.metrics.model_copy(update={"int8": made.stated})
             findings = replace(findings, metrics=stated, int8=made.files)
         write_files(bundle, _files(findings))
     return out
@@ -210,7 +196,6 @@ def _findings(
     network = trained.network.cpu().eval()
     result = evaluate(network, test, trained.normalization, torch.device("cpu"))
     verdict = check(candidate.architecture, config.rules)
-    measured = _accuracy(result, test, dataset.classes)
     summary = summarize(study, config)
     return Findings(
         config=config,
@@ -226,56 +211,30 @@ def _findings(
         summary=summary,
         rivals=rivals(study, config, summary, trial.number),
         importance=importances(study),
-        metrics={
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "study": study.study_name,
-            "trial": trial.number,
-            "architecture": candidate.architecture.hash,
-            "candidate": candidate.hash,
-            "accuracy": {"validation": trial.values[0], **measured},
-            "target": config.study.target,
-            "search": Search.of(summary).model_dump(mode="json"),
-            "retrained": trained.retrained,
-            **_size(verdict.analysis),
-            "cost": _cost(study, trial, candidate, trained.history),
-            "data": _data(dataset, test, trained.normalization),
-            "recipe": asdict(candidate.recipe),
-            "seeds": {
-                "study": config.study.seed,
-                "data": config.data.seed,
-                "augmentation": config.augmentation.seed,
-                "repeat": candidate.recipe.repeat,
-            },
-            "versions": {
-                NAME: version(),
-                "python": platform.python_version(),
-                **{name: importlib.metadata.version(name) for name in PACKAGES},
-            },
-            "hardware": _hardware(device),
-            "onnx_opset": ONNX_OPSET,
-        },
+        metrics=Metrics(
+            version=1,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            study=study.study_name,
+            trial=trial.number,
+            architecture=candidate.architecture.hash,
+            candidate=candidate.hash,
+            accuracy=Accuracy.of(result, test, dataset.classes, trial.values[0]),
+            target=config.study.target,
+            search=Search.of(summary),
+            retrained=trained.retrained,
+            receptive_field=verdict.analysis.smaller_field,
+            parameters=verdict.analysis.parameters,
+            macs=verdict.analysis.macs,
+            cost=_cost(study, trial, candidate, trained.history),
+            data=Data.of(dataset, test, trained.normalization),
+            recipe=candidate.recipe,
+            seeds=seeds(config, candidate),
+            versions=versions(),
+            hardware=hardware(device),
+            onnx_opset=ONNX_OPSET,
+            files={},
+        ),
     )
-
-
-def _accuracy(result: Evaluation, test: Images, classes: tuple[str, ...]) -> dict[str, Any]:
-    correct = result.logits.argmax(axis=1) == test.labels
-    members = {name: test.labels == k for k, name in enumerate(classes)}
-    return {
-        "test": result.accuracy,
-        "test_correct": int(correct.sum()),
-        "test_loss": result.loss if math.isfinite(result.loss) else None,
-        "per_class": {
-            name: float(correct[of].mean()) if of.any() else None for name, of in members.items()
-        },
-    }
-
-
-def _size(analysis: Analysis) -> dict[str, int | None]:
-    return {
-        "receptive_field": analysis.smaller_field,
-        "parameters": analysis.parameters,
-        "macs": analysis.macs,
-    }
 
 
 def _cost(
@@ -293,36 +252,3 @@ def _cost(
         "retraining_pflop": candidate.pflop(len(retraining), images),
         "study_pflop": sum(each.pflop or 0.0 for each in trials if each.taken is None),
     }
-
-
-def _data(dataset: Dataset, test: Images, normalization: Normalization) -> dict[str, Any]:
-    return {
-        "name": dataset.name,
-        "classes": list(dataset.classes),
-        "train": len(dataset.train),
-        "validation": len(dataset.validation),
-        "test": len(test),
-        "mean": list(normalization.mean),
-        "std": list(normalization.std),
-        "fingerprint": dataset.fingerprint,
-        "test_fingerprint": fingerprint(test),
-    }
-
-
-def _hardware(device: torch.device) -> dict[str, Any]:
-    return {
-        "device": describe_device(device),
-        "processor": _processor(),
-        "cores": psutil.cpu_count(logical=False) or os.cpu_count(),
-        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
-        "system": f"{platform.system()} {platform.machine()}",
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # no Linux
-        return platform.processor() or platform.machine()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from torch import nn
 
 from constraints import Verdict
 from search.bundles.importance import Importance
-from search.bundles.metrics import Again
+from search.bundles.metrics import Again, Metrics
 from search.bundles.rival import Rivals
 from search.config.candidate import Candidate
 from search.config.sections import StudyConfig
@@ -52,7 +51,7 @@ class Findings:
     summary: Summary
     rivals: Rivals | None
     importance: Importance | None
-    metrics: Mapping[str, Any]
+    metrics: Metrics
     int8: Mapping[str, bytes] = field(default_factory=dict)
 
     @property

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from search.bundles.contents import BundleError, read_json, shortened
+from search.bundles.held_out import fingerprint
 from search.config.candidate import Recipe
+from search.data.datasets import Dataset
+from search.data.images import Images
+from search.data.normalization import Normalization
 from search.display import wording
 from search.storage.finalists import Finalist
 from search.storage.summary import Summary
-
-VERSION = 1
+from search.training.evaluation import Evaluation
 
 _Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 _Loss = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -39,6 +43,24 @@ class Accuracy(_Part):
     validation: _Share | None = None
     test_loss: _Loss | None = None
     per_class: dict[str, _Share | None] = Field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, result: Evaluation, test: Images, classes: tuple[str, ...], validation: float
+    ) -> Accuracy:
+        """That of a network whose `result` on the `test` images is known."""
+        correct = result.logits.argmax(axis=1) == test.labels
+        members = {name: test.labels == k for k, name in enumerate(classes)}
+        return cls(
+            test=result.accuracy,
+            test_correct=int(correct.sum()),
+            validation=validation,
+            test_loss=result.loss if math.isfinite(result.loss) else None,
+            per_class={
+                name: float(correct[of].mean()) if of.any() else None
+                for name, of in members.items()
+            },
+        )
 
 
 class Int8File(_Part):
@@ -69,11 +91,13 @@ class Int8(_Part):
     calibration_seed: _Count
     fine_tuning_epochs: _Count
     validation: dict[str, _Share]
+    versions: dict[str, Any] | None = None
 
 
 class Data(_Part):
     """The images: `mean` and `std` per channel in [0, 1], counts, and what names them."""
 
+    name: str | None = None
     mean: _Channels
     std: Annotated[tuple[_Deviation, ...], Field(min_length=1, max_length=1_024)]
     test_fingerprint: _Fingerprint
@@ -81,6 +105,22 @@ class Data(_Part):
     train: _Count | None = None
     validation: _Count | None = None
     test: _Count | None = None
+    fingerprint: str | None = None
+
+    @classmethod
+    def of(cls, dataset: Dataset, test: Images, normalization: Normalization) -> Data:
+        """That of a data set as a network saw it."""
+        return cls(
+            name=dataset.name,
+            classes=dataset.classes,
+            train=len(dataset.train),
+            validation=len(dataset.validation),
+            test=len(test),
+            mean=normalization.mean,
+            std=normalization.std,
+            fingerprint=dataset.fingerprint,
+            test_fingerprint=fingerprint(test),
+        )
 
 
 class Again(_Part):
@@ -149,25 +189,29 @@ class Metrics(_Part):
     """The whole file; what a bundle made before need not state is None."""
 
     version: Literal[1]
-    accuracy: Accuracy
-    data: Data
-    receptive_field: _Count | None  # where a unit sees the whole image
-    parameters: _Count
-    macs: _Count
-    files: dict[str, _Digest]
+    created: str | None = None
     study: str | None = None
     trial: _Count | None = None
     architecture: str | None = None
     candidate: str | None = None
+    accuracy: Accuracy
     target: _Share | None = None
+    search: Search | None = None
     retrained: bool | None = None
-    recipe: Recipe | None = None
+    receptive_field: _Count | None  # where a unit sees the whole image
+    parameters: _Count
+    macs: _Count
     cost: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)] | None] = Field(
         default_factory=dict
     )
+    data: Data
+    recipe: Recipe | None = None
+    seeds: dict[str, Any] | None = None
+    versions: dict[str, Any] | None = None
+    hardware: dict[str, Any] | None = None
     onnx_opset: _Count | None = None
     int8: Int8 | None = None
-    search: Search | None = None
+    files: dict[str, _Digest]
 
     def require_named(self, names: Iterable[str]) -> None:
         """Accepts a bundle that has the files `names`.
@@ -202,12 +246,12 @@ def read(content: bytes) -> Metrics:
         raise BundleError(f"metrics.json: {where}: {first['msg']} (got {given})") from None
 
 
-def written(content: Mapping[str, Any], files: Mapping[str, bytes]) -> bytes:
-    """The file: `content`, and the SHA-256 of all other files of the bundle, by name."""
+def written(metrics: Metrics, files: Mapping[str, bytes]) -> bytes:
+    """The file: `metrics` with the SHA-256 of all other files of the bundle, by name."""
     digests = {name: hashlib.sha256(files[name]).hexdigest() for name in sorted(files)}
-    whole = {"version": VERSION, **content, "files": digests}
-    Metrics.model_validate(whole)
-    return (json.dumps(whole, indent=2, allow_nan=False) + "\n").encode()
+    whole = metrics.model_copy(update={"files": digests})
+    content = whole.model_dump(mode="json", exclude_unset=True)
+    return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
 
 
 def stated(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:

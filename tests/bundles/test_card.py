@@ -1,18 +1,21 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import yaml
 
 from search.bundles.card import card, require_card
 from search.bundles.contents import BundleError
+from search.bundles.metrics import Accuracy, read
+from tests.bundles.conftest import COMMITTED
 
-METRICS: dict[str, Any] = {
-    "study": "rare: # birds",
-    "data": {"name": "torchvision"},
-    "accuracy": {"test": 0.8574},
-}
+COMMITTED_METRICS = read((COMMITTED / "metrics.json").read_bytes())
+METRICS = COMMITTED_METRICS.model_copy(
+    update={
+        "study": "rare: # birds",
+        "data": COMMITTED_METRICS.data.model_copy(update={"name": "torchvision"}),
+        "accuracy": Accuracy(test=0.8574, test_correct=8_574),
+    }
+)
 
 
 def test_the_hub_finds_task_and_accuracy() -> None:

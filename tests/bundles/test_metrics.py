@@ -12,7 +12,7 @@ import pytest
 
 from search.bundles.bundle import Bundle
 from search.bundles.contents import BundleError
-from search.bundles.metrics import Search, read, stated
+from search.bundles.metrics import Search, read, stated, written
 from search.storage.finalists import choose
 from search.storage.summary import summarize
 from tests.bundles.conftest import COMMITTED
@@ -111,6 +111,14 @@ def test_a_bundle_made_before_may_state_less() -> None:
     told = read(json.dumps(content).encode())
     assert (told.candidate, told.recipe, told.data.classes) == (None, None, None)
     assert told.accuracy.test == content["accuracy"]["test"]
+
+
+def test_what_is_read_is_written_again_as_it_was() -> None:
+    stated = json.loads(CONTENT)
+    files = {name: (COMMITTED / name).read_bytes() for name in stated["files"]}
+    again = json.loads(written(read(CONTENT), files))
+    again["recipe"] = {key: again["recipe"][key] for key in stated["recipe"]}  # keys since then
+    assert again == stated
 
 
 def test_search_is_told_as_its_trials_are(finals: optuna.Study) -> None:

@@ -21,7 +21,7 @@ from search.bundles.contents import BundleError
 from search.bundles.files import write_files
 from search.bundles.findings import Findings
 from search.bundles.importance import importances
-from search.bundles.metrics import Search, read
+from search.bundles.metrics import Accuracy, Data, Metrics, Search, read
 from search.bundles.numbers import require_headline
 from search.bundles.parts.pages import Pages
 from search.bundles.rival import rivals
@@ -29,6 +29,7 @@ from search.bundles.verify import verify
 from search.config.sections import AugmentationSection, DataSection
 from search.data import datasets
 from search.data.datasets import Dataset
+from search.data.normalization import Normalization
 from search.display.figures.style import STYLE
 from search.networks import module
 from search.storage.finalists import choose
@@ -65,18 +66,22 @@ def findings(study: optuna.Study, dataset: Dataset, **changes: Any) -> Findings:
     logits = np.eye(10, dtype=np.float32)[test.labels] * 5
     logits[::10] = np.roll(logits[::10], 1, axis=1)
     verdict = check(candidate_of(trial).architecture, study_config.rules)
-    metrics = {
-        "study": "demo",
-        "retrained": True,
-        "accuracy": {"validation": trial.values[0], "test": 0.9},
-        "receptive_field": verdict.analysis.receptive_field[0],
-        "cost": {"trial_pflop": 0.25, "study_pflop": 1.5},
-        "data": {"name": "digits"},
-        "hardware": {"device": "cpu: 1 threads", "cores": 2},
-        "versions": {"torch": "2.15.0"},
-        "seeds": {"study": 0},
-        "onnx_opset": 20,
-    }
+    metrics = Metrics(
+        version=1,
+        study="demo",
+        retrained=True,
+        accuracy=Accuracy(validation=trial.values[0], test=0.9, test_correct=9 * len(test) // 10),
+        receptive_field=verdict.analysis.smaller_field,
+        parameters=verdict.analysis.parameters,
+        macs=verdict.analysis.macs,
+        cost={"trial_pflop": 0.25, "study_pflop": 1.5},
+        data=Data.of(dataset, test, Normalization(dataset.mean, dataset.std)),
+        hardware={"device": "cpu: 1 threads", "cores": 2},
+        versions={"torch": "2.15.0"},
+        seeds={"study": 0},
+        onnx_opset=20,
+        files={},
+    )
     values = {
         "config": study_config,
         "number": trial.number,
@@ -261,8 +266,8 @@ def test_accuracy_of_the_search_is_the_mean_where_there_were_several_trainings(
     content = {
         **json.loads((COMMITTED / "metrics.json").read_text()),
         "trial": found.number,
-        "accuracy": {**found.metrics["accuracy"], "test_correct": 9},
-        "receptive_field": found.metrics["receptive_field"],
+        "accuracy": {**found.metrics.accuracy.model_dump(), "test_correct": 9},
+        "receptive_field": found.metrics.receptive_field,
         "parameters": found.verdict.analysis.parameters,
         "macs": found.verdict.analysis.macs,
         "search": Search.of(found.summary).model_dump(mode="json"),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from search.bundles.int8.onnx import quantized
 from search.bundles.int8.running import Pair, Runner, Scores, agreement, correct
 from search.bundles.int8.tflite import converted
 from search.bundles.isolated import RunError
+from search.bundles.metrics import Arena, Int8, Int8File
 from search.bundles.onnx_graph import onnx_graph
 from search.config.candidate import Candidate
 from search.data.datasets import Dataset
@@ -66,7 +66,7 @@ class Made:
     """Files by name, and what `metrics.json` says of them."""
 
     files: Mapping[str, bytes]
-    section: dict[str, Any]
+    stated: Int8
 
 
 @dataclass(frozen=True)
@@ -110,14 +110,18 @@ class Maker:
             if better["tflite"] > shares["tflite"]:
                 pair, shares, epochs = other, better, EPOCHS
         self.progress("int8: counting test images as a microcontroller would")
-        section = {
-            "calibration_images": min(CALIBRATION, len(self.dataset.train)),
-            "calibration_seed": self.seed,
-            "fine_tuning_epochs": epochs,
-            "validation": {"float32": exact, **shares},
-            "versions": extra.versions(),
-        }
-        return self._measured(pair, network, test, section)
+        scores, arena = self._runner(test).micro(pair.tflite)
+        stated = Int8(
+            calibration_images=min(CALIBRATION, len(self.dataset.train)),
+            calibration_seed=self.seed,
+            fine_tuning_epochs=epochs,
+            validation={"float32": exact, **shares},
+            versions=extra.versions(),
+            arena=Arena(**arena),
+            **self._measured(pair, scores, network, test),
+        )
+        normalization = self.trainer.normalization
+        return Made(c_source.files(pair, stated.arena.total, normalization), stated)
 
     @property
     def _architecture(self) -> Architecture:
@@ -159,19 +163,18 @@ class Maker:
         return correct(scores, runner.images) / len(runner.images)
 
     def _measured(
-        self, pair: Pair, network: nn.Module, test: Images, section: dict[str, Any]
-    ) -> Made:
+        self, pair: Pair, tflite: Scores, network: nn.Module, test: Images
+    ) -> dict[str, Int8File]:
+        """Both files by format; `tflite` are the scores of the one, as a device makes them."""
         runner = self._runner(test)
         exact = runner.scores(own(network))
-        scores, arena = runner.micro(pair.tflite)
-        found = {"onnx": (pair.onnx, runner.onnx(pair.onnx)), "tflite": (pair.tflite, scores)}
-        for name, (content, scores) in found.items():
-            section[name] = {
-                "bytes": len(content),
-                "test": self._share(runner, scores),
-                "test_correct": correct(scores, test),
-                "agreement": agreement(scores, exact),
-            }
-        section["arena"] = dict(arena)
-        normalization = self.trainer.normalization
-        return Made(c_source.files(pair, arena["total"], normalization), section)
+        found = {"onnx": (pair.onnx, runner.onnx(pair.onnx)), "tflite": (pair.tflite, tflite)}
+        return {
+            name: Int8File(
+                bytes=len(content),
+                test=self._share(runner, scores),
+                test_correct=correct(scores, test),
+                agreement=agreement(scores, exact),
+            )
+            for name, (content, scores) in found.items()
+        }

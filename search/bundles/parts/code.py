@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from search.bundles import isolated, numbers
 from search.bundles.contents import BundleError
 from search.bundles.findings import Findings
+from search.bundles.metrics import Metrics
 from search.bundles.numbers import Found
 from search.bundles.parts.part import Look, Part
 from search.display import wording
@@ -26,11 +26,11 @@ class Code(Part):
         metrics = findings.metrics
         source = generate(
             findings.architecture,
-            title=f"The network that trial {metrics['trial']} of study {metrics['study']} found.",
+            title=f"The network that trial {metrics.trial} of study {metrics.study} found.",
             facts=_facts(metrics),
-            classes=metrics["data"]["classes"],
-            mean=metrics["data"]["mean"],
-            std=metrics["data"]["std"],
+            classes=findings.dataset.classes,
+            mean=metrics.data.mean,
+            std=metrics.data.std,
         )
         return {"model.py": source.encode()}
 
@@ -70,12 +70,11 @@ class Code(Part):
         return {}
 
 
-def _facts(metrics: Mapping[str, Any]) -> list[str]:
-    accuracy = metrics["accuracy"]
+def _facts(metrics: Metrics) -> list[str]:
     return [
-        f"{metrics['parameters']:,} parameters; {metrics['macs']:,} multiply-adds for one image; "
-        f"receptive field {metrics['receptive_field']} pixels.",
-        f"{accuracy['test']:.2%} of {metrics['data']['test']:,} test images classified correctly.",
+        f"{metrics.parameters:,} parameters; {metrics.macs:,} multiply-adds for one image; "
+        f"receptive field {metrics.receptive_field} pixels.",
+        f"{metrics.accuracy.test:.2%} of {metrics.data.test:,} test images classified correctly.",
         "",
         'Weights: network.load_state_dict(safetensors.torch.load_file("model.safetensors")).',
     ]

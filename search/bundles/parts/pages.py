@@ -42,5 +42,5 @@ class Pages(Part):
 
     @property
     def found(self) -> Found:
-        require_card(self.bundle.files["README.md"], self.bundle.stated.model_dump())
+        require_card(self.bundle.files["README.md"], self.bundle.stated)
         return {}
