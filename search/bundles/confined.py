@@ -23,6 +23,7 @@ from search.bundles.confinement import confine
 
 PROJECT = ("search", "space", "constraints", "run_study")
 RESULT, ERROR = b"\0", b"\1"
+_MOST_CALLS = 10_000  # of layers by one another, for one image
 
 Answer = Callable[[bytes], bytes]
 
@@ -93,8 +94,9 @@ def _network(questions: BinaryIO) -> Iterator[bytes]:
     from safetensors.torch import load
 
     shape, code, weights = (read_frame(questions) or b"" for _ in range(3))
-    network = _module(marshal.loads(code)).Network().eval()
-    network.load_state_dict(load(weights))
+    with torch.device("meta"):  # weights of its own would cost time, and come to nothing
+        network = _module(marshal.loads(code)).Network().eval()
+    network.load_state_dict(load(weights), assign=True)
     yield b""
     with torch.inference_mode():
         for frame in _frames(questions):
@@ -212,10 +214,19 @@ def _heard() -> Iterator[list[str]]:
 
 def _trace(questions: BinaryIO) -> Iterator[bytes]:
     """The verdict, as `check --json` has it, on the code's traced network."""
+    from torch.nn.modules.module import register_module_forward_pre_hook
+
     from constraints import Limits, check
-    from search.analysis.tracing.loading import make
+    from search.analysis.tracing.loading import TraceError, make
     from search.analysis.tracing.trace import trace
 
+    left = iter(range(_MOST_CALLS))
+
+    def count(*_: Any) -> None:
+        if next(left, None) is None:
+            raise TraceError(f"more than {_MOST_CALLS:,} calls of layers for one image")
+
+    register_module_forward_pre_hook(count)
     shape, limits, code = (read_frame(questions) or b"" for _ in range(3))
     graph = trace(make(_module(marshal.loads(code)).Network), tuple(json.loads(shape)))
     yield json.dumps(check(graph, Limits.from_mapping(json.loads(limits))).to_json()).encode()

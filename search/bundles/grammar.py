@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from torch import nn
@@ -20,6 +20,7 @@ _IMPORTS = {None: {"torch"}, "__future__": {"annotations"}, "torch": {"Tensor", 
 # Names that mean something here, so nothing in the file may be called like them.
 _RESERVED = frozenset({"torch", "nn", "self", "super", "range", "int", "float", "Tensor"})
 _MOST_TIMES = 1_000  # equal layers in a row
+_MOST_LAYERS = 10_000  # in all
 _OWN = frozenset(dir(nn.Sequential()))  # torch's attributes of a module: `compile`, `forward`, …
 
 
@@ -36,6 +37,39 @@ def require_network(tree: ast.Module) -> None:
     names = _Names.of(tree)
     for statement in tree.body:
         _top_level(statement, names)
+    made = _Made({node.name: node for node in tree.body if isinstance(node, ast.ClassDef)})
+    for name in made.classes:
+        made.by_class(name)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """How many layers the classes of a file make; what one makes may stand in another's loop."""
+
+    classes: Mapping[str, ast.ClassDef]
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def by_class(self, name: str) -> int:
+        node = self.classes[name]
+        if name not in self.counts:
+            self.counts[name] = _MOST_LAYERS  # where it makes itself
+            self.counts[name] = sum(map(self._by, node.body))
+        if self.counts[name] > _MOST_LAYERS:
+            raise _refuse(node, f"{name} makes more than {_MOST_LAYERS:,} layers")
+        return self.counts[name]
+
+    def _by(self, node: ast.AST) -> int:
+        match node:
+            case ast.GeneratorExp(elt=element, generators=[loop]):
+                return _times(loop.iter) * self._by(element)
+            case ast.Call(func=ast.Name(id=name)) if name in self.classes:
+                return 1 + self.by_class(name) + self._within(node)
+            case ast.Call():
+                return 1 + self._within(node)
+        return self._within(node)
+
+    def _within(self, node: ast.AST) -> int:
+        return sum(map(self._by, ast.iter_child_nodes(node)))
 
 
 @dataclass(frozen=True)
@@ -157,6 +191,11 @@ class _Function:
         own = (argument.arg for argument in self._arguments[1:])
         return self.names.constants.union(own, _assigned(self.node.body))
 
+    @property
+    def _makes(self) -> bool:
+        """Whether it is `__init__`, which makes layers; `forward` calls them."""
+        return self.node.name == "__init__"
+
     def judge(self) -> None:
         self._signature()
         for statement in self.node.body:
@@ -183,11 +222,11 @@ class _Function:
                 pass
             case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Call())) as call):
                 self._expression(call)
-            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+            case ast.Assign(targets=[ast.Name(id=name)], value=value) if not self._makes:
                 _require_free(node, name, self.names.classes)
                 self._expression(value)
             case ast.Assign(targets=[ast.Attribute() as target], value=value):
-                if self.node.name == "forward":
+                if not self._makes:
                     raise _refuse(node, f"forward changes {ast.unparse(target)}")
                 self._field(target)
                 self._expression(value)
@@ -211,8 +250,6 @@ class _Function:
                 pass
             case ast.Name(id=name):
                 raise _refuse(node, f"uses {name}")
-            case ast.Attribute():
-                self._field(node)
             case ast.Tuple(elts=members):
                 for member in members:
                     self._expression(member)
@@ -237,19 +274,19 @@ class _Function:
     def _callable(self, node: ast.expr) -> bool:
         match node:
             case ast.Name(id=name):
-                return name in self.names.classes
+                return self._makes and name in self.names.classes
             case ast.Attribute(value=ast.Name(id="nn"), attr=name):
-                return name in _LAYERS
+                return self._makes and name in _LAYERS
             case ast.Attribute(value=ast.Name(id="torch"), attr=name):
                 return name in _FUNCTIONS
             case ast.Attribute(value=ast.Name(id="x"), attr="mean"):
-                return self.node.name == "forward"
+                return not self._makes
             case ast.Attribute(value=ast.Name(id="self"), attr=name):
                 return name in self.fields
             case ast.Attribute(
                 value=ast.Call(func=ast.Name(id="super"), args=[], keywords=[]), attr="__init__"
             ):
-                return self.node.name == "__init__"
+                return self._makes
         return False
 
     def _argument(self, node: ast.expr) -> None:
@@ -267,17 +304,18 @@ class _Function:
 def _repetition(node: ast.comprehension) -> None:
     match node:
         case ast.comprehension(target=ast.Name(id="_"), iter=times, ifs=[], is_async=0):
-            if not _few(times):
+            if not 0 <= _times(times) <= _MOST_TIMES:
                 raise _refuse(times, f"repeats more than {_MOST_TIMES:,} times")
         case _:
             raise _refuse(node.target)
 
 
-def _few(node: ast.expr) -> bool:
+def _times(node: ast.expr) -> int:
+    """How often a loop runs over `node`; -1 where that is not a plain number of times."""
     match node:
         case ast.Call(func=ast.Name("range"), args=[ast.Constant(int(times))], keywords=[]):
-            return times <= _MOST_TIMES
-    return False
+            return times
+    return -1
 
 
 def _annotation(node: ast.expr | None) -> None:

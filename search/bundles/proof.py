@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from search.bundles import agreement, isolated, numbers
 from search.bundles.agreement import DisagreementError, Tally
@@ -16,6 +17,7 @@ from search.bundles.held_out import fingerprint, read_test_set
 from search.bundles.isolated import Predict, RunError
 from search.bundles.numbers import Found
 from search.bundles.onnx_graph import require_plain_graph
+from search.bundles.plain import Plain
 from search.config.sections import DataSection
 from search.data.images import Images
 from search.display import wording
@@ -41,6 +43,39 @@ class Proof:
             others = "not measured: the images here are others than those of the test"
             raise UnknownError(others + self._remedy)
         return self._images
+
+    @cached_property
+    def traced(self) -> Mapping[str, Any] | str:
+        """The verdict on `model.py`, traced, or why there is none.
+
+        Raises:
+            UnknownError: it is not run.
+        """
+        bundle = self.bundle
+        limits = bundle.config.rules.to_mapping()
+        try:
+            return isolated.traced(bundle.code.code, bundle.architecture.input, limits)
+        except RunError as error:
+            return str(error)
+
+    @property
+    def code(self) -> Plain:
+        """`model.py`, where it could be traced: another run would fail, or never end, likewise.
+
+        Raises:
+            UnknownError: it is not run.
+        """
+        if isinstance(self.traced, str):
+            raise UnknownError("model.py is not run again")
+        return self.bundle.code
+
+    @cached_property
+    def ways(self) -> tuple[str, ...]:
+        """What makes logits of images here."""
+        ways = self.bundle.ways
+        if "model.py" in ways and isinstance(self.traced, str):
+            return tuple(way for way in ways if way != "model.py")
+        return ways
 
     def agree(self, name: str) -> str:
         """Says how near the logits of file `name` come to those of the weights, on random images:
@@ -73,7 +108,7 @@ class Proof:
                     continue
                 if name == "model.py":
                     weights = bundle.files["model.safetensors"]
-                    process = isolated.network(bundle.code.code, weights, shape, work)
+                    process = isolated.network(self.code.code, weights, shape, work)
                 else:
                     foreign = WEIGHTS not in bundle.ways
                     require_plain_graph(bundle.files["model.onnx"], foreign=foreign)
@@ -86,7 +121,7 @@ class Proof:
         """What all ways make of the test images, which must be the same, image by image."""
         bundle, images = self.bundle, self._images
         tally = Tally(bundle.classes)
-        with self._ways(bundle.ways, len(images)) as ways:
+        with self._ways(self.ways, len(images)) as ways:
             for inputs, labels in agreement.batches(images, bundle.normalization):
                 logits, _ = agreement.compare(ways, inputs, bundle.classes)
                 tally.add(logits, labels)
@@ -137,8 +172,8 @@ class Proof:
             raise BundleError(
                 f"{share} of the test images ({correct}), not {told} ({claim.test_correct})"
             )
-        ways = ", ".join(self.bundle.ways)
-        alike = ", which agree on each" if len(self.bundle.ways) > 1 else " alone"
+        ways = ", ".join(self.ways)
+        alike = ", which agree on each" if len(self.ways) > 1 else " alone"
         where = "" if self._section.kind == "digits" else f" in {self._section.root}"
         return f"{share} of {total:,} test images{where}, by {ways}{alike}"
 

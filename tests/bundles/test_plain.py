@@ -82,6 +82,10 @@ FORWARD, INIT = b"        x = self.C1(x)\n", b"        self.C1 = nn.Sequential(\
         (FORWARD, "x = (y := x)"),
         (FORWARD, "x = self.C1(*x, **x)"),
         (FORWARD, "global x"),
+        (FORWARD, "x = nn.ReLU()"),
+        (FORWARD, "x = Downsampling(3, 3)"),
+        (INIT, "e = nn.ReLU()"),
+        (INIT, "self.e = self.C1"),
         (INIT, "self.compile = nn.ReLU()"),
         (INIT, "self.forward = nn.ReLU()"),
         (INIT, "self.training = 0"),
@@ -108,6 +112,26 @@ def test_no_call_but_a_layers(place: bytes, line: str) -> None:
     assert PLAIN.count(place) == 1
     with pytest.raises(NotPlainError):
         judged(PLAIN.replace(place, f"        {line}\n".encode() + place))
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "*(nn.Sequential(*(nn.ReLU() for _ in range(1000))) for _ in range(10))",
+        "*(B() for _ in range(1000))",
+        "A()",
+        "*(nn.ReLU() for _ in range(-1))",
+    ],
+)
+def test_layers_are_counted_through_loops_and_classes(made: str) -> None:
+    few = "super().__init__(*(nn.ReLU() for _ in range(20)))"
+    text = "".join(
+        f"class {name}(nn.Sequential):\n    def __init__(self) -> None:\n        {body}\n"
+        for name, body in (("A", few), ("B", few))
+    )
+    assert judged(PLAIN + text.encode())
+    with pytest.raises(NotPlainError, match=r"more than 10,000 layers|more than 1,000 times"):
+        judged(PLAIN + text.replace(few, f"super().__init__({made})", 1).encode())
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,28 @@ def test_a_graph_that_knows_one_test_image_is_found(exported: Exported, copy: Pa
         forged["accuracy"]()
 
 
+def test_code_without_an_end_is_run_once(copy: Path) -> None:
+    """Each class calls the one before it twice: 2 ** 40 calls of one layer."""
+    before, line = "\n\nclass Network", "        x = self.C1(x)\n"
+    classes = "".join(
+        f"\n\nclass N{n}(nn.Module):\n    def __init__(self) -> None:\n"
+        f"        super().__init__()\n        self.a = {f'N{n - 1}' if n else 'nn.ReLU'}()\n\n"
+        "    def forward(self, x: Tensor) -> Tensor:\n        return self.a(self.a(x))\n\n"
+        for n in range(40)
+    )
+    code = (copy / "model.py").read_text().replace(before, classes + before)
+    made = code.replace("        self.C1 =", "        self.N = N39()\n        self.C1 =")
+    (copy / "model.py").write_text(made.replace(line, f"        x = self.N(x)\n{line}"))
+    seal(copy)
+    proof = proof_of(copy)
+    found = looks(proof)
+    with pytest.raises(BundleError, match="more than 10,000 calls of layers"):
+        found["code, traced"]()
+    with pytest.raises(UnknownError, match="not run again"):
+        found["code = weights"]()
+    assert proof.ways == ("weights", "model.onnx")
+
+
 def test_probes_are_fresh_many_and_of_the_images_kind(exported: Exported) -> None:
     bundle = Bundle.of(exported.bundle)
     shape, normalization = bundle.architecture.input, bundle.normalization

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from search.bundles import isolated, numbers
+from search.bundles import numbers
 from search.bundles.contents import BundleError
 from search.bundles.findings import Findings
 from search.bundles.metrics import Metrics
@@ -48,10 +48,9 @@ class Code(Part):
         return "model.py imports torch alone and calls layers alone"
 
     def _traced(self) -> str:
-        bundle = self.bundle
-        limits = bundle.config.rules.to_mapping()
-        verdict = isolated.traced(bundle.code.code, bundle.architecture.input, limits)
-        expected = bundle.verdict.to_json()
+        verdict, expected = self.proof.traced, self.bundle.verdict.to_json()
+        if isinstance(verdict, str):
+            raise BundleError(f"model.py: {verdict}")
         try:
             broken = [f"{wording.rule(v['rule'])}: {v['message']}" for v in verdict["violations"]]
             differ = [key for key in _COUNTED if verdict[key] != expected[key]]
