@@ -22,14 +22,15 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from search.domains import Choice, Domain, FloatRange, IntRange, Scalar, Setting, _Frozen, setting
+from search.domains import Choice, Domain, FloatRange, Frozen, IntRange, Scalar, Setting, setting
+from search.networks import operators
 from search.networks.architecture import BLOCK_NAMES, Activation, Architecture, Block, Layer
-from search.networks.operators import OPERATORS, _head, _output, _transition, _unit
+from search.networks.operators import OPERATORS
 
 MOST_HALVINGS = 2  # of one transition
 
 
-class TransitionSpace(_Frozen):
+class TransitionSpace(Frozen):
     """Choices for the 3x3 convolutions that end C1, C2 and C3.
 
     `halvings` of them in a row have stride 2.  With 0 there is one that is dilated instead of
@@ -43,7 +44,7 @@ class TransitionSpace(_Frozen):
     bottleneck: Annotated[Setting, setting(bool)] = False
 
 
-class BlockSpace(_Frozen):
+class BlockSpace(Frozen):
     """Choices for the units of one block, and for the transition after it.
 
     A block of depth 0 is its transition alone; its other choices then mean nothing.
@@ -76,14 +77,14 @@ class BlockSpace(_Frozen):
         return self
 
 
-class Fill(_Frozen):
+class Fill(Frozen):
     """Scale widths together until a counted quantity lands in the top share of its limit."""
 
     limit: Literal["parameters", "macs"] = "parameters"
     share: Annotated[float, Field(alias="from", gt=0, lt=1, allow_inf_nan=False)] = 0.85
 
 
-class SearchSpace(_Frozen):
+class SearchSpace(Frozen):
     """All choices of a study's networks: `[space]` of the study file.
 
     `[space.block]` holds for every block, `[space.C1]` to `[space.C4]` overrule it.
@@ -174,18 +175,18 @@ class SearchSpace(_Frozen):
                 dropout,
             )
             depth = value[f"{name}.depth"]
-            units = [_unit(channels, width, *unit)] if depth else []
-            units += [_unit(width, width, *unit)] * (depth - 1)
+            units = [operators.unit(channels, width, *unit)] if depth else []
+            units += [operators.unit(width, width, *unit)] * (depth - 1)
             channels = width if depth else channels
             transition: tuple[Layer, ...] = ()
             if name == "C4":
                 if value["head"]:
-                    units.append(_head(channels, value["head"], activation, dropout))
+                    units.append(operators.head(channels, value["head"], activation, dropout))
             else:
                 next_width = widths[index + 1]
                 halvings = value[f"{name}.transition.halvings"]
                 spread *= 1 if halvings else 2
-                transition = _transition(
+                transition = operators.transition(
                     channels,
                     next_width,
                     halvings,
@@ -196,7 +197,7 @@ class SearchSpace(_Frozen):
                 )
                 channels = next_width
             blocks.append(Block(name, tuple(units), transition))
-        return Architecture(tuple(blocks), _output(classes, value["classifier"]), input)
+        return Architecture(tuple(blocks), operators.output(classes, value["classifier"]), input)
 
 
 _BLOCK_KEYS = tuple(key for key in BlockSpace.model_fields if key != "transition")

@@ -19,11 +19,13 @@ from pydantic import (
 Scalar = bool | int | float | str
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
+    """Part of a space: a key that it does not know is refused, and nothing changes it."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Choice(_Frozen):
+class Choice(Frozen):
     """One of a list of values."""
 
     values: Annotated[tuple[Scalar, ...], Field(min_length=1)]
@@ -50,7 +52,7 @@ class Choice(_Frozen):
         return any(value == v and type(value) is type(v) for v in self.values)
 
 
-class IntRange(_Frozen):
+class IntRange(Frozen):
     """Integers from `low` to `high`, both included, in steps of `step`."""
 
     low: Annotated[int, Field(strict=True)]
@@ -89,7 +91,7 @@ class IntRange(_Frozen):
         )
 
 
-class FloatRange(_Frozen):
+class FloatRange(Frozen):
     """Real numbers from `low` to `high`; with `log`, uniform in the logarithm."""
 
     low: Annotated[float, Field(allow_inf_nan=False)]

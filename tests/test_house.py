@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -71,9 +72,14 @@ def _room(name: str) -> str:
     return max(rooms, key=len)
 
 
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def _mentioned(path: Path) -> Iterator[str]:
     """Modules that a file imports, at its top, in a function or by a string."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(_tree(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -90,6 +96,18 @@ IMPORTS = {name: {m for m in _mentioned(path) if m in FILES} for name, path in F
 def test_a_file_imports_only_from_its_room_and_those_before(name: str) -> None:
     place = ROOMS.index(_room(name))
     assert not {other for other in IMPORTS[name] if ROOMS.index(_room(other)) > place}
+
+
+def test_what_a_file_keeps_to_itself_is_imported_by_no_other() -> None:
+    nodes = ((name, node) for name, path in FILES.items() for node in ast.walk(_tree(path)))
+    taken = [
+        f"{name}: {node.module}.{alias.name}"
+        for name, node in nodes
+        if isinstance(node, ast.ImportFrom) and node.module in FILES
+        for alias in node.names
+        if alias.name.startswith("_")
+    ]
+    assert taken == []
 
 
 def test_there_is_no_circle() -> None:

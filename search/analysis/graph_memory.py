@@ -6,7 +6,7 @@ import math
 
 from search.analysis.device import Convolution, Program
 from search.analysis.graph import CONVOLUTIONS, Graph, Node
-from search.analysis.memory import Memory, joined, part_of
+from search.analysis.memory import Memory, demand_of, joined
 from search.analysis.reach import NOTHING
 
 # Of nothing, or folded into the convolution before.
@@ -26,7 +26,7 @@ def graph_memory(graph: Graph) -> Memory:
     image, last = graph.nodes[0], graph.nodes[-1]
     if last.kind in CONVOLUTIONS:  # the scores of classes
         program.flat(maps[-1], last.channels * math.prod(last.size))
-    return joined(image.channels * math.prod(image.size), [part_of(program, last.size)])
+    return joined(image.channels * math.prod(image.size), [demand_of(program, last.size)])
 
 
 def _operation(program: Program, graph: Graph, index: int, maps: list[int]) -> int:

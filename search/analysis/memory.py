@@ -32,7 +32,7 @@ class Memory(NamedTuple):
         return self.head + self.tail
 
 
-class Part(NamedTuple):
+class Demand(NamedTuple):
     """Layers in sequence, whatever stands before them.
 
     Steps count from the one that writes the map which the part reads; `read` is the last that
@@ -68,7 +68,7 @@ def memory(architecture: Architecture) -> Memory:
     return joined(math.prod(architecture.input), parts)
 
 
-def joined(image: int, parts: Sequence[Part]) -> Memory:
+def joined(image: int, parts: Sequence[Demand]) -> Memory:
     """What `parts` in sequence take that read an image of so many bytes."""
     buffers: list[Buffer] = [(aligned(image), 0, 0)]
     scratch: list[Buffer] = []
@@ -95,7 +95,7 @@ def joined(image: int, parts: Sequence[Part]) -> Memory:
 
 # Candidates share most of their units (see `networks.operators`), so parts are kept.
 @lru_cache(maxsize=65_536)
-def _unit(unit: Unit, size: Size) -> Part:
+def _unit(unit: Unit, size: Size) -> Demand:
     program = Program([(0, 0, 0)])
     result = 0
     for layer in unit.layers:
@@ -105,7 +105,7 @@ def _unit(unit: Unit, size: Size) -> Part:
         result = _gated(program, result, unit, map_bytes)
     if unit.residual:
         program.add("ADD", map_bytes, result, 0)
-    return part_of(program, size)
+    return demand_of(program, size)
 
 
 def _convolution(layer: Layer) -> Convolution:
@@ -132,7 +132,7 @@ def _gated(program: Program, source: int, unit: Unit, map_bytes: int) -> int:
 
 
 @lru_cache(maxsize=4_096)
-def _output(output: Output, features: int, size: Size) -> Part:
+def _output(output: Output, features: int, size: Size) -> Demand:
     program = Program([(0, 0, 0)])
     if output.pool_kernel:
         cells = (convolved(n, output.pool_kernel, output.pool_stride, 0, 1) for n in size)
@@ -147,13 +147,13 @@ def _output(output: Output, features: int, size: Size) -> Part:
         if output.pool_kernel:
             result = program.flat(result, features)
         program.linear(result, features, output.classes)
-    return part_of(program, (1, 1))
+    return demand_of(program, (1, 1))
 
 
-def part_of(program: Program, size: Size) -> Part:
+def demand_of(program: Program, size: Size) -> Demand:
     """All of `program`, which gives a map of `size`."""
     (_, _, read), *buffers = program.buffers
-    return Part(
+    return Demand(
         tuple(buffers),
         tuple(program.scratch),
         read,

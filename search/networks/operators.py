@@ -122,7 +122,7 @@ def _window(layer: Layer) -> tuple[int, ...]:
 
 # Candidates share most of their units, so each distinct one is built once.
 @lru_cache(maxsize=65_536)
-def _unit(
+def unit(
     channels: int,
     width: int,
     operator: str,
@@ -134,6 +134,7 @@ def _unit(
     activation: Activation,
     dropout: float,
 ) -> Unit:
+    """A unit of a block, `channels` wide before it and `width` behind."""
     form = Form(channels, width, channels * expansion, kernel, 1, dilation, activation, dropout)
     return Unit(
         OPERATORS[operator].layers(form),
@@ -142,12 +143,13 @@ def _unit(
     )
 
 
-def _head(channels: int, width: int, activation: Activation, dropout: float) -> Unit:
-    return _unit(channels, width, "separable", 3, 1, False, 1, 0, activation, dropout)
+def head(channels: int, width: int, activation: Activation, dropout: float) -> Unit:
+    """The unit behind C4 that widens its features."""
+    return unit(channels, width, "separable", 3, 1, False, 1, 0, activation, dropout)
 
 
 @lru_cache(maxsize=65_536)
-def _transition(
+def transition(
     channels: int,
     width: int,
     halvings: int,
@@ -156,6 +158,7 @@ def _transition(
     bottleneck: bool,
     activation: Activation,
 ) -> tuple[Layer, ...]:
+    """The layers that end a block: one that halves the map for each of `halvings`."""
     layers: list[Layer] = []
     if bottleneck:
         layers.append(Layer(channels, max(1, channels // 2), 1, activation=activation))
@@ -169,5 +172,6 @@ def _transition(
 
 
 @lru_cache(maxsize=64)
-def _output(classes: int, classifier: Literal["linear", "conv"]) -> Output:
+def output(classes: int, classifier: Literal["linear", "conv"]) -> Output:
+    """The output block O."""
     return Output(classes, classifier)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from search.analysis.table import Analysis, analyze
 from search.analysis.traced import TracedModule
-from search.analysis.tracing.loading import Source, built, in_words, read_source
+from search.analysis.tracing.loading import ModuleSource, built, in_words, read_source
 from search.analysis.tracing.trace import trace
 from search.config.candidate import Recipe
 from search.errors import ConfigError, MachineError
@@ -27,7 +27,9 @@ from search.networks.network import Network
 from search.training.foreign import Foreign
 
 
-def read(source: Source, input: tuple[int, int, int], classes: int, recipe: Recipe) -> TracedModule:
+def read(
+    source: ModuleSource, input: tuple[int, int, int], classes: int, recipe: Recipe
+) -> TracedModule:
     """The network that `source` makes for images of `input`, which `recipe` can train.
 
     Raises:
@@ -46,13 +48,13 @@ def read(source: Source, input: tuple[int, int, int], classes: int, recipe: Reci
     return TracedModule(source.module, source.sha256, input, classes, analysis, smaller)
 
 
-def _macs(source: Source, module: nn.Module, input: tuple[int, int, int]) -> int:
+def _macs(source: ModuleSource, module: nn.Module, input: tuple[int, int, int]) -> int:
     """Multiply-adds for one image of the smaller ones that a recipe begins with."""
     _run(source, module, input, "; --set training.small_epochs=0 trains on full ones")
     return analyze(trace(module, input)).macs
 
 
-def _require_copyable(source: Source, module: nn.Module, recipe: Recipe) -> None:
+def _require_copyable(source: ModuleSource, module: nn.Module, recipe: Recipe) -> None:
     try:
         if recipe.average:
             copy.deepcopy(module)
@@ -64,7 +66,7 @@ def _require_copyable(source: Source, module: nn.Module, recipe: Recipe) -> None
 
 
 def _require_trainable(
-    source: Source, module: nn.Module, input: tuple[int, int, int], classes: int
+    source: ModuleSource, module: nn.Module, input: tuple[int, int, int], classes: int
 ) -> None:
     """Accepts a module that gives logits, and has weights that decide them."""
     for training in (False, True):
@@ -80,7 +82,7 @@ def _require_trainable(
         raise ConfigError(f"{source.module}: no trainable weight decides what it gives")
 
 
-def _run(source: Source, module: nn.Module, input: tuple[int, ...], way: str = "") -> Any:
+def _run(source: ModuleSource, module: nn.Module, input: tuple[int, ...], way: str = "") -> Any:
     generator = torch.Generator().manual_seed(0)
     try:
         return module(torch.randn(2, *input, generator=generator))
@@ -98,7 +100,7 @@ class Modules:
         self._targets = targets
 
     @cached_property
-    def _sources(self) -> dict[str, Source]:
+    def _sources(self) -> dict[str, ModuleSource]:
         return {source.key: source for source in map(read_source, self._targets)}
 
     @property

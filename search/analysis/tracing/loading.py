@@ -59,7 +59,7 @@ def load_factory(target: str) -> Callable[..., nn.Module]:
 
 
 @dataclass(frozen=True)
-class Source:
+class ModuleSource:
     """A factory, where it came from (a file's absolute path or a dotted name, a colon, and its
     name), and the SHA-256 of the file that it stands in."""
 
@@ -73,7 +73,7 @@ class Source:
         return code_key(self.module, self.sha256)
 
 
-def read_source(target: str) -> Source:
+def read_source(target: str) -> ModuleSource:
     """What `target` names; this runs the user's code.
 
     Raises:
@@ -86,7 +86,7 @@ def read_source(target: str) -> Source:
         raise TraceError(f"{place} has no source file")
     file = Path(path).resolve()
     place = str(file) if place.endswith(".py") else place
-    return Source(f"{place}:{name}", hashlib.sha256(file.read_bytes()).hexdigest(), factory)
+    return ModuleSource(f"{place}:{name}", hashlib.sha256(file.read_bytes()).hexdigest(), factory)
 
 
 def _import_file(path: Path) -> Any:

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 
-class Runner:
+class AsFunction:
     """The module as a function of the image to a flat tuple of tensors."""
 
     def __init__(self, module: nn.Module) -> None:

@@ -47,7 +47,7 @@ from search.analysis.tracing.calls import (
 from search.analysis.tracing.layout import Dim, LayoutError, along, channels, length
 from search.analysis.tracing.loading import TraceError, UnknownOperationError, in_words
 from search.analysis.tracing.remarks import about_pooling, about_weights
-from search.analysis.tracing.running import Intent, Runner, evaluating, image_for
+from search.analysis.tracing.running import AsFunction, Intent, evaluating, image_for
 from search.analysis.tracing.seams import require_seen
 
 WAY = "replace it by convolution, pooling, resizing or element-wise operations, or "
@@ -71,7 +71,7 @@ def trace(module: nn.Module, input: tuple[int, ...] = (3, 32, 32)) -> Graph:
         raise TraceError("the module has lazy parameters: state their sizes, or run it once first")
     image = image_for(module, input)
     recorder = _Recorder(module, image)
-    run = torch.func.functionalize(Runner(module))
+    run = torch.func.functionalize(AsFunction(module))
     with evaluating(module), _named(module, recorder), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from search.bundles.int8.part import Int8Files
 from search.bundles.parts.code import Code
 from search.bundles.parts.description import Description
-from search.bundles.parts.graph import Graph, ModuleGraph
+from search.bundles.parts.graph import ModuleOnnx, Onnx
 from search.bundles.parts.log import Log
 from search.bundles.parts.module import Module
 from search.bundles.parts.pages import Pages
@@ -16,10 +16,10 @@ from search.networks.architecture import Architecture
 from search.networks.network import Network
 
 PARTS: tuple[type[Part], ...] = (
-    Description, Weights, Code, Graph, StudyFile, Log, Pages, Int8Files,
+    Description, Weights, Code, Onnx, StudyFile, Log, Pages, Int8Files,
 )  # fmt: skip
 OF_MODULES: tuple[type[Part], ...] = (
-    Module, ModuleWeights, ModuleGraph, StudyFile, Log, Pages,
+    Module, ModuleWeights, ModuleOnnx, StudyFile, Log, Pages,
 )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from search.training.foreign import Foreign
 _TOLERANCE = 1e-4  # of a filter, in its largest weight
 
 
-class Graph(Part):
+class Onnx(Part):
     """The ONNX graph with its weights."""
 
     names = ("model.onnx",)
@@ -59,7 +59,7 @@ def _require_open(graph: bytes) -> None:
         raise BundleError("its code fixes how many images it takes; x.size(0) tells, len(x) fixes")
 
 
-class ModuleGraph(Graph):
+class ModuleOnnx(Onnx):
     """The graph of a module, which is all that runs of its bundle."""
 
     @classmethod

@@ -17,8 +17,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from search.display.figures.style import (
-    _CYCLE,
     BLUE,
+    CYCLE,
     INK,
     History,
     Shares,
@@ -38,7 +38,7 @@ def figure_learning_curves(runs: Mapping[str, History], target: float | None = N
     """
     figure = canvas(3.3)
     accuracy, loss = figure.subplots(1, 2)
-    for (name, records), color in zip(runs.items(), _CYCLE, strict=False):
+    for (name, records), color in zip(runs.items(), CYCLE, strict=False):
         _curve(accuracy, records, "accuracy", color=color, label=name)
         _curve(loss, records, "train_loss", color=color, label=f"{name}, training")
         _curve(loss, records, "validation_loss", color=color, ls="--", label=f"{name}, validation")

@@ -11,8 +11,8 @@ from matplotlib.ticker import PercentFormatter
 
 from search.data.images import is_gray
 from search.display.figures.style import (
-    _CYCLE,
     BLUE,
+    CYCLE,
     DARK_RED,
     GREEN,
     INK,
@@ -96,7 +96,7 @@ def figure_class_balance(counts: Mapping[str, Sequence[int]], classes: Sequence[
     """Images per class, one panel per part of the data (training, validation, test)."""
     figure = canvas(0.9 + 0.21 * len(classes))
     panels = figure.subplots(1, len(counts), sharey=True, squeeze=False)[0]
-    for axes, (part, numbers), color in zip(panels, counts.items(), _CYCLE, strict=False):
+    for axes, (part, numbers), color in zip(panels, counts.items(), CYCLE, strict=False):
         bars = axes.barh(classes, numbers, color=color, height=0.7)
         axes.bar_label(bars, [f"{n:,}" for n in numbers], padding=2, fontsize=7.5)
         axes.set(title=f"{part} ({sum(numbers):,})", xlim=(0, 1.3 * max(1, *numbers)))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 SKY, PURPLE, GRAY, INK = "#56B4E9", "#CC79A7", "#8C8C8C", "#1A1A1A"
 DARK_RED = "#A84300"  # vermilion that is legible as small text
-_CYCLE = (BLUE, ORANGE, GREEN, PURPLE)
+CYCLE = (BLUE, ORANGE, GREEN, PURPLE)
 WIDTH = 7.5  # inches: the text width of the report
 DPI = 160
 
@@ -34,7 +34,7 @@ STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
-    "axes.prop_cycle": cycler(color=_CYCLE),
+    "axes.prop_cycle": cycler(color=CYCLE),
     "text.color": INK,
     "xtick.color": INK,
     "ytick.color": INK,
