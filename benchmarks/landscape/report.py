@@ -37,10 +37,11 @@ FACTS: dict[str, Column] = {
 
 def page(table: Table) -> str:
     """The page, as Markdown."""
-    learned = [row for row in table.first() if not row.collapsed]
+    learned = [row for row in table.uniform() if not row.collapsed]
     return PAGE.read_text().format(
         rows=counts(table),
-        accuracy=accuracy(table.first()),
+        accuracy=accuracy(table.uniform()),
+        guided=accuracy([row for row in table.first() if row.kind == "guided"]),
         noise=noise(table),
         epochs=epochs(learned),
         facts=facts(learned),
@@ -63,6 +64,8 @@ def counts(table: Table) -> str:
 
 def accuracy(rows: Sequence[Row]) -> str:
     """Quantiles over networks of what they reach and cost."""
+    if not rows:
+        return "So far none is trained."
     lines = [
         _quantiles("accuracy, %", [100 * row.accuracy for row in rows], 1),
         _quantiles("M MACs", [row.macs / 1e6 for row in rows], 1),
@@ -88,7 +91,7 @@ def noise(table: Table) -> str:
     groups = [learned for rows in several if (learned := [r for r in rows if not r.collapsed])]
     groups.sort(key=lambda rows: -float(np.mean([row.accuracy for row in rows])))
     within = _spread(groups)
-    of_all = float(np.std([row.accuracy for row in table.first() if not row.collapsed], ddof=1))
+    of_all = float(np.std([row.accuracy for row in table.uniform() if not row.collapsed], ddof=1))
     true = max(0, 1 - (within.value / of_all) ** 2)
     pairs = [(rows[0].accuracy, other.accuracy) for rows in groups for other in rows[1:]]
     return f"""\

@@ -92,6 +92,10 @@ class Table:
         """The trainings of that recipe with the first seed: one for each network."""
         return tuple(row for row in self.rows if row.recipe == recipe and row.seed == 0)
 
+    def uniform(self) -> tuple[Row, ...]:
+        """Of those the short trainings of networks that no search led to."""
+        return tuple(row for row in self.first() if row.kind == "random")
+
     def repeated(self, recipe: RecipeName = "short") -> dict[str, tuple[Row, ...]]:
         """The trainings, all seeds, of networks with several; by architecture."""
         found: dict[str, tuple[Row, ...]] = {}

@@ -96,6 +96,15 @@ def test_an_epoch_that_knows_nothing_does_not_rank(table: Table) -> None:
     assert abs(float(first.split("|")[3].split()[0])) < 0.3
 
 
+def test_networks_that_searches_led_to_stand_apart(table: Table) -> None:
+    assert "So far none is trained." in report.page(table)
+    led = {"kind": "guided", "index": None}
+    guided = [row(index, 0.9, 0.9).model_copy(update=led) for index in range(70, 90)]
+    page = report.page(replace(table, rows=(*table.rows, *guided)))
+    assert "n = 20 | least" in page
+    assert page.split("## Noise")[1] == report.page(table).split("## Noise")[1]
+
+
 def test_few_networks_by_the_whole_recipe_are_said_to_be_few(table: Table) -> None:
     assert "So far 0 networks" in report.whole(table)
 
