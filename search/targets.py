@@ -166,12 +166,8 @@ def _trial(target: str, storage: str | None) -> tuple[Study, FrozenTrial]:
 
 
 def _traced(target: str, shapes: Sequence[tuple[int, ...]]) -> Graph:
-    from search.analysis.tracing.loading import (
-        TraceError,
-        UnknownOperationError,
-        load_factory,
-        make,
-    )
+    from search.analysis.tracing.errors import TraceError, UnknownOperationError
+    from search.analysis.tracing.loading import load_factory, make
     from search.analysis.tracing.trace import trace
 
     with silent():

@@ -217,7 +217,8 @@ def _trace(questions: BinaryIO) -> Iterator[bytes]:
     from torch.nn.modules.module import register_module_forward_pre_hook
 
     from constraints import Limits, check
-    from search.analysis.tracing.loading import TraceError, make
+    from search.analysis.tracing.errors import TraceError
+    from search.analysis.tracing.loading import make
     from search.analysis.tracing.trace import trace
 
     left = iter(range(_MOST_CALLS))

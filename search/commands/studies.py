@@ -258,18 +258,12 @@ def dashboard(
     name: str, storage: str | None, *, host: str, port: int, token: bool, write: bool
 ) -> int:
     """Serves a study to browsers until Ctrl-C."""
-    from search.display.dashboard.server import serve
+    from search.display.dashboard.server import address, open_server, serve
 
-    study = Study(name, storage=storage)
-    serve(
-        study.load(),
-        artifact_store(study.runs),
-        host=host,
-        port=port,
-        write=write,
-        token=_token(token),
-        announce=terminal.note,
-    )
+    study, secret = Study(name, storage=storage), _token(token)
+    shown, store = study.load(), artifact_store(study.runs)
+    with open_server(shown, store, host=host, port=port, write=write, token=secret) as server:
+        serve(server, shown, lambda: terminal.note(address(server, shown, secret)))
     return 0
 
 

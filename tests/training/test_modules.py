@@ -10,7 +10,8 @@ import torch
 
 from search.analysis.table import analyze
 from search.analysis.traced import TracedModule
-from search.analysis.tracing.loading import TraceError, load_factory, read_source
+from search.analysis.tracing.errors import TraceError
+from search.analysis.tracing.loading import load_factory, read_source
 from search.config.candidate import Candidate
 from search.config.files import overridden
 from search.config.sections import StudyConfig

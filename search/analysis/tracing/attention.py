@@ -11,12 +11,12 @@ from collections.abc import Iterable, Sequence
 
 from search.analysis.reach import FIRST, IDENTITY, Reach
 from search.analysis.tracing.calls import Call, Reads, Value
+from search.analysis.tracing.errors import LayoutError
 from search.analysis.tracing.layout import (
     CHANNEL,
     TOKENS,
     Digit,
     Dim,
-    LayoutError,
     axes,
     channels,
     cut,

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from search.analysis.graph import Node, Window, node_reach
 from search.analysis.reach import NOTHING, Reach
-from search.analysis.tracing.layout import Dim, Dims, LayoutError, moving
+from search.analysis.tracing.errors import LayoutError
+from search.analysis.tracing.layout import Dim, Dims, moving
 
 Reads = list[Reach | None]
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 
 from search.analysis.reach import FIRST, IDENTITY, Reach
 from search.analysis.tracing.calls import Builder, Call, Reads, Value, handles
+from search.analysis.tracing.errors import LayoutError
 from search.analysis.tracing.layout import (
     TOKENS,
     Dim,
     Dims,
-    LayoutError,
     along,
     axes,
     channels,

@@ -17,11 +17,11 @@ from search.analysis.tracing.elementwise import (
     resized,
     stretched,
 )
+from search.analysis.tracing.errors import LayoutError
 from search.analysis.tracing.layout import (
     TOKENS,
     Digit,
     Dim,
-    LayoutError,
     along,
     axes,
     channels,

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from search.analysis.reach import Reach, listed
+from search.analysis.tracing.errors import LayoutError
 
 CHANNEL = -1
 TOKENS = -2  # positions of all axes, in an order that is no product any more
@@ -35,10 +36,6 @@ class Digit(NamedTuple):
 
 Dim = tuple[Digit, ...]
 Dims = tuple[Dim, ...]
-
-
-class LayoutError(ValueError):
-    """A rearrangement that is no product of digits."""
 
 
 def channels(size: int) -> Dim:

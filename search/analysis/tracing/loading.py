@@ -18,16 +18,9 @@ import torch
 from torch import nn
 
 from search.analysis.traced import code_key
+from search.analysis.tracing.errors import TraceError
 
 LONGEST = 300  # characters of what an exception says
-
-
-class TraceError(ValueError):
-    """A module that cannot be analyzed, and what its owner can do about it."""
-
-
-class UnknownOperationError(TraceError):
-    """An operation of which it is not known what it reads."""
 
 
 def load_factory(target: str) -> Callable[..., nn.Module]:

@@ -10,11 +10,11 @@ from search.analysis.tracing.elementwise import (
     require_alike,
     resized,
 )
+from search.analysis.tracing.errors import LayoutError
 from search.analysis.tracing.joining import concatenate_channels
 from search.analysis.tracing.layout import (
     TOKENS,
     Digit,
-    LayoutError,
     along,
     axes,
     channels,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from search.analysis.tracing.calls import Call, Value, handles
 from search.analysis.tracing.elementwise import broadcast, mixed
+from search.analysis.tracing.errors import LayoutError
 from search.analysis.tracing.joining import interleaved, permuted
-from search.analysis.tracing.layout import LayoutError, channels, length, moving, reshape
+from search.analysis.tracing.layout import channels, length, moving, reshape
 
 
 @handles("view", "_unsafe_view", "_reshape_alias")

@@ -104,13 +104,7 @@ class Intent(TorchFunctionMode):
         super().__init__()
         self._recurrent = recurrent
 
-    def __torch_function__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         name = getattr(func, "__name__", "")
         if name == "pad" and "circular" in (*args[2:], *kwargs.values()):

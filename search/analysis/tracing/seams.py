@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from search.analysis.graph import Graph, Node, ancestors, axis_reaches
 from search.analysis.reach import Reach
-from search.analysis.tracing.layout import LayoutError
+from search.analysis.tracing.errors import LayoutError
 
 
 def require_seen(graph: Graph) -> None:

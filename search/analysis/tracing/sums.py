@@ -10,10 +10,10 @@ from search.analysis.reach import IDENTITY, NOTHING, Reach
 from search.analysis.tracing.attention import read_within, summed_within, within
 from search.analysis.tracing.calls import Call, Reads, Value, handles
 from search.analysis.tracing.elementwise import elementwise, join, mixed, regroup, stretched
+from search.analysis.tracing.errors import LayoutError
 from search.analysis.tracing.layout import (
     TOKENS,
     Dim,
-    LayoutError,
     along,
     axes,
     channels,

@@ -44,8 +44,9 @@ from search.analysis.tracing.calls import (
     Value,
     public_name,
 )
-from search.analysis.tracing.layout import Dim, LayoutError, along, channels, length
-from search.analysis.tracing.loading import TraceError, UnknownOperationError, in_words
+from search.analysis.tracing.errors import LayoutError, TraceError, UnknownOperationError
+from search.analysis.tracing.layout import Dim, along, channels, length
+from search.analysis.tracing.loading import in_words
 from search.analysis.tracing.remarks import about_pooling, about_weights
 from search.analysis.tracing.running import AsFunction, Intent, evaluating, image_for
 from search.analysis.tracing.seams import require_seen
@@ -157,13 +158,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         path = self.path[-1] if self.path else ""
         return f"module {path!r}" if path else "the module"
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         if _is_composite(func):

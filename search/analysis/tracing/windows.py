@@ -11,7 +11,8 @@ from search.analysis.graph import Window
 from search.analysis.reach import LONGEST, NOTHING, Reach, compose, window
 from search.analysis.tracing.calls import Call, Value, handles
 from search.analysis.tracing.elementwise import regroup
-from search.analysis.tracing.layout import Dim, LayoutError, along, axes, channels, length, moving
+from search.analysis.tracing.errors import LayoutError
+from search.analysis.tracing.layout import Dim, along, axes, channels, length, moving
 from search.analysis.tracing.parts import take
 
 MIXING = ("conv", "pointwise", "transposed", "filter")

@@ -11,14 +11,9 @@ from search.analysis.tracing.elementwise import (
     join,
     resized,
 )
+from search.analysis.tracing.errors import LayoutError
 from search.analysis.tracing.joining import confined, in_pieces, placed_at, row_of
-from search.analysis.tracing.layout import (
-    TOKENS,
-    LayoutError,
-    axes,
-    channels,
-    moving,
-)
+from search.analysis.tracing.layout import TOKENS, axes, channels, moving
 from search.analysis.tracing.parts import take
 
 

@@ -29,22 +29,16 @@ from search.training.trainer import Trainer
 EPOCHS = 3
 LEARNING_RATE = 0.005
 
+_INT8 = partial(FakeQuantize, quant_max=127, dtype=torch.qint8)
 _WEIGHTS = partial(
-    FakeQuantize,
+    _INT8,
     observer=PerChannelMinMaxObserver,
     quant_min=-127,
-    quant_max=127,
-    dtype=torch.qint8,
     qscheme=torch.per_channel_symmetric,
     ch_axis=0,
 )
 _MAPS = partial(
-    FakeQuantize,
-    observer=MovingAverageMinMaxObserver,
-    quant_min=-128,
-    quant_max=127,
-    dtype=torch.qint8,
-    qscheme=torch.per_tensor_affine,
+    _INT8, observer=MovingAverageMinMaxObserver, quant_min=-128, qscheme=torch.per_tensor_affine
 )
 _WEIGHTED = (nn.Conv2d, nn.Linear)
 _FOLDED = (nn.BatchNorm2d, nn.ReLU, nn.ReLU6)  # into what stands before

@@ -90,29 +90,16 @@ def address(server: WSGIServer, study: optuna.Study, token: str | None = None) -
     return f"http://{shown}:{port}/dashboard/studies/{study_id(study)}{query}"
 
 
-def serve(
-    study: optuna.Study,
-    store: FileSystemArtifactStore,
-    *,
-    host: str = "127.0.0.1",
-    port: int = 8080,
-    write: bool = False,
-    token: str | None = None,
-    announce: Callable[[str], None] = print,
-) -> None:
+def serve(server: WSGIServer, study: optuna.Study, announce: Callable[[], None]) -> None:
     """Serves the dashboard, and keeps the study's note and plots up to date, until Ctrl-C.
 
-    `announce` gets the study's address.
-
-    Raises:
-        ConfigError, MachineError: see `open_server`.
+    `announce` is called when they are.
     """
-    with open_server(study, store, host=host, port=port, write=write, token=token) as server:
-        refresher = Refresher(study)
-        refresher.tick(summarize(study), at_once=True)
-        threading.Thread(target=_keep_fresh, args=(study, refresher), daemon=True).start()
-        announce(address(server, study, token))
-        server.serve_forever()
+    refresher = Refresher(study)
+    refresher.tick(summarize(study), at_once=True)
+    threading.Thread(target=_keep_fresh, args=(study, refresher), daemon=True).start()
+    announce()
+    server.serve_forever()
 
 
 def _keep_fresh(study: optuna.Study, refresher: Refresher) -> None:

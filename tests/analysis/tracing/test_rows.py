@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search.analysis.table import analyze
-from search.analysis.tracing.loading import UnknownOperationError
+from search.analysis.tracing.errors import UnknownOperationError
 from search.analysis.tracing.trace import trace
 from tests import oracle
 

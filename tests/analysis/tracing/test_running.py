@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from search.analysis.table import Analysis, analyze
 from search.analysis.tracing.calls import HANDLERS
-from search.analysis.tracing.loading import TraceError, UnknownOperationError
+from search.analysis.tracing.errors import TraceError, UnknownOperationError
 from search.analysis.tracing.trace import trace
 
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from constraints import Limits, check
 from search.analysis.table import Analysis, analyze
-from search.analysis.tracing.loading import TraceError, UnknownOperationError, load_factory, make
+from search.analysis.tracing.errors import TraceError, UnknownOperationError
+from search.analysis.tracing.loading import load_factory, make
 from search.analysis.tracing.trace import trace
 from tests import oracle
 

@@ -8,11 +8,9 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -290,15 +288,12 @@ def test_a_taken_port_is_named(site: Site) -> None:
 def test_serve_announces_an_address_that_answers(tmp_path: Path) -> None:
     study = build(config(), f"sqlite:///{tmp_path}/d.db", trials=2, running=0)
     store = artifact_store(tmp_path / "runs")
-    announced: list[str] = []
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    options = {"port": port, "announce": announced.append}
-    threading.Thread(target=server.serve, args=(study, store), kwargs=options, daemon=True).start()
-    deadline = time.monotonic() + 20
-    while not announced and time.monotonic() < deadline:
-        time.sleep(0.05)
-    with urllib.request.urlopen(announced[0], timeout=10) as response:
+    announced = threading.Event()
+    opened = server.open_server(study, store, port=0)
+    arguments = (opened, study, announced.set)
+    threading.Thread(target=server.serve, args=arguments, daemon=True).start()
+    assert announced.wait(20)
+    with urllib.request.urlopen(server.address(opened, study), timeout=10) as response:
         assert b"Optuna Dashboard" in response.read()
     assert "Leaderboard" in get_note(study)
 
