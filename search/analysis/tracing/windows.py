@@ -8,7 +8,7 @@ from fractions import Fraction
 from functools import partial
 
 from search.analysis.graph import Window
-from search.analysis.reach import LONGEST, NOTHING, Reach, compose, window
+from search.analysis.reach import IDENTITY, LONGEST, NOTHING, Reach, compose, window
 from search.analysis.tracing.calls import Call, Value, handles
 from search.analysis.tracing.elementwise import regroup
 from search.analysis.tracing.errors import LayoutError
@@ -21,23 +21,27 @@ MIXING = ("conv", "pointwise", "transposed", "filter")
 def _windowed(
     call: Call, source: Value, rank: int, how: Sequence[Reach], kind: str, shown: Window
 ) -> Value:
-    """The last `rank` dimensions read at `how`, channels before them taken together."""
+    """The last `rank` dimensions read at `how`, channels before them taken together; positions
+    in the batch stay where they are."""
     *outer, mixed = source.dims[:-rank]
-    if axes(moving(dim) for dim in outer):
-        raise LayoutError("positions stand in the batch dimension")
-    holders, base = regroup(call, source, source.dims[-rank:], (mixed,))
-    sizes = call.shape[-rank:]
+    batch = {place: IDENTITY for place, dim in enumerate(outer) if moving(dim)}
+    inner_axes = axes(map(moving, source.dims[-rank:]))
+    if any(moving(outer[at]) != outer[at] or axes([outer[at]]) & inner_axes for at in batch):
+        raise LayoutError("positions stand in the batch dimension, in parts or beside copies")
+    ways = batch | dict(zip(range(-rank, 0), how, strict=True))
+    holders, base = regroup(call, source, [source.dims[place] for place in ways], (mixed,))
+    if None in base:
+        call.note("a layer over positions that stand as channels reads the whole image")
     size = [1] * call.builder.rank
     dims: list[Dim] = [channels(n) for n in call.shape]
-    for index, axis in enumerate(holders):
+    for (place, way), axis in zip(ways.items(), holders, strict=True):
         if axis is not None:
-            size[axis] = sizes[index]
+            size[axis] = call.shape[place]
             inner = base[axis]
-            base[axis] = None if inner is None else compose(how[index], inner, sizes[index])
-            dims[index - rank] = along(axis, sizes[index])
-    result = call.add(
-        [(source.node, base)], size, dims, kind, _on_axes(shown, holders, call.builder.rank)
-    )
+            base[axis] = None if inner is None else compose(way, inner, size[axis])
+            dims[place] = along(axis, size[axis])
+    on_axes = _on_axes(shown, holders[-rank:], call.builder.rank)
+    result = call.add([(source.node, base)], size, dims, kind, on_axes)
     _tell_apart(call, source, rank, result, kind in MIXING and shown.groups == 1)
     return result
 

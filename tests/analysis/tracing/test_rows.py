@@ -70,6 +70,11 @@ def squared(x: Tensor) -> Tensor:
     return x.reshape(1, 2, 2, 2, 6, 6).permute(0, 1, 2, 4, 3, 5).reshape(1, 2, SIDE, SIDE)
 
 
+def as_a_batch(layer: Any, x: Tensor) -> Tensor:
+    batch: Tensor = layer(x[0].transpose(0, 1))
+    return batch.transpose(0, 1)[None]
+
+
 RIGHT: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "rows": lambda n, x: torch.stack([n.row(r) for r in x.unbind(2)], 2),
     "columns": lambda n, x: torch.stack([n.row(r) for r in x.unbind(3)], 3),
@@ -101,6 +106,10 @@ RIGHT: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "pixel by pixel": pixels,
     "shuffled and back": lambda n, x: F.pixel_shuffle(F.pixel_unshuffle(x, 2), 2),
     "mixed before the shuffle": lambda n, x: F.pixel_shuffle(n.wide(torch.cat(quarters(x), 1)), 2),
+    "rows as a batch": lambda n, x: as_a_batch(n.row, x),
+    "columns as a batch": lambda n, x: as_a_batch(n.row, x.mT).mT,
+    "rows as a batch, every second": lambda n, x: as_a_batch(n.row, x[:, :, ::2]),
+    "rows as a batch, pooled": lambda n, x: as_a_batch(nn.AvgPool1d(3, 2, 1), x),
     "copies": lambda n, x: (
         torch.stack([x] * 4, 4).unflatten(4, (2, 2)).permute(0, 1, 2, 4, 3, 5).reshape(1, 2, 24, 24)
     ),
@@ -125,6 +134,7 @@ REFUSED: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "pixels in one line": lambda n, x: torch.stack(
         [n.mix(x[:, :, i, j]) for i in range(2) for j in range(2)], 2
     ),
+    "rows and channels as a batch": lambda n, x: F.avg_pool1d(x.view(2 * SIDE, 1, SIDE), 3, 1, 1),
     "rows and their mean": lambda n, x: torch.stack([*x.unbind(2), x.mean(2)], 2),
 }
 
@@ -135,8 +145,16 @@ def test_pieces_that_would_be_taken_to_see_too_much_are_refused(name: str) -> No
         y = REFUSED[name](n, x)
         return y if y.dim() == 4 else y.view(*y.shape[:2], -1, min(SIDE, y.shape[2]))
 
-    with pytest.raises(UnknownOperationError, match=r"see different places|what is none"):
+    with pytest.raises(
+        UnknownOperationError, match=r"see different places|what is none|beside copies"
+    ):
         trace(Between(run), SHAPE)
+
+
+def test_a_layer_that_takes_rows_for_channels_reads_all_and_says_so() -> None:
+    graph = trace(Between(lambda n, x: F.conv1d(x[0], torch.ones(SIDE, SIDE, 1))[None]), SHAPE)
+    assert analyze(graph).receptive_field == (None, 5)
+    assert [note for note in graph.notes if "reads the whole image" in note]
 
 
 def test_an_output_of_maps_by_turns_is_refused() -> None:
