@@ -4,7 +4,7 @@
 
 Each round is a new study of 60 trials on SQLite with three worker processes, whose trainings
 are four epochs in name only with real reports and checkpoints.  Until the budget is spent, one
-of them is sent SIGKILL every 0.3 to 1.2 s, and another takes its place.
+of them is sent SIGKILL every second to fourth second, and another takes its place.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def killing(url: str, folder: Path, rng: random.Random) -> tuple[int, int]:
     alive = [start(worker, url, folder, epochs=EPOCHS) for _ in range(WORKERS)]
     kills = 0
     while any(process.exitcode is None for process in alive):
-        time.sleep(rng.uniform(0.3, 1.2))
+        time.sleep(rng.uniform(1, 4))
         index = rng.randrange(WORKERS)
         if alive[index].exitcode is None:
             alive[index].kill()
