@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -144,23 +144,25 @@ def test_a_command_starts_without_what_others_need() -> None:
     assert not loaded & {"numpy", "optuna", "pydantic", "sqlalchemy", "torch", "space"}
 
 
-def test_the_main_job(place: Path) -> None:
-    """Study file, candidates, trials, target, status, export and verify, as processes."""
+def test_the_main_job(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Study file, candidates, trials, target, status, export and verify: once each as a process."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
-    def call(*arguments: str, code: int = 0) -> str:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(
-            [sys.executable, "-m", "run_study", *arguments],
-            cwd=place,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == code, done.stderr
+    def call(*arguments: str) -> str:
+        command = [sys.executable, "-m", "run_study", *arguments]
+        done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
         return done.stdout
 
-    changes = ["--set", "study.target=0.8", "--set", "training.epochs=4"]
+    def told(*arguments: str) -> Any:
+        capsys.readouterr()
+        assert run([*arguments, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    values = ("study.target=0.8", "training.epochs=4", "data.image_size=16")
+    changes = [word for value in values for word in ("--set", value)]
     call("launch", QUICK, *changes)
     report = json.loads(call("status", "quickstart", "--json"))
     assert report["target_met"]
@@ -168,11 +170,11 @@ def test_the_main_job(place: Path) -> None:
     assert report["best"]["parameters"] < 200_000
     assert report["best"]["receptive_field"] > 44
     number = report["best"]["number"]
-    verdict = json.loads(call("check", f"quickstart:{number}", "--json"))
+    verdict = told("check", f"quickstart:{number}")
     assert verdict["accepted"]
     assert verdict["parameters"] == report["best"]["parameters"]
-    call("launch", QUICK, *changes)  # met already: nothing is trained again
-    assert json.loads(call("status", "quickstart", "--json"))["trials"] == report["trials"]
+    assert run(["launch", QUICK, *changes]) == 0  # met already: nothing is trained again
+    assert told("status", "quickstart")["trials"] == report["trials"]
     call("export", "quickstart", "--out", "bundle", "--no-retrain")
     call("verify", "bundle")
-    call("export", "quickstart", "--out", "bundle", code=2)
+    assert run(["export", "quickstart", "--out", "bundle"]) == 2

@@ -43,7 +43,8 @@ def _study(config: StudyConfig, digits: Dataset, folder: Path) -> optuna.Study:
 
 
 def _objective(config: StudyConfig, digits: Dataset, folder: Path, **more: object) -> Objective:
-    trainer = Trainer(config, digits, torch.device("cpu"), cache=folder / "augmented")
+    # Beside the folders of the tests, which share the augmented epochs: they start processes.
+    trainer = Trainer(config, digits, torch.device("cpu"), cache=folder.parent / "augmented")
     return Objective(config, trainer, runs=folder / "runs", **more)
 
 
