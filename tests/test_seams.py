@@ -63,6 +63,9 @@ faces["sample"] = typed("sample", "mine.toml", "-n", "300")
 faces["sample --json"] = typed("sample", "mine.toml", "-n", "300", "--json")
 for name, options in {"check": [], "check --json": ["--json"]}.items():
     faces[name] = typed("check", "studies/baseline.json", "--limits", "mine.toml", *options)
+deeper = pathlib.Path("deeper.toml")
+deeper.write_text(pathlib.Path("mine.toml").read_text().replace("= 14", "= 99"))
+faces["broken"] = typed("check", "studies/baseline.json", "--limits", "deeper.toml", "--json")
 study = Study("mine.toml")
 study.create()
 study.work(device="cpu")
@@ -208,9 +211,10 @@ def test_a_new_limit_shows_on_every_face(faces: dict[str, str], face: str, words
 def test_a_new_limit_stands_in_every_document(faces: dict[str, str]) -> None:
     assert json.loads(faces["sample --json"])["rejected"]["minimum_depth"] > 0
     assert json.loads(faces["status --json"])["proposals"]["rejected"]["minimum_depth"] > 0
-    assert "minimum_depth" not in {
-        broken["rule"] for broken in json.loads(faces["check --json"])["violations"]
-    }
+    kept, broken = (json.loads(faces[face])["violations"] for face in ("check --json", "broken"))
+    assert "minimum_depth" not in {violation["rule"] for violation in kept}
+    (told,) = (violation for violation in broken if violation["rule"] == "minimum_depth")
+    assert (told["found"], told["limit"]) == (14, 99)
 
 
 @pytest.mark.parametrize(
