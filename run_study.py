@@ -12,7 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from search.config.secrecy import concealed, require_no_password
-from search.errors import LimitsError, MachineError, printable
+from search.errors import WARNING, LimitsError, MachineError, printable
 from search.version import NAME, version
 
 # Before torch is imported: threads that wait spin for some microseconds and then sleep.  The layers
@@ -366,15 +366,19 @@ def _show_version(asked: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     asked: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Shows the version."),
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Shows tracebacks.")] = False,
 ) -> None:
-    logging.basicConfig(
-        level=logging.DEBUG if debug else logging.WARNING, format="%(message)s", stream=sys.stderr
-    )
+    level, form = logging.DEBUG if debug else logging.WARNING, "%(message)s"
+    if context.invoked_subcommand == "worker":
+        logging.addLevelName(logging.INFO, "")
+        logging.addLevelName(logging.WARNING, WARNING)
+        form = "%(levelname)s%(message)s"
+    logging.basicConfig(level=level, format=form, stream=sys.stderr)
     logging.getLogger("search").setLevel(logging.DEBUG if debug else logging.INFO)
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection
 
+WARNING = "warning: "
+"""Begins a line of a worker's log that whoever launched it should know of."""
+
 
 class LimitsError(Exception):
     """The limits allow nothing of what was asked for: exit code 1."""

@@ -138,6 +138,8 @@ def _watched(study: Study, run: Callable[..., Ending]) -> tuple[LiveView, Ending
             refresher.tick(view.summary)
 
         ending = run(tick=tick)
+    for line in ending.notes:
+        terminal.note(line)
     refresher.tick(summarize(running, study.config), at_once=True)
     return view, ending
 

@@ -6,9 +6,9 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import BinaryIO
@@ -16,7 +16,7 @@ from typing import BinaryIO
 import psutil
 
 from search.config.private import make_private, private
-from search.errors import ConfigError, MachineError
+from search.errors import WARNING, ConfigError, MachineError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PULSE = 0.5
@@ -45,10 +45,11 @@ def handled(handler: Handler) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Ending:
-    """Why a worker or a launch ended, and its exit code."""
+    """Why a worker or a launch ended, and its exit code; `notes` tell where workers warned."""
 
     reason: str
     code: int
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,25 +100,27 @@ class _Processes:
         self._logs = logs
         self._workers: list[subprocess.Popen[bytes]] = []
         self._words: list[str] = []
+        self._notes: list[str] = []
         self._starts: list[tuple[BinaryIO, int]] = []
         # The logs stay open: they are read at the end, though somebody may have removed them.
         self._open = ExitStack()
         self._signal: signal.Signals | None = None
 
     def end(self) -> None:
-        """Stops those that still run, waits for them, and reads their last words."""
+        """Stops those that still run, waits for them, and reads what they said."""
         for worker in self._workers:
             if worker.poll() is None:
                 worker.terminate()
         with self._open:
-            for worker, (file, start) in zip(self._workers, self._starts, strict=True):
+            for index, worker in enumerate(self._workers):
                 worker.wait()
-                self._words.append(last_words(file, start))
+                self._words.append(last_words(*self._starts[index]))
+                self._notes += _noted(self._log(index), _lines(*self._starts[index]))
 
     def start(self, environment: Mapping[str, str]) -> None:
         if self._signal is not None:
             return
-        path = self._logs / f"worker-{len(self._workers)}.log"
+        path = self._log(len(self._workers))
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
         file = self._open.enter_context(os.fdopen(private(str(path), flags), "a+b"))
         start = file.tell()
@@ -133,6 +136,9 @@ class _Processes:
         self._starts.append((file, start))
         self._workers.append(worker)
 
+    def _log(self, index: int) -> Path:
+        return self._logs / f"worker-{index}.log"
+
     @property
     def busy(self) -> bool:
         return any(worker.poll() is None for worker in self._workers)
@@ -146,16 +152,30 @@ class _Processes:
 
     def ending(self) -> Ending:
         if self._signal is not None:
-            return Ending(f"stopped by {self._signal.name}", 128 + self._signal)
+            reason = f"stopped by {self._signal.name}"
+            return Ending(reason, 128 + self._signal, tuple(self._notes))
         codes = [worker.returncode for worker in self._workers]
-        return ending_of(list(zip(codes, self._words, strict=True)))
+        ending = ending_of(list(zip(codes, self._words, strict=True)))
+        return replace(ending, notes=tuple(self._notes))
 
 
 def last_words(log: BinaryIO, start: int) -> str:
     """The last line that stands in `log` after its first `start` bytes."""
-    log.seek(start)
-    lines = log.read().decode(errors="replace").strip().splitlines()
+    lines = _lines(log, start)
     return lines[-1] if lines else ""
+
+
+def _lines(log: BinaryIO, start: int) -> list[str]:
+    log.seek(start)
+    return log.read().decode(errors="replace").strip().splitlines()
+
+
+def _noted(log: Path, lines: Iterable[str]) -> Iterator[str]:
+    """How many warnings are among `lines` of the file `log`, and the last of them."""
+    warnings = [line.removeprefix(WARNING) for line in lines if line.startswith(WARNING)]
+    if warnings:
+        told = "a warning" if len(warnings) == 1 else f"{len(warnings)} warnings, the last"
+        yield f"{log}: {told}: {warnings[-1]}"
 
 
 def ending_of(ends: Sequence[tuple[int, str]]) -> Ending:

@@ -41,6 +41,13 @@ def test_a_worker_speaks_for_the_study(tmp_path: Path, number: int) -> None:
     assert (tmp_path / "worker-0.log").read_text() == "first\nwhy\n"
 
 
+def test_a_launch_tells_what_its_workers_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "worker-0.log").write_text("warning: of another launch\n")
+    command = script("print('warning: one'); print('a line'); print('warning: two'); print('why')")
+    told = f"{tmp_path / 'worker-0.log'}: 2 warnings, the last: two"
+    assert launch(Workers(command, "x", 1, tmp_path)) == Ending("why", 0, (told,))
+
+
 @pytest.mark.parametrize(
     ("end", "error", "words"),
     [
