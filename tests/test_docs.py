@@ -66,12 +66,16 @@ NO_CELL = {
     "ray.init": "needs Ray",
 }
 # What the reader of a page has done before.
-BEFORE = {"howto.md": ["launch studies/quickstart.toml --trials 4 --set study.target=1"]}
+BEFORE = {
+    "howto.md": [
+        "launch studies/quickstart.toml --trials 4 --set study.target=1 --set study.finalists=1"
+    ]
+}
 # Files of the reader in which something is changed, so that a search takes seconds.
 SMALLER = {
     r"target = .*": "target = 0.01",
     r"\bepochs = .*": "epochs = 1",
-    r'kind = "cifar10".*': 'kind = "digits"',  # images of the same shape that need no download
+    r'kind = "cifar10".*': 'kind = "digits"\nimage_size = 16',  # images that need no download
 }
 # What no test runs, and why.
 NOT_RUN = {
