@@ -44,6 +44,7 @@ from search.templates import template
 
 LEADERS = 5
 SAMPLED = 20  # classes of which images are shown
+AUGMENTED = 5  # images shown as they are augmented
 MISTAKES = 35  # misclassified images shown
 
 Rows = Sequence[Sequence[str]]
@@ -157,12 +158,12 @@ def _class_accuracy(findings: Findings) -> list[float]:
     return [float(n) for n in counts.diagonal() / np.maximum(counts.sum(axis=1), 1)]
 
 
-def _augmentations(findings: Findings, shown: int = 5) -> Figure:
+def _augmentations(findings: Findings) -> Figure:
     """Each transform alone on real images, always applied, then the pipeline of the training."""
     data, section = findings.dataset, findings.config.augmentation
     strength = findings.candidate.recipe.augmentation_strength
     of_classes = [np.flatnonzero(data.train.labels == k)[0] for k in range(len(data.classes))]
-    originals = data.train.pixels[of_classes[:shown]]
+    originals = data.train.pixels[of_classes[:AUGMENTED]]
     chances_of = ("flip_probability", "affine_probability", "hole_probability")
     never = {**dict.fromkeys(chances_of, 0.0), "extra": ()}
     chances = {

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from search.proposals.proposer import Acceptance
 
 WIDTH = 100  # a longer line is hard to follow; also the width of pipes and files
+PATH_WIDTH = 16  # of a module's path in a table
 BINS = 8
 LISTED = 10
 SPARKS = "▁▂▃▄▅▆▇█"
@@ -129,11 +130,11 @@ def _layers_without(verdict: Verdict, gone: Sequence[str]) -> Table:
     return table
 
 
-def _in_lines(path: str, width: int = 16) -> str:
-    """A module's path in lines of about `width`, broken behind its dots alone."""
+def _in_lines(path: str) -> str:
+    """A module's path in lines of about `PATH_WIDTH`, broken behind its dots alone."""
     lines = [""]
     for part in re.findall(r"[^.]+\.?|\.", path):
-        if lines[-1] and len(lines[-1]) + len(part) > width:
+        if lines[-1] and len(lines[-1]) + len(part) > PATH_WIDTH:
             lines.append("")
         lines[-1] += part
     return "\n".join(lines)

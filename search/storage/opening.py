@@ -48,12 +48,8 @@ class ForeignDatabaseError(ConfigError):
 # --- opening ---------------------------------------------------------------------------
 
 
-def open_storage(
-    place: str | Place, *, heartbeat: int = HEARTBEAT, grace: int = GRACE
-) -> StudyStorage:
+def open_storage(place: str | Place) -> StudyStorage:
     """The storage at `place`, its tables made when they are missing.
-
-    `heartbeat` and `grace` are in seconds; see `HEARTBEAT` and `GRACE`.
 
     Raises:
         ConfigError: the place, its directory or its file is none a study can live in.
@@ -62,7 +58,7 @@ def open_storage(
     place = Place.of(place)
     require_fit(place)
     with opened(place):
-        return connect(place, heartbeat, grace)
+        return connect(place, HEARTBEAT, GRACE)
 
 
 def is_empty(place: Place) -> bool:

@@ -22,6 +22,8 @@ from search.display.figures.style import (
     styled,
 )
 
+IMPORTANT = 15  # choices shown
+
 
 @styled
 def figure_funnel(stages: Mapping[str, int], rejected: Mapping[str, int]) -> Figure:
@@ -77,11 +79,10 @@ def figure_importance(
     importance: Mapping[str, float],
     spreads: Mapping[str, float] | None = None,
     chance: float | None = None,
-    most: int = 15,
 ) -> Figure:
     """Share of the variance of accuracy that each hyperparameter explains, largest first, and how
     far it spreads; a line at what `chance` explains."""
-    top = sorted(importance.items(), key=lambda item: -item[1])[:most]
+    top = sorted(importance.items(), key=lambda item: -item[1])[:IMPORTANT]
     figure = canvas(0.8 + 0.24 * len(top))
     axes = figure.subplots()
     errors = [spreads[name] for name, _ in top] if spreads else None
