@@ -48,21 +48,30 @@ class Exported:
     bundle: Path
 
     def export(self, out: Path, **options: Any) -> Path:
-        places = {"runs": self.folder / "runs", "cache": self.folder / "cache"}
+        places = {"runs": self.folder / "runs", "cache": augmented(self.folder)}
         config = options.pop("config", self.config)
         return export(self.study, config, out=out, device=CPU, **places, **options)
 
 
-@pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    folder = tmp_path_factory.mktemp("study")
-    config = load(STUDIES / "quickstart.toml", SMALL)
+def augmented(folder: Path) -> Path:
+    """Beside the `folder` of a test: the augmented epochs of all, which start processes."""
+    return folder.parent / "augmented"
+
+
+def trained(folder: Path, *changes: str) -> Exported:
+    """A study of one trial, which was trained; its bundle is not made yet."""
+    config = load(STUDIES / "quickstart.toml", [*SMALL, *changes])
     study = create_or_resume(config, f"sqlite:///{folder}/small.db")
     dataset = datasets.load(config.data)
     study.sampler = make_sampler(config, dataset.input, len(dataset.classes))
-    trainer = Trainer(config, dataset, CPU, cache=folder / "cache")
+    trainer = Trainer(config, dataset, CPU, cache=augmented(folder))
     study.optimize(Objective(config, trainer, runs=folder / "runs"), n_trials=1)
-    result = Exported(study, config, folder, folder / "bundle")
+    return Exported(study, config, folder, folder / "bundle")
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    result = trained(tmp_path_factory.mktemp("study"))
     result.export(result.bundle)
     return result
 

@@ -36,13 +36,10 @@ from search.errors import ConfigError, MachineError
 from search.networks.architecture import Architecture
 from search.networks.module import build
 from search.proposals.proposer import propose
-from search.proposals.sampler import make_sampler
-from search.storage.studies import create_or_resume
 from search.storage.trials import candidate_of
 from search.training.trainer import Trainer
-from search.workers.objective import Objective
 from space import SearchSpace
-from tests.bundles.conftest import CPU, SMALL, Exported, metrics_of, seal
+from tests.bundles.conftest import CPU, SMALL, Exported, augmented, metrics_of, seal, trained
 from tests.conftest import STUDIES
 
 IN_PLACE = nn.BatchNorm2d | nn.ReLU | nn.Dropout | nn.AdaptiveAvgPool2d | nn.Flatten
@@ -55,14 +52,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """The bundle of a network that is trained for an epoch, with its int8 files."""
-    folder = tmp_path_factory.mktemp("int8")
-    config = load(STUDIES / "quickstart.toml", [*SMALL, "space.activation=hardswish"])
-    study = create_or_resume(config, f"sqlite:///{folder}/small.db")
-    dataset = datasets.load(config.data)
-    study.sampler = make_sampler(config, dataset.input, len(dataset.classes))
-    trainer = Trainer(config, dataset, CPU, cache=folder / "cache")
-    study.optimize(Objective(config, trainer, runs=folder / "runs"), n_trials=1)
-    result = Exported(study, config, folder, folder / "bundle")
+    result = trained(tmp_path_factory.mktemp("int8"), "space.activation=hardswish")
     result.export(result.bundle, int8=True, retrain=False)
     return result
 
@@ -219,7 +209,7 @@ def test_a_few_more_epochs_keep_the_network_and_move_its_weights(
     monkeypatch.setattr(fine_tuning, "EPOCHS", 1)
     candidate = candidate_of(exported.study.trials[0])
     dataset = datasets.load(exported.config.data)
-    trainer = Trainer(exported.config, dataset, CPU, cache=exported.folder / "cache")
+    trainer = Trainer(exported.config, dataset, CPU, cache=augmented(exported.folder))
     network = trainer.training(candidate).evaluated
     tuned = fine_tuned(trainer, candidate, network)
     assert tuned.state_dict().keys() == network.state_dict().keys()
@@ -248,7 +238,7 @@ def uneven(tmp_path_factory: pytest.TempPathFactory) -> tuple[Maker, nn.Module, 
     plain = ["space.activation=relu", "space.block.squeeze_excite=0", "space.block.residual=false"]
     config = load(STUDIES / "quickstart.toml", [*SMALL, *plain, "training.epochs=4"])
     dataset = datasets.load(config.data)
-    trainer = Trainer(config, dataset, CPU, cache=tmp_path_factory.mktemp("uneven"))
+    trainer = Trainer(config, dataset, CPU, cache=tmp_path_factory.getbasetemp() / "augmented")
     legal = (p for p in propose(config, dataset.input, 10, random.Random(0)) if p.accepted)
     candidate = config.candidate(next(legal).choices, input=dataset.input, classes=10)
     training, told = trainer.training(candidate), list[str]()

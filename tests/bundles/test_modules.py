@@ -29,7 +29,7 @@ from search.training.foreign import Foreign
 from search.training.modules import Modules, read
 from search.training.trainer import Trainer
 from search.workers.objective import Objective
-from tests.bundles.conftest import CPU, SMALL, Exported, metrics_of, seal
+from tests.bundles.conftest import CPU, SMALL, Exported, augmented, metrics_of, seal
 from tests.conftest import STUDIES
 from tests.modules import written
 
@@ -52,7 +52,7 @@ def given(home: Path) -> Exported:
     study = create_or_resume(config, f"sqlite:///{home}/s.db", data=dataset.identity)
     give(study, Candidate(network, recipe), "mine.py:colored", {}, {})
     study_storage(study).modules = modules.keys
-    trainer = Trainer(config, dataset, CPU, cache=home / "cache", modules=modules)
+    trainer = Trainer(config, dataset, CPU, cache=augmented(home), modules=modules)
     study.optimize(Objective(config, trainer, runs=home / "runs"), n_trials=1)
     exported = Exported(study, config, home, home / "bundle")
     exported.export(exported.bundle, retrain=False, modules=modules)

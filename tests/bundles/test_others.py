@@ -20,7 +20,7 @@ from search.storage.studies import create_or_resume, study_storage
 from search.storage.trials import candidate_of
 from search.training.trainer import Trainer
 from search.workers.objective import Objective
-from tests.bundles.conftest import CPU, Exported, metrics_of
+from tests.bundles.conftest import CPU, Exported, augmented, metrics_of
 
 
 def test_both_are_exported_and_the_given_one_is_proved(exported: Exported, tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_both_are_exported_and_the_given_one_is_proved(exported: Exported, tmp_p
     candidate, choices = given(dataclasses.replace(network, output=output), config, None)
     assert choices == {}
     study_storage(study).only = give(study, candidate, "x.json", {}, distributions(config))
-    trainer = Trainer(config, dataset, CPU, cache=exported.folder / "cache")
+    trainer = Trainer(config, dataset, CPU, cache=augmented(tmp_path))
     study.optimize(Objective(config, trainer, runs=tmp_path / "runs"), n_trials=1)
     heir = Exported(study, config, tmp_path, tmp_path / "taken")
     for number, out in ((0, heir.bundle), (1, tmp_path / "given")):
