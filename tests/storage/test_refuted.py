@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -10,7 +12,7 @@ from search.storage.refuted import FIRST, BorneOut, borne_out
 from search.storage.trials import FINALIST, GIVEN, TAKEN
 
 OLDER = [0.30 + 0.01 * index for index in range(20)]
-"""Accuracies after two epochs; the lowest quarter of them ends at 0.3475."""
+"""Accuracies after two epochs: one below all of them has a place of 1 in 21."""
 
 
 def trial(
@@ -33,11 +35,14 @@ def older() -> list[FrozenTrial]:
     ("own", "refuted"),
     [
         ([], False),
-        ([0.2, 0.2], False),
-        ([0.2, 0.347, 0.1], True),
-        ([0.2, 0.348, 0.1], False),
-        ([0.2, 0.348, 0.1, 0.1, 0.1, 0.1], False),
-        ([0.2, 0.2, 0.2, 0.6, 0.6, 0.6], True),
+        ([0.2], False),
+        ([0.2, 0.2], True),
+        ([0.325, 0.325], False),  # the place of the best is 4 in 21
+        ([0.325, 0.1, 0.1], True),
+        ([0.335, 0.1, 0.1], False),  # 5 in 21
+        ([0.335, 0.1, 0.1, 0.1], True),
+        ([0.2, 0.2, 0.6, 0.6], True),
+        ([0.46, *[0.1] * (FIRST + 20)], False),  # 18 in 21
     ],
 )
 def test_the_first_trials_of_its_own_decide(own: list[float], refuted: bool) -> None:
@@ -47,9 +52,9 @@ def test_the_first_trials_of_its_own_decide(own: list[float], refuted: bool) -> 
 
 
 def test_only_its_own_that_ended_speak_each_at_its_last_epoch() -> None:
-    own = [trial(0.1, TrialState.PRUNED), trial(0.1), trial(0.1, TrialState.FAIL)]
-    assert len(own) == FIRST
-    assert borne_out([*older(), *own]) == own
+    for state in (TrialState.PRUNED, TrialState.COMPLETE, TrialState.FAIL):
+        own = [trial(0.1), trial(0.1, state)]
+        assert borne_out([*older(), *own]) == own
     early = trial(0.4)
     early.intermediate_values = {1: 0.18}  # of 0.15 to 0.245 in the older ones: not so bad
     others = [
@@ -60,8 +65,18 @@ def test_only_its_own_that_ended_speak_each_at_its_last_epoch() -> None:
         early,
     ]
     others[3].intermediate_values = {}
-    trials = [*older(), *own[:2], *others]
+    trials = [*older(), trial(0.1), *others]
     assert borne_out(trials) == trials
+
+
+def test_trials_as_good_as_the_older_ones_hardly_refute_them() -> None:
+    rng = random.Random(0)
+    refuted = 0
+    for _ in range(400):
+        taken = [trial(rng.random(), **{TAKEN: f"old:{index}"}) for index in range(40)]
+        trials = [*taken, *(trial(rng.random()) for _ in range(FIRST))]
+        refuted += len(borne_out(trials)) == FIRST
+    assert refuted / 400 <= 1 / 16 + 2 * 0.012  # two standard errors
 
 
 def test_a_study_that_took_nothing_over_keeps_all() -> None:
