@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import stat
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -197,7 +198,8 @@ def _locked(path: Path, place: Place) -> Iterator[None]:
     except OSError as error:
         raise MachineError(f"storage {place}: {path}: {error.strerror}") from None
     try:
-        with FileLock(path, timeout=PATIENCE):
+        # older releases of filelock would give it the mode of any new file
+        with FileLock(path, timeout=PATIENCE, mode=stat.S_IMODE(path.stat().st_mode)):
             yield
     except Timeout:
         raise MachineError(

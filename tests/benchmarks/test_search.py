@@ -166,7 +166,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_study_begins_with_what_an_older_one_measured(landscape: Landscape, short: None) -> None:
     world = World(landscape, 0)
-    arm = Arm("random", "none", older=Older(("limits.macs=10_000_000",)))
+    arm = Arm("tpe", "none", older=Older(("limits.macs=10_000_000",)))
     run = simulate(arm, world, 1)
     assert len(run.taken) >= 5
     shown, true = np.array([(step.shown, step.true) for step in run.taken]).T

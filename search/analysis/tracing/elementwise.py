@@ -25,6 +25,7 @@ from search.analysis.tracing.layout import (
     # Without torch's tag `pointwise`, but each output element reads its own index alone.
     "hardswish", "_prelu_kernel", "_to_copy", "detach", "alias", "lift_fresh", "masked_fill",
     "log_sigmoid_forward", "rrelu_with_noise_functional", "native_dropout",
+    "leaky_relu",  # in torch 2.11
     # Statistics over space are global averages, which do not count.
     "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training",
     "native_group_norm",
