@@ -33,6 +33,7 @@ from search.workers.supervisor import (
     ending_of,
     handled,
     last_words,
+    lines_after,
 )
 
 log = logging.getLogger(__name__)
@@ -299,7 +300,7 @@ def attend(command: list[str], url: str, directory: str, log: str) -> tuple[int,
         finally:
             worker.terminate()
             worker.wait()
-        words = last_words(file, start)
+        words = last_words(lines_after(file, start))
     if worker.returncode not in RANKS:
         raise WorkerDiedError(f"a worker ended with code {worker.returncode}: {words}")
     return worker.returncode, words

@@ -114,8 +114,9 @@ class _Processes:
         with self._open:
             for index, worker in enumerate(self._workers):
                 worker.wait()
-                self._words.append(last_words(*self._starts[index]))
-                self._notes += _noted(self._log(index), _lines(*self._starts[index]))
+                lines = lines_after(*self._starts[index])
+                self._words.append(last_words(lines))
+                self._notes += _noted(self._log(index), lines)
 
     def start(self, environment: Mapping[str, str]) -> None:
         if self._signal is not None:
@@ -159,15 +160,15 @@ class _Processes:
         return replace(ending, notes=tuple(self._notes))
 
 
-def last_words(log: BinaryIO, start: int) -> str:
-    """The last line that stands in `log` after its first `start` bytes."""
-    lines = _lines(log, start)
-    return lines[-1] if lines else ""
-
-
-def _lines(log: BinaryIO, start: int) -> list[str]:
+def lines_after(log: BinaryIO, start: int) -> list[str]:
+    """What stands in `log` after its first `start` bytes."""
     log.seek(start)
     return log.read().decode(errors="replace").strip().splitlines()
+
+
+def last_words(lines: Sequence[str]) -> str:
+    """The last of a worker's lines, which says why it ended."""
+    return lines[-1] if lines else ""
 
 
 def _noted(log: Path, lines: Iterable[str]) -> Iterator[str]:
