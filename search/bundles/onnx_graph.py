@@ -3,7 +3,6 @@ network, and no file."""
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Iterator
 
@@ -39,8 +38,6 @@ _INLINE = (onnx.TensorProto.DEFAULT,)
 
 def onnx_graph(network: nn.Module, shape: tuple[int, int, int]) -> bytes:
     """`network` as ONNX: `images` (N, *shape) to `logits` (N, classes)."""
-    # Of channels that lie last torch pools with `as_strided`, in ONNX a loop over sequences.
-    network = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
     with warnings.catch_warnings():  # torch 2.11 copies what it has deprecated itself
         warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
         program = torch.onnx.export(
