@@ -38,7 +38,7 @@ from search.storage.studies import (
     require_resumable,
     require_same_data,
     study_config,
-    with_kept_budget,
+    with_kept,
 )
 from search.storage.summary import Summary, summarize
 from search.storage.trials import Attributes
@@ -193,6 +193,7 @@ class Study:
             return
         from search.proposals.sampler import inner_sampler
 
+        self._keep_what_is_unsaid()
         shape, _ = datasets.describe(self.config.data)
         require_fit(self.config.augmentation, shape)
         inner_sampler(self.config)  # raises what its workers would
@@ -203,6 +204,16 @@ class Study:
         if datasets.without_test(self.config.data):
             log.warning("%s", datasets.without_test(self.config.data))
         self._prepared = True
+
+    def _keep_what_is_unsaid(self) -> None:
+        """A study goes on as it was begun where nothing else is asked for, though a default may
+        be another one by now."""
+        asked, unsaid = self.config.study, self.config.study.unsaid
+        self.config = with_kept(self.config, self.place, unsaid)
+        for key in sorted(unsaid):
+            kept = getattr(self.config.study, key)
+            if kept != getattr(asked, key):
+                log.warning("study %s goes on with %s = %s, as it was begun", self.name, key, kept)
 
     def create(self) -> optuna.Study:
         """The study in its database, made or resumed; its data is there.
@@ -225,7 +236,8 @@ class Study:
             RejectedError: it breaks a rule of the study.
         """
         changed = {override.partition("=")[0].strip() for override in self._overrides}
-        self.config = with_kept_budget(self.config, self.place, changed)
+        budget = {key for key in sections.RESUMABLE if f"study.{key}" not in changed}
+        self.config = with_kept(self.config, self.place, budget | self.config.study.unsaid)
         require_fitting(network, *datasets.describe(self.config.data))
         require_legal(network, self.config)
         candidate, choices = given(network, self.config, like)

@@ -13,6 +13,7 @@ from run_study import run
 from search import Study
 from search.errors import ConfigError
 from search.proposals.proposer import InfeasibleError
+from search.storage.studies import study_config
 from tests.conftest import STUDIES
 
 
@@ -34,6 +35,29 @@ def test_nothing_is_made_before_create(tmp_path: Path, monkeypatch: pytest.Monke
     assert again.config.study.trials == 3
     assert again.config.space == study.config.space
     assert again.load().trials == []
+
+
+def test_a_study_goes_on_as_it_was_begun_where_nothing_else_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Defaults may change from one version to the next, and what was typed once with --set."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "studies").mkdir()
+    plain = (STUDIES / "quickstart.toml").read_text().replace('pruner = "none"\n', "")
+    file = Path("studies", "plain.toml")
+    file.write_text(plain)
+    Study(file, overrides=["study.pruner=hyperband", "study.seed=7"]).create()
+    assert not caplog.messages
+    again = Study(file, overrides=["study.trials=3"])
+    again.create()
+    kept = study_config(again.load()).study
+    assert (kept.pruner, kept.seed, kept.trials) == ("hyperband", 7, 3)
+    assert caplog.messages == [
+        "study quickstart goes on with pruner = hyperband, as it was begun",
+        "study quickstart goes on with seed = 7, as it was begun",
+    ]
+    with pytest.raises(ConfigError, match=r"study\.pruner: study quickstart has hyperband"):
+        Study(file, overrides=["study.pruner=median"]).create()
 
 
 def test_what_is_infeasible_is_told_before_anything_is_made(

@@ -1,12 +1,12 @@
-"""Pairs of real studies: the default search and legal random, the same seed and the same cost.
+"""Pairs of real studies: a search and legal random, the same seed and the same cost.
 
-    python -m benchmarks.search.real IMAGES FOLDER [--seeds N…] [--trainings N]
+    python -m benchmarks.search.real IMAGES FOLDER [--arm NAME] [--seeds N…] [--trainings N]
 
 Networks of `studies/wide.toml`, trained as the landscape's are in short on the imagefolder IMAGES.
-Legal random gets so many trainings (20), then the default as much PFLOP as those cost.  What each
-study would export is trained again with three more seeds, since the best of many noisy
-accuracies is partly luck.  FOLDER keeps the studies: a stopped run goes on, and several processes
-may share it, each with seeds of its own.
+Legal random gets so many trainings (20), then the arm, else the default, as much PFLOP as those
+cost.  What each study would export is trained again with three more seeds, since the best of many
+noisy accuracies is partly luck.  FOLDER keeps the studies: a stopped run goes on, and several
+processes may share it, each with seeds of its own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 import optuna
 
 from benchmarks.landscape import recipes
-from benchmarks.search.arms import ARMS, RANDOM
+from benchmarks.search.arms import ARMS, DEFAULT, RANDOM
 from search.data.datasets import Dataset
 from search.proposals.sampler import make_sampler
 from search.storage.studies import create_or_resume
@@ -30,7 +30,6 @@ from search.training.devices import choose_device
 from search.training.trainer import Trainer
 from search.workers.objective import Objective, make_pruner
 
-OURS = "tpe, asha"
 AGAIN = (1, 2, 3)
 
 
@@ -78,16 +77,16 @@ class Real:
         return found
 
 
-def pair(seed: int, trainings: int, folder: Path, dataset: Dataset) -> Iterator[Real]:
-    """Legal random, then ours at its cost."""
+def pair(arm: str, seed: int, trainings: int, folder: Path, dataset: Dataset) -> Iterator[Real]:
+    """Legal random, then the arm at its cost."""
     random = Real(RANDOM, seed, folder, dataset)
     while len(random.trials) < trainings:
         random.train()
     yield random
-    ours = Real(OURS, seed, folder, dataset)
-    while ours.pflop < random.pflop:
-        ours.train()
-    yield ours
+    search = Real(arm, seed, folder, dataset)
+    while search.pflop < random.pflop:
+        search.train()
+    yield search
 
 
 def row(real: Real) -> str:
@@ -110,6 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser("benchmarks.search.real", description=__doc__)
     parser.add_argument("images", type=Path)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--arm", choices=ARMS, default=DEFAULT, metavar="NAME")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--trainings", type=int, default=20)
     options = parser.parse_args()
@@ -120,7 +120,7 @@ def main() -> None:
     print("| seed | search | trials, pruned | TFLOP | best, as measured once | again, 3 seeds |")
     print("|---|---|---|---|---|---|", flush=True)
     for seed in options.seeds:
-        for real in pair(seed, options.trainings, options.folder, dataset):
+        for real in pair(options.arm, seed, options.trainings, options.folder, dataset):
             print(row(real), flush=True)
 
 

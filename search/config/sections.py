@@ -140,6 +140,11 @@ class StudySection(_Section):
         return self.target is not None and accuracy is not None and accuracy >= self.target
 
     @property
+    def unsaid(self) -> frozenset[str]:
+        """What nothing was said of and no resume may change: a study has it as it was begun."""
+        return frozenset(type(self).model_fields) - self.model_fields_set - {*RESUMABLE, "storage"}
+
+    @property
     def goes_on(self) -> bool:
         """Whether the target ends trials alone, and the search looks for a lower cost to it."""
         return "pflop" in self.objectives

@@ -194,9 +194,8 @@ def study_config(study: optuna.Study) -> StudyConfig:
         ) from None
 
 
-def with_kept_budget(config: StudyConfig, place: Place, changed: Collection[str]) -> StudyConfig:
-    """`config` with target and budget as the study has them, where there is one, but for the
-    dotted keys in `changed`.
+def with_kept(config: StudyConfig, place: Place, keys: Collection[str]) -> StudyConfig:
+    """`config` with those `keys` of `[study]` as the study has them, where there is one.
 
     Raises:
         ConfigError: what is changed does not go with what is kept.
@@ -207,8 +206,8 @@ def with_kept_budget(config: StudyConfig, place: Place, changed: Collection[str]
         before = _content(study_config(load_study(name, place)))["study"]
     except NoStudyError:
         return config
-    kept = {key: before[key] for key in RESUMABLE if f"study.{key}" not in changed}
     content = _content(config)
+    kept = {key: before[key] for key in keys}
     return parse({**content, "study": {**content["study"], **kept}}, f"study {name}")
 
 
