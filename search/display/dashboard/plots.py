@@ -21,7 +21,15 @@ _LAYOUT = {
     "plot_bgcolor": "white",
     "font": {"color": INK, "size": 13},
     "margin": {"l": 70, "r": 80, "t": 60, "b": 60},
-    "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
+    # Below plotly's buttons, which lie at the top.
+    "title": {"yref": "paper", "y": 1, "yanchor": "bottom", "pad": {"b": 10}},
+}
+# At the bottom, where a narrow window leaves it the whole width.
+_LEGEND = {
+    "orientation": "h",
+    "itemwidth": 30,
+    **{"xref": "container", "x": 0.5, "xanchor": "center"},
+    **{"yref": "container", "y": 0.01, "yanchor": "bottom"},
 }
 
 
@@ -44,7 +52,7 @@ def accuracy_over(summary: Summary, cost: str, title: str) -> go.Figure:
     grid = {"gridcolor": "#E4E4E4", "zeroline": False, "linecolor": GRAY}
     figure.update_xaxes(title=title, **grid)
     figure.update_yaxes(title="validation accuracy", tickformat=".3~%", **grid)
-    figure.update_layout(title=f"Accuracy over {title}")
+    figure.update_layout(title_text=f"Accuracy over {title}", legend=_LEGEND, margin_b=85)
     return figure
 
 
@@ -58,7 +66,7 @@ def rejections(summary: Summary) -> go.Figure:
     accepted = f"{summary.accepted:,} of {summary.proposed:,} proposals accepted"
     figure.update_xaxes(title=accepted, gridcolor="#E4E4E4", rangemode="tozero")
     figure.update_yaxes(autorange="reversed", automargin=True, ticksuffix="  ")
-    figure.update_layout(title="Rejections by rule")
+    figure.update_layout(title_text="Rejections by rule")
     return figure
 
 
