@@ -9,14 +9,14 @@ import hashlib
 import tempfile
 from pathlib import Path
 
-from torchvision.datasets import CIFAR10
-from torchvision.datasets.utils import check_integrity
-
 from search.bundles.contents import UnknownError
 from search.config.sections import DataSection
 from search.data.datasets import load_test
 from search.data.images import Images
+from search.data.vision import SETS
 from search.errors import ConfigError, MachineError
+
+_UNPACKED, _ARCHIVE = SETS["CIFAR10"].entries
 
 
 def read_test_set(section: DataSection, stranger: Path | None = None) -> Images:
@@ -28,7 +28,7 @@ def read_test_set(section: DataSection, stranger: Path | None = None) -> Images:
     try:
         if stranger and _lies_in(section.root, stranger):
             raise MachineError("what images a bundle brings along proves nothing")
-        if section.kind == "cifar10" and not (section.root / CIFAR10.base_folder).exists():
+        if section.kind == "cifar10" and not (section.root / _UNPACKED).exists():
             return _unpacked(section)
         return load_test(section, keep=False)
     except (ConfigError, MachineError, OSError, ValueError) as error:
@@ -42,11 +42,14 @@ def _lies_in(root: Path, folder: Path) -> bool:
 
 def _unpacked(section: DataSection) -> Images:
     """CIFAR-10 from its archive, whose digest is known."""
-    archive = section.root / CIFAR10.filename
+    from torchvision.datasets import CIFAR10
+    from torchvision.datasets.utils import check_integrity
+
+    archive = section.root / _ARCHIVE
     if not check_integrity(str(archive), CIFAR10.tgz_md5):
         raise MachineError(f"no CIFAR-10 in {section.root}")
     with tempfile.TemporaryDirectory() as scratch:
-        (Path(scratch) / CIFAR10.filename).symlink_to(archive.resolve())
+        (Path(scratch) / _ARCHIVE).symlink_to(archive.resolve())
         return load_test(section.model_copy(update={"root": Path(scratch)}))
 
 
