@@ -42,9 +42,9 @@ from optuna_dashboard import wsgi
 
 from search.config.files import load
 from search.config.sections import StudyConfig
+from search.display.dashboard.annotation import write_note
 from search.display.dashboard.browsed import Browsed
 from search.display.dashboard.notes import trial_note
-from search.display.dashboard.refresh import write_note
 from search.proposals.parameters import suggest
 from search.proposals.sampler import make_sampler
 from search.storage.database import StudyStorage

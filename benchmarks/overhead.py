@@ -36,7 +36,7 @@ from benchmarks.bookkeeping import STUDY, grow
 from search.config.files import load
 from search.config.sections import StudyConfig
 from search.data import datasets
-from search.display.dashboard import refresh
+from search.display.dashboard import annotation, refresh
 from search.display.dashboard.notes import trial_note
 from search.display.dashboard.pictures import Gallery
 from search.networks.architecture import Architecture
@@ -57,7 +57,7 @@ STAGES: tuple[tuple[str, Any, str], ...] = (
     ("building", Trainer, "training"),
     (TRAINING, Training, "run_epoch"),
     ("checkpoints", search.workers.objective, "save_checkpoint"),
-    ("note and data of pictures", refresh, "annotate"),
+    ("note and data of pictures", annotation, "annotate"),
     ("database, writing", StudyStorage, "_write"),
     ("database, writing", StudyStorage, "_create_new_trial"),
     ("database, writing", StudyStorage, "set_trial_state_values"),
@@ -122,7 +122,7 @@ def prepare(
     study.pruner = make_pruner(config)
 
     def finished(trial: Finished) -> None:
-        refresh.annotate(trial, config, dataset, store)  # looked up, so that it is timed
+        annotation.annotate(trial, config, dataset, store)  # looked up, so that it is timed
 
     trainer = Trainer(config, dataset, torch.device("cpu"), cache=folder)
     objective = Objective(config, trainer, runs=folder, finished=finished)
@@ -138,8 +138,8 @@ def add_notes(study: optuna.Study, config: StudyConfig) -> None:
     architecture = Architecture.from_json(trials[0].user_attrs["architecture"])
     note = trial_note(architecture, config.rules)
     with study_storage(study).together():
-        for trial in trials[: refresh.NOTED]:
-            refresh.write_note(study, trial._trial_id, note)
+        for trial in trials[: annotation.NOTED]:
+            annotation.write_note(study, trial._trial_id, note)
 
 
 def measure(

@@ -340,7 +340,7 @@ class Study:
     def work(self, *, device: str = "auto", only: int | None = None) -> Ending:
         """Runs trials in this process, beside other workers, until the study ends; where `only`
         is the number of a trial, runs that one alone."""
-        from search.display.dashboard.refresh import annotate
+        from search.display.dashboard.annotation import annotate
         from search.proposals.sampler import make_sampler
         from search.training.devices import choose_device
         from search.training.modules import Modules

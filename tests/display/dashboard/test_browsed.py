@@ -5,8 +5,8 @@ import pytest
 from optuna.trial import TrialState
 from optuna_dashboard._note import get_note_from_system_attrs
 
+from search.display.dashboard.annotation import write_note
 from search.display.dashboard.browsed import Browsed
-from search.display.dashboard.refresh import write_note
 from search.storage.internals import study_id, trial_id
 from search.storage.studies import STUDY_ATTRIBUTES, load_study
 from tests.processes import ask, created

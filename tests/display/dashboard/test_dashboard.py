@@ -30,7 +30,7 @@ from PIL import Image
 from search.config.sections import StudyConfig
 from search.data.augmentation import AugmentedEpochs
 from search.data.datasets import Dataset
-from search.display.dashboard import refresh, server
+from search.display.dashboard import annotation, refresh, server
 from search.errors import ConfigError, MachineError
 from search.proposals.sampler import make_sampler
 from search.storage.checkpoints import artifact_store, attach
@@ -113,7 +113,7 @@ def _train_one(
     ).epoch(0)
 
     def annotate(finished: Finished) -> None:
-        refresh.annotate(finished, study_config, few, store)
+        annotation.annotate(finished, study_config, few, store)
 
     study.sampler = make_sampler(study_config, few.input, len(few.classes))
     trainer = Trainer(study_config, few, torch.device("cpu"), cache=folder)
