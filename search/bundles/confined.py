@@ -19,7 +19,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, BinaryIO
 
-from search.bundles.confinement import confine
+from search.bundles.confinement import allow, confine
 
 PROJECT = ("search", "space", "constraints", "run_study")
 RESULT, ERROR = b"\0", b"\1"
@@ -54,17 +54,20 @@ def write_frame(stream: BinaryIO, content: bytes) -> None:
     stream.flush()
 
 
-def main(kind: str, seconds: str, memory: str) -> None:
-    """Answers frame after frame: first what could not be limited, then `kind`'s work."""
+def main(kind: str, seconds: str, total: str, memory: str) -> None:
+    """Answers frame after frame: first what could not be limited, then `kind`'s work, which has
+    `seconds` of processor time until its first answer, and `total` until its last."""
     root = Path(__file__).resolve().parents[2]
     own = [root / "search", root / "space.py", root / "constraints.py"]
-    missing = confine(map(str, own), seconds=int(seconds), memory=int(memory))
+    missing = confine(map(str, own), seconds=int(total), memory=int(memory))
+    allow(int(seconds))
     answers, questions = os.fdopen(os.dup(1), "wb"), sys.stdin.buffer
     os.dup2(2, 1)  # what libraries print is no answer
     tempfile.tempdir = os.getcwd()  # torch asks for one; looking for one would write there
     write_frame(answers, RESULT + json.dumps(missing).encode())
     try:
         for answer in _KINDS[kind](questions):
+            allow(int(total))
             write_frame(answers, RESULT + answer)
     except BaseException as error:  # foreign code may raise anything
         lines = str(error).strip().splitlines() or [""]
@@ -77,6 +80,26 @@ def _frames(stream: BinaryIO) -> Iterator[bytes]:
         yield frame
 
 
+@contextmanager
+def _few_calls() -> Iterator[None]:
+    """Meanwhile layers may be called so many times as one image needs, and not more."""
+    from torch.nn.modules.module import register_module_forward_pre_hook
+
+    from search.analysis.tracing.errors import TraceError
+
+    left = iter(range(_MOST_CALLS))
+
+    def count(*_: Any) -> None:
+        if next(left, None) is None:
+            raise TraceError(f"more than {_MOST_CALLS:,} calls of layers for one image")
+
+    hook = register_module_forward_pre_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
 def _module(code: CodeType) -> ModuleType:
     module = ModuleType("model")
     exec(code, module.__dict__)
@@ -87,17 +110,25 @@ def _module(code: CodeType) -> ModuleType:
 
 
 def _network(questions: BinaryIO) -> Iterator[bytes]:
-    """The code's own network with the weights: torch and safetensors, without this project."""
-    _hide_project()
+    """First the verdict, as `check --json` has it, on the code's traced network, then what that
+    makes of images with the weights.  The code finds nothing of this project."""
     import numpy as np
     import torch
     from safetensors.torch import load
 
-    shape, code, weights = (read_frame(questions) or b"" for _ in range(3))
+    from constraints import Limits, check
+    from search.analysis.tracing.loading import make
+    from search.analysis.tracing.trace import trace
+
+    shape, limits, code, weights = (read_frame(questions) or b"" for _ in range(4))
+    with _few_calls():
+        _hide_project()
+        factory = _module(marshal.loads(code)).Network
+        graph = trace(make(factory), tuple(json.loads(shape)))
+    yield json.dumps(check(graph, Limits.from_mapping(json.loads(limits))).to_json()).encode()
     with torch.device("meta"):  # weights of its own would cost time, and come to nothing
-        network = _module(marshal.loads(code)).Network().eval()
+        network = factory().eval()
     network.load_state_dict(load(weights), assign=True)
-    yield b""
     with torch.inference_mode():
         for frame in _frames(questions):
             images = np.frombuffer(bytearray(frame), np.float32).reshape(-1, *json.loads(shape))
@@ -212,27 +243,6 @@ def _heard() -> Iterator[list[str]]:
         raise RuntimeError("; ".join([str(failure), *lines]))
 
 
-def _trace(questions: BinaryIO) -> Iterator[bytes]:
-    """The verdict, as `check --json` has it, on the code's traced network."""
-    from torch.nn.modules.module import register_module_forward_pre_hook
-
-    from constraints import Limits, check
-    from search.analysis.tracing.errors import TraceError
-    from search.analysis.tracing.loading import make
-    from search.analysis.tracing.trace import trace
-
-    left = iter(range(_MOST_CALLS))
-
-    def count(*_: Any) -> None:
-        if next(left, None) is None:
-            raise TraceError(f"more than {_MOST_CALLS:,} calls of layers for one image")
-
-    register_module_forward_pre_hook(count)
-    shape, limits, code = (read_frame(questions) or b"" for _ in range(3))
-    graph = trace(make(_module(marshal.loads(code)).Network), tuple(json.loads(shape)))
-    yield json.dumps(check(graph, Limits.from_mapping(json.loads(limits))).to_json()).encode()
-
-
 def _nothing(questions: BinaryIO) -> Iterator[bytes]:
     """Shows what a process is limited in."""
     yield b""
@@ -244,7 +254,6 @@ _KINDS: dict[str, Callable[[BinaryIO], Iterator[bytes]]] = {
     "onnx": _onnx,
     "litert": _litert,
     "micro": _micro,
-    "trace": _trace,
 }
 
 

@@ -1,7 +1,7 @@
 """Runs a bundle's code and its ONNX graph, which somebody else may have written, apart.
 
 Each runs in a process of its own, confined and without the user's environment, that gets what
-it needs through a pipe (`search.confined`).  It may take as much processor time as the work
+it needs through a pipe (`confined.py`).  It may take as much processor time as the work
 that the arithmetic says is there, and not more.
 """
 
@@ -30,7 +30,7 @@ Shape = tuple[int, int, int]
 Array = NDArray[np.float32]
 Predict = Callable[[Array], Array]
 
-# Seconds of processor time for imports, which took 80 beside twelve other processes.
+# Seconds of processor time until the first answer; imports took 80 beside twelve other processes.
 START = 120
 MEMORY = 6 * 2**30  # bytes: torch takes a gigabyte, a batch of images the rest
 _SPEED = 1e8  # multiply-adds a second, on the slowest machine that anybody will use
@@ -49,16 +49,23 @@ class RunError(RuntimeError):
 
 
 @contextmanager
-def network(code: CodeType, weights: bytes, shape: Shape, work: float) -> Iterator[Predict]:
-    """What the `Network` of `code` makes of images of `shape`, in a process that has torch and
-    safetensors, but not this project.  `work` is the multiply-adds that it will be asked for.
+def network(
+    code: CodeType, weights: bytes, shape: Shape, limits: Mapping[str, int], work: float
+) -> Iterator[tuple[dict[str, Any], Predict]]:
+    """The verdict, as `check --json` has it, on the traced `Network` of `code`, and what this
+    makes of images of `shape` with the weights, in a process where it finds torch, but not this
+    project.  `work` is the multiply-adds that it will be asked for.
 
     Raises:
-        RunError: it fails, or takes too long; so do the calls.
+        RunError: it fails, cannot be traced, or takes too long; so do the calls.
     """
-    frames = [json.dumps(shape).encode(), marshal.dumps(code), weights]
-    with _Process("network", frames, work) as process:
-        yield process.predict
+    texts = [json.dumps(shape).encode(), json.dumps(dict(limits)).encode()]
+    with _Process("network", [*texts, marshal.dumps(code), weights], work) as process:
+        try:
+            verdict: dict[str, Any] = json.loads(process.first)
+        except ValueError as error:
+            raise RunError(f"answers with no verdict ({error})") from None
+        yield verdict, process.predict
 
 
 @contextmanager
@@ -87,21 +94,6 @@ def micro(
         yield json.loads(process.first), process.predict
 
 
-def traced(code: CodeType, shape: Shape, limits: Mapping[str, int]) -> dict[str, Any]:
-    """The verdict, as `check --json` has it, on the traced `Network` of `code`.
-
-    Raises:
-        RunError: it fails, or cannot be traced.
-    """
-    texts = [json.dumps(shape).encode(), json.dumps(dict(limits)).encode()]
-    with _Process("trace", [*texts, marshal.dumps(code)], 0) as process:
-        try:
-            verdict: dict[str, Any] = json.loads(process.first)
-        except ValueError as error:
-            raise RunError(f"answers with no verdict ({error})") from None
-    return verdict
-
-
 def unlimited() -> list[str]:
     """What this system cannot keep foreign code from."""
     with _Process("nothing", [], 0) as process:
@@ -112,13 +104,12 @@ class _Process:
     """One confined process; `first` is its first answer, `missing` what does not limit it."""
 
     def __init__(self, kind: str, frames: Sequence[bytes], work: float) -> None:
-        self._seconds = START + int(work / _SPEED)
+        self._seconds, total = START, START + int(work / _SPEED)
         self._folder = tempfile.TemporaryDirectory()
         self._late = False
-        self._process = self._start(kind)
-        self._timer = threading.Timer(self._seconds * _PATIENCE, self._stop)
-        self._timer.daemon = True
-        self._timer.start()
+        self._failure = ""
+        self._process = self._start(kind, total)
+        self._timer = self._started_timer()
         try:
             self.missing: list[str] = json.loads(self._receive())
             self._send(*frames)
@@ -126,12 +117,21 @@ class _Process:
         except BaseException:
             self.close()
             raise
+        self._timer.cancel()
+        self._seconds = total
+        self._timer = self._started_timer()
 
-    def _start(self, kind: str) -> subprocess.Popen[bytes]:
+    def _started_timer(self) -> threading.Timer:
+        timer = threading.Timer(self._seconds * _PATIENCE, self._stop)
+        timer.daemon = True
+        timer.start()
+        return timer
+
+    def _start(self, kind: str, total: int) -> subprocess.Popen[bytes]:
         # -I: no working directory, no PYTHONPATH and no user's site on the path.
         options = ["-I", "-B", "-X", "utf8", "-c", _SCRIPT]
         return subprocess.Popen(
-            [sys.executable, *options, str(_ROOT), kind, str(self._seconds), str(MEMORY)],
+            [sys.executable, *options, str(_ROOT), kind, str(START), str(total), str(MEMORY)],
             cwd=self._folder.name,
             env={name: os.environ[name] for name in _KEPT if name in os.environ},
             stdin=subprocess.PIPE,
@@ -183,15 +183,21 @@ class _Process:
                 confined.write_frame(self._process.stdin, frame)  # type: ignore[arg-type]
 
     def _receive(self) -> bytes:
+        """The next answer; after a failure it fails again, with the same words."""
+        if not self._failure:
+            try:
+                return self._answer()
+            except (EOFError, ValueError) as error:
+                self._failure = str(error) or self._ended()
+        raise RunError(self._failure)
+
+    def _answer(self) -> bytes:
         assert self._process.stdout is not None
-        try:
-            frame = confined.read_frame(self._process.stdout, _LARGEST)  # type: ignore[arg-type]
-        except (EOFError, ValueError) as error:
-            raise RunError(str(error) or self._ended()) from None
+        frame = confined.read_frame(self._process.stdout, _LARGEST)  # type: ignore[arg-type]
         if frame is None:
-            raise RunError(self._ended())
+            raise EOFError
         if frame[:1] != confined.RESULT:
-            raise RunError(frame[1:].decode(errors="replace"))
+            raise ValueError(frame[1:].decode(errors="replace"))
         return frame[1:]
 
     def _ended(self) -> str:

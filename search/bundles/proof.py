@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from search.bundles import agreement, isolated, numbers
-from search.bundles.agreement import DisagreementError, Tally
+from search.bundles.agreement import DisagreementError, Logits, Tally
 from search.bundles.bundle import WEIGHTS, Bundle
 from search.bundles.contents import BundleError, UnknownError
 from search.bundles.held_out import fingerprint, read_test_set
 from search.bundles.isolated import Predict, RunError
 from search.bundles.numbers import Found
 from search.bundles.onnx_graph import require_plain_graph
-from search.bundles.plain import Plain
 from search.config.sections import DataSection
 from search.data.images import Images
 from search.display import wording
@@ -27,11 +26,21 @@ FAILURES = (BundleError, DisagreementError, RunError)
 
 @dataclass(frozen=True)
 class Proof:
-    """A bundle that is being proved, by the images at hand; `seed` draws the random ones."""
+    """A bundle that is being proved, by the images at hand; `seed` draws the random ones.
+
+    What is foreign runs in a process of its own from its first check on, until the block ends.
+    """
 
     bundle: Bundle
     data_root: Path | None
     seed: int
+    _running: ExitStack = field(default_factory=ExitStack, init=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._running.close()
 
     def test_images(self) -> Images:
         """Those on which accuracy is claimed.
@@ -44,30 +53,67 @@ class Proof:
             raise UnknownError(others + self._remedy)
         return self._images
 
-    @cached_property
+    @property
     def traced(self) -> Mapping[str, Any] | str:
         """The verdict on `model.py`, traced, or why there is none.
 
         Raises:
             UnknownError: it is not run.
         """
+        return self._run if isinstance(self._run, str) else self._run[0]
+
+    @cached_property
+    def _run(self) -> tuple[Mapping[str, Any], Predict] | str:
         bundle = self.bundle
-        limits = bundle.config.rules.to_mapping()
+        weights, limits = bundle.files["model.safetensors"], bundle.config.rules.to_mapping()
+        run = isolated.network(
+            bundle.code.code, weights, bundle.architecture.input, limits, self._work
+        )
         try:
-            return isolated.traced(bundle.code.code, bundle.architecture.input, limits)
+            return self._running.enter_context(run)
         except RunError as error:
             return str(error)
 
     @property
-    def code(self) -> Plain:
-        """`model.py`, where it could be traced: another run would fail, or never end, likewise.
-
-        Raises:
-            UnknownError: it is not run.
-        """
-        if isinstance(self.traced, str):
+    def _code(self) -> Predict:
+        """The way of `model.py`, where it could be traced: another run would fail, or never end,
+        likewise."""
+        if isinstance(self._run, str):
             raise UnknownError("model.py is not run again")
-        return self.bundle.code
+        return self._run[1]
+
+    @cached_property
+    def _graph(self) -> Predict:
+        graph, shape = self.bundle.files["model.onnx"], self.bundle.architecture.input
+        require_plain_graph(graph, foreign=WEIGHTS not in self.bundle.ways)
+        return self._running.enter_context(isolated.onnx(graph, shape, self._work))
+
+    @cached_property
+    def _reference(self) -> Predict:
+        return agreement.own(self.bundle.reference())
+
+    def _ways(self, *names: str) -> dict[str, Predict]:
+        """The ways of those names."""
+        return {name: self._way(name) for name in names}
+
+    def _way(self, name: str) -> Predict:
+        if name == WEIGHTS:
+            return self._reference
+        return self._code if name == "model.py" else self._graph
+
+    @property
+    def _work(self) -> float:
+        """Twice the multiply-adds of all images that a way is asked for."""
+        try:
+            labelled = len(self._images)
+        except UnknownError:
+            labelled = 0
+        return self.bundle.work(2 * (len(self._probes) + labelled))
+
+    @cached_property
+    def _probes(self) -> Logits:
+        bundle = self.bundle
+        return agreement.probes(bundle.architecture.input, bundle.normalization, self.seed)
 
     @cached_property
     def ways(self) -> tuple[str, ...]:
@@ -84,47 +130,23 @@ class Proof:
         Raises:
             BundleError, DisagreementError, RunError: not near enough.
         """
-        images = agreement.probes(
-            self.bundle.architecture.input, self.bundle.normalization, self.seed
-        )
-        with self._ways([WEIGHTS, name], len(images)) as ways:
-            _, difference = agreement.compare(ways, images, self.bundle.classes)
-            agreement.compare(ways, images[:1], self.bundle.classes)
+        images, ways = self._probes, self._ways(WEIGHTS, name)
+        _, difference = agreement.compare(ways, images, self.bundle.classes)
+        agreement.compare(ways, images[:1], self.bundle.classes)
         return (
             f"logits of {len(images)} random images (seed {self.seed}) agree within "
             f"{difference:.1g}"
         )
-
-    @contextmanager
-    def _ways(self, names: Iterable[str], images: int) -> Iterator[dict[str, Predict]]:
-        """The ways of `names`; those that are foreign each in its process."""
-        bundle, shape = self.bundle, self.bundle.architecture.input
-        work = bundle.work(2 * images)
-        ways: dict[str, Predict] = {}
-        with ExitStack() as stack:
-            for name in names:
-                if name == WEIGHTS:
-                    ways[name] = agreement.own(bundle.reference())
-                    continue
-                if name == "model.py":
-                    weights = bundle.files["model.safetensors"]
-                    process = isolated.network(self.code.code, weights, shape, work)
-                else:
-                    foreign = WEIGHTS not in bundle.ways
-                    require_plain_graph(bundle.files["model.onnx"], foreign=foreign)
-                    process = isolated.onnx(bundle.files["model.onnx"], shape, work)
-                ways[name] = stack.enter_context(process)
-            yield ways
 
     @cached_property
     def _tally(self) -> Tally:
         """What all ways make of the test images, which must be the same, image by image."""
         bundle, images = self.bundle, self._images
         tally = Tally(bundle.classes)
-        with self._ways(self.ways, len(images)) as ways:
-            for inputs, labels in agreement.batches(images, bundle.normalization):
-                logits, _ = agreement.compare(ways, inputs, bundle.classes)
-                tally.add(logits, labels)
+        ways = self._ways(*self.ways)
+        for inputs, labels in agreement.batches(images, bundle.normalization):
+            logits, _ = agreement.compare(ways, inputs, bundle.classes)
+            tally.add(logits, labels)
         return tally
 
     @cached_property

@@ -48,14 +48,15 @@ def verify(bundle: Path, data_root: Path | None = None, seed: int | None = None)
     except BundleError as failure:
         return [Check("files", False, _shown(str(failure)))]
     # From the system, so that no bundle knows the images beforehand.
-    proof = Proof(found, data_root, int.from_bytes(os.urandom(4)) if seed is None else seed)
+    seed = int.from_bytes(os.urandom(4)) if seed is None else seed
     digests = f"{len(found.files)} files have the SHA-256 that metrics.json names"
     others = _others(found)
-    return [
-        Check("files", True, digests),
-        *([Check("other files", None, _shown(others))] if others else []),
-        *(_look(name, look) for name, look in looks(proof).items()),
-    ]
+    with Proof(found, data_root, seed) as proof:
+        return [
+            Check("files", True, digests),
+            *([Check("other files", None, _shown(others))] if others else []),
+            *(_look(name, look) for name, look in looks(proof).items()),
+        ]
 
 
 def looks(proof: Proof) -> Mapping[str, Look]:

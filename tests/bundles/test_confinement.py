@@ -100,6 +100,19 @@ def test_an_endless_loop_ends(tmp_path: Path) -> None:
     assert run("while True: pass", tmp_path, confined=True, seconds=1).returncode == -24  # SIGXCPU
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="resource limits are POSIX's")
+def test_time_is_allowed_in_parts(tmp_path: Path) -> None:
+    code = """
+import resource
+from search.bundles.confinement import allow
+for seconds in (1, 40, 10_000):
+    allow(seconds)
+    print(*resource.getrlimit(resource.RLIMIT_CPU))
+"""
+    shown = run(code, tmp_path, confined=True, seconds=60).stdout.splitlines()
+    assert shown[-3:] == ["1 65", "40 65", "65 65"]
+
+
 @LINUX
 def test_memory_is_bounded(tmp_path: Path) -> None:
     result = run(f"bytearray({MEMORY + 1})", tmp_path, confined=True)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from safetensors.torch import save
 
+from search.analysis.table import analyze
 from search.bundles import isolated
 from search.bundles.isolated import RunError
 from search.bundles.plain import NotPlainError, judged, require_plain
@@ -78,11 +79,24 @@ def test_the_code_sees_torch_but_not_this_project() -> None:
     network = build(NETWORK).eval()
     weights = save({state_key(NETWORK, k): v for k, v in network.state_dict().items()})
     images = np.zeros((2, *NETWORK.input), np.float32)
-    with isolated.network(judged(PLAIN.encode()).code, weights, NETWORK.input, 0) as logits:
+    code = judged(PLAIN.encode()).code
+    with isolated.network(code, weights, NETWORK.input, {}, 0) as (verdict, logits):
+        assert verdict["macs"] == analyze(NETWORK).macs
         assert logits(images).shape == (2, 10)
     unjudged = compile(f"{PLAIN}\nimport search.networks\n", "model.py", "exec")
     with (
         pytest.raises(RunError, match="search must not be needed"),
-        isolated.network(unjudged, weights, NETWORK.input, 0),
+        isolated.network(unjudged, weights, NETWORK.input, {}, 0),
+    ):
+        pass
+
+
+def test_the_first_answer_has_a_time_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much work there is behind it."""
+    monkeypatch.setattr(isolated, "START", 1)
+    endless = compile("while True: pass", "model.py", "exec")
+    with (
+        pytest.raises(RunError, match="took longer than 1 s"),
+        isolated.network(endless, b"", NETWORK.input, {}, 1e12),
     ):
         pass
