@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 
 from search.analysis.graph import Window
 from search.analysis.reach import IDENTITY, LONGEST, NOTHING, Reach, compose, window
 from search.analysis.tracing.calls import Call, Value, handles
-from search.analysis.tracing.elementwise import regroup
+from search.analysis.tracing.elementwise import regroup, resized
 from search.analysis.tracing.errors import LayoutError
 from search.analysis.tracing.layout import Dim, along, axes, channels, length, moving
 from search.analysis.tracing.parts import take
@@ -24,6 +25,8 @@ def _windowed(
     """The last `rank` dimensions read at `how`, channels before them taken together; positions
     in the batch stay where they are."""
     *outer, mixed = source.dims[:-rank]
+    if not moving(mixed) and all(way == IDENTITY for way in how):
+        return _in_place(call, source, rank, kind, shown)
     batch = {place: IDENTITY for place, dim in enumerate(outer) if moving(dim)}
     inner_axes = axes(map(moving, source.dims[-rank:]))
     if any(moving(outer[at]) != outer[at] or axes([outer[at]]) & inner_axes for at in batch):
@@ -42,6 +45,16 @@ def _windowed(
             dims[place] = along(axis, size[axis])
     on_axes = _on_axes(shown, holders[-rank:], call.builder.rank)
     result = call.add([(source.node, base)], size, dims, kind, on_axes)
+    _tell_apart(call, source, rank, result, kind in MIXING and shown.groups == 1)
+    return result
+
+
+def _in_place(call: Call, source: Value, rank: int, kind: str, shown: Window) -> Value:
+    """Windows of one cell: each position by itself, so that it matters not where they stand."""
+    new = resized(source, len(source.dims) - rank - 1, channels(call.shape[-rank - 1]))
+    here = [IDENTITY] * call.builder.rank
+    cell = replace(_unit_window(call.builder.rank), groups=shown.groups)
+    result = call.add([(source.node, here)], call.size(source), new.dims, kind, cell)
     _tell_apart(call, source, rank, result, kind in MIXING and shown.groups == 1)
     return result
 

@@ -616,6 +616,35 @@ def test_a_linear_layer_along_one_axis_leaves_the_other() -> None:
     assert found.receptive_field == (3, None)
 
 
+IN_PLACE: list[tuple[Callable[[Any, Tensor], Tensor], nn.Module, int]] = [
+    (lambda n, x: n.mix(n.first(x).flatten(2)), nn.Conv1d(4, 5, 1), 3),
+    (lambda n, x: n.mix(n.first(x).flatten(2)).unflatten(2, (6, 6)), nn.Conv1d(4, 5, 1), 3),
+    (lambda n, x: n.last(n.mix(n.first(x).flatten(2)).unflatten(2, (6, 6))), nn.Conv1d(4, 4, 1), 5),
+    (lambda n, x: n.mix(n.first(x).flatten(2)), nn.ConvTranspose1d(4, 5, 1), 3),
+    (lambda n, x: n.mix(n.first(x).flatten(2)), nn.Conv1d(4, 4, 1, groups=2), 3),
+    (lambda n, x: n.mix(n.first(x).flatten(2)), nn.MaxPool1d(1), 3),
+    (
+        lambda n, x: n.mix(n.first(x).unflatten(2, (2, 3)).permute(2, 0, 1, 3, 4).flatten(0, 1)),
+        nn.Conv2d(4, 5, 1),
+        3,
+    ),
+]
+
+
+@pytest.mark.parametrize(("run", "mix", "field"), IN_PLACE)
+def test_a_window_of_one_cell_reads_its_place_wherever_positions_stand(
+    run: Callable[[Any, Tensor], Tensor], mix: nn.Module, field: int
+) -> None:
+    module = Net(run, first=C(3, 4, 3), mix=mix, last=C(4, 4, 3))
+    assert analyzed(module, (3, 8, 8)).receptive_field == (field, field)
+    image = torch.rand(1, 3, 8, 8, requires_grad=True)
+    output = module(image)
+    output[(0, 0, *(n // 2 for n in output.shape[2:]))].backward()
+    assert image.grad is not None
+    seen = image.grad.abs().sum((0, 1))
+    assert [int(seen.sum(axis).count_nonzero()) for axis in (1, 0)] == [field, field]
+
+
 # ----------------------------------------------------------------------------- refusals
 
 
@@ -635,15 +664,13 @@ class Unknown(nn.Module):
         (Net(lambda n, x: x.as_strided(x.shape, (192, 64, 1, 8))), "as_strided"),
         (Net(lambda n, x: F.conv2d(x, x[:, :, :3, :3])), "convolution"),
         (Net(lambda n, x: x.flatten(2)[:, :, torch.arange(5)]), "index"),
-        (Net(lambda n, x: x.unflatten(2, (2, 4)).permute(2, 0, 1, 3, 4).flatten(0, 1)), None),
     ],
 )
-def test_unknown_operations_are_refused_by_name(module: nn.Module, operation: str | None) -> None:
+def test_unknown_operations_are_refused_by_name(module: nn.Module, operation: str) -> None:
     module = nn.Sequential(C(3, 3, 1), nn.Sequential(module), C(3, 3, 1))
     with pytest.raises(UnknownOperationError, match="cannot be analyzed") as caught:
         trace(module, (3, 8, 8))
-    if operation:
-        assert f"module '1.0': operation '{operation}'" in str(caught.value)
+    assert f"module '1.0': operation '{operation}'" in str(caught.value)
 
 
 def test_positions_in_the_batch_are_refused() -> None:
