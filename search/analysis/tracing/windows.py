@@ -11,7 +11,7 @@ from functools import partial
 from search.analysis.graph import Window
 from search.analysis.reach import IDENTITY, LONGEST, NOTHING, Reach, compose, window
 from search.analysis.tracing.calls import Call, Value, handles
-from search.analysis.tracing.elementwise import regroup, resized
+from search.analysis.tracing.elementwise import regroup, resized, stretched
 from search.analysis.tracing.errors import LayoutError
 from search.analysis.tracing.layout import Dim, along, axes, channels, length, moving
 from search.analysis.tracing.parts import take
@@ -89,9 +89,9 @@ def _every(value: int | Sequence[int], rank: int) -> tuple[int, ...]:
 
 @handles("convolution")
 def _convolution(call: Call) -> Value:
-    weight = call["weight"]
-    if call.find(weight) is not None:
-        raise LayoutError("its weights are computed from the image")
+    weight, made = call["weight"], call.optional("weight")
+    if made and made.moves:
+        raise LayoutError("its weights are computed from places of the image")
     rank, kernel = weight.dim() - 2, tuple(weight.shape[2:])
     stride, padding, dilation = (
         _every(call[name], rank) for name in ("stride", "padding", "dilation")
@@ -102,12 +102,21 @@ def _convolution(call: Call) -> Value:
     else:
         how = [window(*entry) for entry in zip(kernel, stride, padding, dilation, strict=True)]
         kind = _kind(kernel, call["groups"], weight.shape[1])
-    if not call.learned(weight):
+    if not (made or call.learned(weight)):
         kind = "filter"
         call.note(f"the {weight.numel():,} weights of this filter are no parameters")
     both = tuple((p, p) for p in padding)
     shown = Window(kernel, stride, both, dilation, call["groups"])
-    return _windowed(call, call.value("input"), rank, how, kind, shown)
+    filtered = _windowed(call, call.value("input"), rank, how, kind, shown)
+    return _gated(call, filtered, made) if made else filtered
+
+
+def _gated(call: Call, filtered: Value, made: Value) -> Value:
+    """What weights that were made from the image add to what they filter: all that they saw,
+    as a gate does."""
+    size = call.size(filtered)
+    both = [(value.node, stretched(call.size(value), size)) for value in (filtered, made)]
+    return call.add(both, size, filtered.dims)
 
 
 def _kind(kernel: tuple[int, ...], groups: int, per_group: int) -> str:

@@ -645,6 +645,26 @@ def test_a_window_of_one_cell_reads_its_place_wherever_positions_stand(
     assert [int(seen.sum(axis).count_nonzero()) for axis in (1, 0)] == [field, field]
 
 
+def _made_from(summary: Callable[[Tensor], Tensor]) -> nn.Module:
+    """A convolution by a mixture of four filters, as `summary` of the map says."""
+
+    def run(net: Any, x: Tensor) -> Tensor:
+        mixture = net.route(summary(net.first(x)))
+        return F.conv2d(net.first(x), net.experts(mixture).unflatten(1, (4, 4, 3, 3))[0])
+
+    return Net(run, first=C(3, 4, 3), route=nn.Linear(4, 4), experts=nn.Linear(4, 144, bias=False))
+
+
+def test_weights_made_from_the_image_are_a_gate() -> None:
+    """Conditional convolutions (Yang et al., arXiv:1904.04971)."""
+    found = analyzed(_made_from(lambda x: x.mean((2, 3))), (3, 16, 16))
+    assert found.receptive_field == (5, 5)
+    assert found.parameters == 112 + 20 + 576
+    assert found.macs == 14 * 14 * 108 * 2 + 12 * 12 * 144 + 16 + 576
+    whole = analyzed(_made_from(lambda x: (x.flatten(2) @ torch.ones(196, 1))[..., 0]), (3, 16, 16))
+    assert whole.receptive_field == (None, None)
+
+
 # ----------------------------------------------------------------------------- refusals
 
 
