@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from constraints import LIMITS, check
+from constraints import LIMITS, Violation, check
 from search.analysis.facts import count_macs, count_parameters
+from search.analysis.table import analyze
 from search.config.files import parse
 from search.config.sections import StudyConfig
 from search.errors import ConfigError
@@ -21,6 +22,7 @@ from search.proposals.proposer import (
     Acceptance,
     InfeasibleError,
     Input,
+    Proposal,
     Proposer,
     estimate,
     propose,
@@ -234,25 +236,25 @@ def test_the_estimate_is_the_share_of_the_whole_space() -> None:
 
 
 def test_a_tally_counts_each_broken_rule_and_keeps_the_nearest_miss() -> None:
-    config = study(limits={"receptive_field": 100, "parameters": 20_000})
-    proposals = list(itertools.islice(propose(config, INPUT, CLASSES, random.Random(3)), 200))
+    far, wide = (Violation(rule, 1, 1, f"{rule}!", 0.25) for rule in ("macs", "parameters"))
+    near = Violation("macs", 1, 1, "nearly", 0.375)
+    broken = ((far, wide), (), (near,), (far, wide))  # 0.5, legal, 0.375, 0.5
     tally = Acceptance()
-    for proposal in proposals:
-        tally.add(proposal)
-    rejected = [proposal for proposal in proposals if proposal.violations]
-    for rule in config.limits:
-        expected = sum(any(b.rule == rule for b in p.violations) for p in rejected)
-        assert tally.rejected[rule] == expected
-    assert tally.accepted + len(rejected) == tally.proposed == 200
-    assert tally.closest is min(rejected, key=lambda p: sum(b.excess for b in p.violations))
-    assert tally.to_json()["rejected"] == dict(tally.rejected)
+    for each in broken:
+        tally.add(Proposal({}, None, each))
+    assert (tally.proposed, tally.accepted, tally.share) == (4, 1, 0.25)
+    assert tally.to_json()["rejected"] == {"macs": 3, "parameters": 2}
+    assert tally.closest == Proposal({}, None, (near,))
+    assert tally.summary() == ("macs rejects 75.0%, parameters rejects 50.0%; closest miss: nearly")
 
 
 def test_the_error_is_one_line_with_shares_and_the_nearest_miss() -> None:
-    config = study(limits={"receptive_field": 1_000})
+    rules = {"receptive_field": 1_000, "parameters": "off", "dilated": "off"}
+    config = study(limits={**rules, "depthwise_separable": "off"})
     tally = estimate(config, INPUT, CLASSES, 50, random.Random(3))
     message = str(InfeasibleError(tally))
     assert "\n" not in message
     assert "receptive_field rejects 100.0%" in message
-    assert tally.closest is not None
-    assert f"but is {tally.closest.violations[0].found}" in message
+    proposals = itertools.islice(propose(config, INPUT, CLASSES, random.Random(3)), 50)
+    fields = [analyze(proposal.architecture).receptive_field[0] for proposal in proposals]
+    assert f"but is {max(fields)}" in message

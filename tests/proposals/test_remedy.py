@@ -8,6 +8,7 @@ from constraints import Limits, violations
 from search.analysis.advice import advice
 from search.analysis.table import analyze
 from search.networks.architecture import Architecture, Block, Layer
+from search.networks.module import build
 from search.proposals.remedy import Remedy, remedy
 from space import SearchSpace
 from tests.conftest import STUDIES
@@ -53,7 +54,8 @@ def test_one_change_satisfies_the_limits() -> None:
     found = remedy(made(), limits(receptive_field=60), SPACE)
     assert isinstance(found, Remedy)
     # C3's second unit adds 2 x 4 pixels, C4's 2 x 8: only C4 reaches 61 by depth alone.
-    assert str(found) == "C4 depth 1 → 2: RF 61, " + str(found).split("RF 61, ")[1]
+    weights = sum(p.numel() for p in build(found.architecture).parameters())
+    assert str(found) == f"C4 depth 1 → 2: RF 61, {weights:,} parameters"
     assert violations(found.architecture, limits(receptive_field=60)) == ()
 
 

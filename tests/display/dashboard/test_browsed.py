@@ -8,7 +8,7 @@ from optuna_dashboard._note import get_note_from_system_attrs
 from search.display.dashboard.annotation import write_note
 from search.display.dashboard.browsed import Browsed
 from search.storage.internals import study_id, trial_id
-from search.storage.studies import STUDY_ATTRIBUTES, load_study
+from search.storage.studies import load_study
 from tests.processes import ask, created
 
 
@@ -50,9 +50,9 @@ def test_of_the_notes_of_other_studies_none_is_lost(study: optuna.Study, sqlite:
     assert list(names) == ["toy", "other"]
     note = get_note_from_system_attrs(names["other"].system_attrs, trial_id(other.trials[0]))
     assert note["body"] == "of another"
+    assert names["other"].user_attrs == {"mine": {"of": "a user"}}, "but for what is ours"
+    assert names["toy"].user_attrs == {}
     for mine, frozen in zip((study, other), names.values(), strict=True):
-        own = {n: v for n, v in mine.user_attrs.items() if n not in STUDY_ATTRIBUTES}
-        assert frozen.user_attrs == own
         assert frozen.directions == mine.directions
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +51,16 @@ def test_what_a_limit_rejects_is_shaded_and_no_trial_lies_there(summary: Summary
     assert not [shape for shape in free.layout.shapes if shape.type == "rect"]
 
 
-def test_neighboring_ticks_never_read_alike(summary: Summary) -> None:
-    # Whole per cents would repeat themselves where accuracies lie within a point or two.
-    assert plots.accuracy_over(summary, "macs", "MACs").layout.yaxis.tickformat == ".3~%"
+@pytest.mark.parametrize("step", [0.1, 0.02, 0.01, 0.005, 0.001, 0.0002, 0.00001])
+def test_neighboring_ticks_never_read_alike(summary: Summary, step: float) -> None:
+    """Whole per cents would repeat themselves where accuracies lie within a point or two."""
+    told = plots.accuracy_over(summary, "macs", "MACs").layout.yaxis.tickformat
+    # As d3 defines it: per cents with so many decimals, `~` without the zeros at their end.
+    digits = re.fullmatch(r"\.(\d+)~%", told)
+    assert digits
+    ticks = [100 * (0.8 + n * step) for n in range(8)]
+    read = [float(f"{tick:.{digits[1]}f}") for tick in ticks]
+    assert read == pytest.approx(ticks, abs=1e-9)
 
 
 def test_only_the_best_of_many_are_drawn(summary: Summary, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,9 +72,10 @@ def test_only_the_best_of_many_are_drawn(summary: Summary, monkeypatch: pytest.M
 
 
 def test_bars_of_rejections(summary: Summary) -> None:
-    (bars,) = plots.rejections(summary).data
-    assert list(bars.x) == list(summary.rejected.values())
-    assert list(bars.y) == [name.replace("_", " ") for name in summary.rejected]
+    rejected = {"receptive_field": 7, "macs": 5, "no_network": 1}
+    (bars,) = plots.rejections(replace(summary, rejected=rejected)).data
+    assert list(bars.x) == [7, 5, 1]
+    assert list(bars.y) == ["receptive field", "MACs", "no network"]
 
 
 def test_an_empty_study_is_drawn(tmp_path: Path) -> None:
