@@ -23,7 +23,6 @@ from PIL import Image
 from docs import make_figures, make_reference, make_site
 from run_study import app, run
 from search.config.files import parse
-from search.data.augmentation import AugmentedEpochs
 from search.study import Study
 from search.workers.supervisor import Ending
 from tests.conftest import STUDIES
@@ -204,8 +203,6 @@ def test_a_reader_can_type_the_page(
     _make_small(place)
     monkeypatch.setattr(Study, "launch", _launch)
     monkeypatch.setattr(Study, "train", lambda study, number, **_: study.work(only=number))
-    # Made as they are needed, by this process.
-    monkeypatch.setattr(AugmentedEpochs, "start", lambda *_: None)
     for line in BEFORE.get(page.name, ()):
         run(shlex.split(line))
     for step in steps:

@@ -49,9 +49,7 @@ from search.display.dashboard.notes import study_note, trial_note
 from search.display.notebook import html
 from search.storage.summary import summarize
 from datetime import datetime
-from search.data.augmentation import AugmentedEpochs
 
-AugmentedEpochs.start = lambda *_: None  # epochs are made as they are needed, by this process
 faces, codes = {}, {}
 
 def typed(*words):

@@ -1,11 +1,9 @@
 """The albumentations pipeline, and the augmented epochs that all trials share.
 
 Augmenting 45,000 small images costs seconds of processor time; training on them may cost
-less.  So a few augmented epochs are made once, by worker processes, into one
-file keyed by images, policy and seed.  Every trial, worker and resume reads them, each epoch
+less.  So a few augmented epochs are made once, by worker processes where they are large, into
+one file keyed by images, policy and seed.  Every trial, worker and resume reads them, each epoch
 in a fresh order.
-
-No torch here: the processes that augment start in a second.
 """
 
 from __future__ import annotations
@@ -44,6 +42,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # which fewer epochs would me
 # Images augmented by one draw of the random state: small enough to spread over processes,
 # fixed so that the result does not depend on their number.
 CHUNK = 1_000
+
+_FEW = 2**26  # bytes: 20,000 images of 32 x 32, which one core augments while a process imports
 
 
 def pipeline(
@@ -151,6 +151,11 @@ class AugmentedEpochs:
     @property
     def _bytes(self) -> int:
         return math.prod(self.shape)
+
+    @property
+    def few(self) -> bool:
+        """Whether they are made sooner, each when it is needed, than processes start for them."""
+        return self._bytes < _FEW
 
     def epoch(self, index: int) -> NDArray[np.uint8]:
         """Augmented epoch `index` (modulo their number), uint8 (N, H, W, 3), read-only.

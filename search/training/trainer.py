@@ -25,7 +25,7 @@ class Trainer:
     """Makes the training of any candidate by the study `config`, on `dataset` and `device`.
 
     The augmented epochs lie in `cache`, and are shared by all its trainings; `processes`
-    augment images beside the first of them; `modules` are what may be run of others' code.
+    augment many images beside the first of them; `modules` are what may be run of others' code.
     """
 
     def __init__(
@@ -96,6 +96,7 @@ class Trainer:
                 self._cache,
                 strength,
             )
-            epochs.start(self._processes)
+            if not epochs.few:
+                epochs.start(self._processes)
             self._epochs[strength] = DeviceEpochs(epochs, self.device)
         return self._epochs[strength]

@@ -54,7 +54,7 @@ class Exported:
 
 
 def augmented(folder: Path) -> Path:
-    """Beside the `folder` of a test: the augmented epochs of all, which start processes."""
+    """Beside the `folder` of a test: the augmented epochs of all."""
     return folder.parent / "augmented"
 
 

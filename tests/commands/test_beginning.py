@@ -14,7 +14,6 @@ from run_study import run
 from search.analysis.tracing.loading import load_factory
 from search.config.files import overridden
 from search.config.sections import StudyConfig
-from search.data.augmentation import AugmentedEpochs
 from search.networks.architecture import Architecture
 from search.proposals.parameters import distributions
 from search.storage.studies import create_or_resume, load_study, study_config
@@ -104,7 +103,6 @@ def test_a_module_is_trained_and_shows_everywhere(
     place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Study, "train", lambda study, number, **_: study.work(only=number))
-    monkeypatch.setattr(AugmentedEpochs, "start", lambda *_: None)  # no processes
     file = written_module(place)
     settings = (
         "study.name=mine", "training.epochs=1", "augmentation.epochs=1", "limits.downsampling=1",

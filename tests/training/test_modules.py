@@ -15,7 +15,6 @@ from search.analysis.tracing.loading import load_factory, read_source
 from search.config.candidate import Candidate
 from search.config.files import overridden
 from search.config.sections import StudyConfig
-from search.data.augmentation import AugmentedEpochs
 from search.data.datasets import Dataset
 from search.errors import ConfigError, MachineError
 from search.training.foreign import Foreign
@@ -137,10 +136,8 @@ def test_a_change_in_a_file_that_it_imports_is_found(
 
 
 def test_on_a_cpu_a_module_trains_in_float32_whatever_is_told(
-    file: Path, tmp_path: Path, digits: Dataset, quickstart: StudyConfig,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.setattr(AugmentedEpochs, "start", lambda *_: None)
+    file: Path, tmp_path: Path, digits: Dataset, quickstart: StudyConfig
+) -> None:
     config = overridden(quickstart, ["training.precision=bfloat16"])
     modules = Modules([f"{file}:colored"])
     network = read(read_source(f"{file}:colored"), digits.input, 10, RECIPE)

@@ -43,7 +43,7 @@ def _study(config: StudyConfig, digits: Dataset, folder: Path) -> optuna.Study:
 
 
 def _objective(config: StudyConfig, digits: Dataset, folder: Path, **more: object) -> Objective:
-    # Beside the folders of the tests, which share the augmented epochs: they start processes.
+    # Beside the folders of the tests, which share the augmented epochs.
     trainer = Trainer(config, digits, torch.device("cpu"), cache=folder.parent / "augmented")
     return Objective(config, trainer, runs=folder / "runs", **more)
 

@@ -28,7 +28,6 @@ from optuna_dashboard import get_note
 from PIL import Image
 
 from search.config.sections import StudyConfig
-from search.data.augmentation import AugmentedEpochs
 from search.data.datasets import Dataset
 from search.display.dashboard import annotation, refresh, server
 from search.errors import ConfigError, MachineError
@@ -107,10 +106,6 @@ def _train_one(
     folder: Path,
 ) -> None:
     few = replace(digits, train=digits.train.take(np.arange(200)))
-    # Made here, the augmented epoch needs no process pool.
-    AugmentedEpochs(
-        study_config.augmentation, few.train.pixels, few.fingerprint, few.mean, folder, 1.0
-    ).epoch(0)
 
     def annotate(finished: Finished) -> None:
         annotation.annotate(finished, study_config, few, store)
