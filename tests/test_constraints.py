@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import random
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -231,8 +230,3 @@ def test_the_fast_way_agrees_with_the_table(seed: int, choices: dict[str, Any]) 
     assert table.macs == sum(row.macs for row in table.layers) == count_macs(network)
     rules = limits(**RULES, macs=5_000_000, depth=12, activation_bytes=300_000)
     assert violations(network, rules) == check(network, rules).violations
-
-
-def test_fields_grow_along_the_table(baseline: Architecture) -> None:
-    rows = analyze(baseline).layers[:-1]
-    assert all(a.r_out == b.r_in and a.n_out == b.n_in for a, b in pairwise(rows))

@@ -95,7 +95,13 @@ def test_transitions_end_c1_to_c3_with_a_3x3_of_stride_2() -> None:
 
 
 def test_the_parameters_are_flat_and_of_fixed_order() -> None:
-    assert list(SPACE.parameters) == list(SearchSpace.model_validate(WIDE_SPACE).parameters)
+    otherwise = {
+        name: dict(reversed(value.items())) if isinstance(value, dict) else value
+        for name, value in reversed(WIDE_SPACE.items())
+    }
+    assert [*SPACE.parameters] == [*SearchSpace.model_validate(otherwise).parameters]
+    blocks = [name.split(".")[0] for name in SPACE.parameters if "." in name]
+    assert blocks == sorted(blocks), "each block's stand together"
     assert "C4.transition.operator" not in SPACE.parameters
     assert set(SPACE.sample(random.Random(0))) == set(SPACE.parameters)
 

@@ -156,7 +156,6 @@ def test_two_objectives(kind: str) -> None:
 
     study.optimize(objective, n_trials=13)
     require_legal(study, config)
-    assert len({trial.user_attrs["candidate"] for trial in study.trials}) == 13
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -9,9 +11,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-import search.storage.database
 import search.storage.opening
-import search.storage.places
 from search.errors import ConfigError, MachineError, NoStudyError
 from search.storage.internals import models
 from search.storage.opening import file_system, is_empty, open_storage
@@ -171,8 +171,13 @@ def test_the_innermost_mount_holds_a_path() -> None:
     assert file_system(Path("/network/a.db"), mounts) == "ext4"
 
 
-def test_this_machines_mounts_are_read() -> None:
-    assert search.storage.opening._mounts()
+@pytest.mark.skipif(sys.platform != "linux", reason="other programs called df tell less")
+@pytest.mark.parametrize("place", ["/", "/proc/self", "/dev/shm", str(Path(__file__).parent)])
+def test_this_machines_mounts_are_read(place: str) -> None:
+    asked = ["df", "--output=fstype", place]
+    done = subprocess.run(asked, capture_output=True, text=True, check=True)
+    told = done.stdout.split()[-1]
+    assert file_system(Path(place), search.storage.opening._mounts()) == told
 
 
 def test_sqlite_is_safe_for_several_workers(sqlite: str) -> None:

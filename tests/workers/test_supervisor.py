@@ -149,5 +149,9 @@ def test_workers_without_gpus_share_the_cores(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    environments = supervisor._environments(Workers([], "x", 2, Path()))
-    assert [e["OMP_NUM_THREADS"] for e in environments] == [str(max(1, (cores or 1) // 2))] * 2
+    (alone,) = supervisor._environments(Workers([], "x", 1, Path()))
+    assert alone["OMP_NUM_THREADS"] == str(cores)
+    monkeypatch.setattr(psutil.Process, "cpu_affinity", lambda _: [0, 2, 3, 5, 6, 7, 8])
+    for workers, threads in ((2, "3"), (3, "2"), (9, "1")):
+        environments = supervisor._environments(Workers([], "x", workers, Path()))
+        assert [each["OMP_NUM_THREADS"] for each in environments] == [threads] * workers
