@@ -13,7 +13,7 @@ from search.analysis.reach import IDENTITY, LONGEST, NOTHING, Reach, compose, wi
 from search.analysis.tracing.calls import Call, Value, handles
 from search.analysis.tracing.elementwise import regroup, resized, stretched
 from search.analysis.tracing.errors import LayoutError
-from search.analysis.tracing.layout import Dim, along, axes, channels, length, moving
+from search.analysis.tracing.layout import Digit, Dim, along, axes, channels, length, moving
 from search.analysis.tracing.parts import take
 
 MIXING = ("conv", "pointwise", "transposed", "filter")
@@ -29,8 +29,10 @@ def _windowed(
         return _in_place(call, source, rank, kind, shown)
     batch = {place: IDENTITY for place, dim in enumerate(outer) if moving(dim)}
     inner_axes = axes(map(moving, source.dims[-rank:]))
-    if any(moving(outer[at]) != outer[at] or axes([outer[at]]) & inner_axes for at in batch):
-        raise LayoutError("positions stand in the batch dimension, in parts or beside copies")
+    if any(moving(outer[at]) != outer[at] for at in batch):
+        raise LayoutError("positions stand in the batch dimension beside copies")
+    if axes(outer) & inner_axes:
+        return _in_parts(call, source, rank, how, kind, shown)
     ways = batch | dict(zip(range(-rank, 0), how, strict=True))
     holders, base = regroup(call, source, [source.dims[place] for place in ways], (mixed,))
     if None in base:
@@ -47,6 +49,54 @@ def _windowed(
     result = call.add([(source.node, base)], size, dims, kind, on_axes)
     _tell_apart(call, source, rank, result, kind in MIXING and shown.groups == 1)
     return result
+
+
+def _in_parts(
+    call: Call, source: Value, rank: int, how: Sequence[Reach], kind: str, shown: Window
+) -> Value:
+    """The batch holds parts of the map, each with borders of its own, beyond which nothing is
+    read."""
+    *outer, mixed = source.dims[:-rank]
+    inner, counts = source.dims[-rank:], call.shape[-rank:]
+    if kind not in (*MIXING, "depthwise", "maxpool", "avgpool") or moving(mixed):
+        raise LayoutError("positions stand in the batch dimension, in parts")
+    size, base = list(call.size(source)), [IDENTITY] * call.builder.rank
+    parts, dims = list(outer), [along(*_only(dim)[::2]) for dim in inner]
+    for place, (way, dim, count) in enumerate(zip(how, inner, counts, strict=True)):
+        axis, _, n = _only(dim)
+        told = [digit for each in outer for digit in each if digit.axis == axis]
+        if n * length(told) != size[axis] or any(digit.weight % n for digit in told):
+            raise LayoutError("the parts of the map in the batch dimension overlap or have gaps")
+        size[axis], dims[place] = count * length(told), along(axis, count)
+        base[axis] = _bounded(way, n, count) if told else way
+        parts = [tuple(_scaled(d, count, n) if d in told else d for d in dim) for dim in parts]
+    on_axes = _on_axes(shown, [_only(dim).axis for dim in inner], call.builder.rank)
+    new = (*parts, channels(call.shape[-rank - 1]), *dims)
+    result = call.add([(source.node, base)], size, new, kind, on_axes)
+    _tell_apart(call, source, rank, result, kind in MIXING and shown.groups == 1)
+    return result
+
+
+def _only(dim: Dim) -> Digit:
+    """The digit of a dimension that runs along neighbouring positions of one axis."""
+    if len(dim) != 1 or dim[0].axis < 0 or dim[0].weight != 1:
+        raise LayoutError("positions stand in the batch dimension, in parts")
+    return dim[0]
+
+
+def _scaled(digit: Digit, count: int, n: int) -> Digit:
+    return digit._replace(weight=digit.weight // n * count)
+
+
+def _bounded(way: Reach, n: int, count: int) -> Reach:
+    """What `count` units of a part read of its `n` positions, part by part."""
+    phases = []
+    for first, mask in map(way.at, range(count)):
+        read = [p for p in range(first, first + mask.bit_length()) if mask >> (p - first) & 1]
+        kept = [position for position in read if 0 <= position < n]
+        start = min(kept, default=0)
+        phases.append((start, sum(1 << (position - start) for position in kept)))
+    return Reach(tuple(phases), n)
 
 
 def _in_place(call: Call, source: Value, rank: int, kind: str, shown: Window) -> Value:

@@ -75,6 +75,15 @@ def as_a_batch(layer: Any, x: Tensor) -> Tensor:
     return batch.transpose(0, 1)[None]
 
 
+def in_windows(layer: Callable[[Tensor], Tensor], x: Tensor, height: int, width: int) -> Tensor:
+    """Windows of that size in the batch, each with borders of its own, and back on the map."""
+    n, c, rows, columns = x.shape
+    cut = x.reshape(n, c, rows // height, height, columns // width, width)
+    done = layer(cut.permute(0, 2, 4, 1, 3, 5).reshape(-1, c, height, width))
+    back = done.reshape(n, rows // height, columns // width, *done.shape[1:])
+    return back.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
+
+
 RIGHT: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "rows": lambda n, x: torch.stack([n.row(r) for r in x.unbind(2)], 2),
     "columns": lambda n, x: torch.stack([n.row(r) for r in x.unbind(3)], 3),
@@ -110,6 +119,24 @@ RIGHT: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "columns as a batch": lambda n, x: as_a_batch(n.row, x.mT).mT,
     "rows as a batch, every second": lambda n, x: as_a_batch(n.row, x[:, :, ::2]),
     "rows as a batch, pooled": lambda n, x: as_a_batch(nn.AvgPool1d(3, 2, 1), x),
+    "windows": lambda n, x: in_windows(n.map, x, 4, 4),
+    "windows, seen whole": lambda n, x: in_windows(lambda w: n.map(n.map(n.map(w))), x, 3, 3),
+    "windows, without padding": lambda n, x: in_windows(
+        lambda w: F.conv2d(w, n.map.weight, padding=(0, 1)), x, 4, 4
+    ),
+    "windows, every second": lambda n, x: in_windows(
+        lambda w: F.conv2d(w, n.map.weight, stride=2, padding=1), x, 4, 4
+    ),
+    "windows, dilated": lambda n, x: in_windows(
+        lambda w: F.conv2d(w, n.map.weight, dilation=2, padding=2), x, 4, 4
+    ),
+    "windows, pooled": lambda n, x: in_windows(nn.AvgPool2d(3, 1, 1), x, 4, 4),
+    "windows, depthwise": lambda n, x: in_windows(
+        lambda w: F.conv2d(w, n.map.weight[:, :1], padding=1, groups=2), x, 4, 4
+    ),
+    "strips": lambda n, x: in_windows(n.map, x, 4, SIDE),
+    "strips the other way": lambda n, x: in_windows(n.map, x, SIDE, 6),
+    "windows in windows": lambda n, x: in_windows(lambda w: in_windows(n.map, w, 3, 2), x, 6, 4),
     "copies": lambda n, x: (
         torch.stack([x] * 4, 4).unflatten(4, (2, 2)).permute(0, 1, 2, 4, 3, 5).reshape(1, 2, 24, 24)
     ),

@@ -693,13 +693,17 @@ def test_unknown_operations_are_refused_by_name(module: nn.Module, operation: st
     assert f"module '1.0': operation '{operation}'" in str(caught.value)
 
 
-def test_positions_in_the_batch_are_refused() -> None:
-    def windows(net: Any, x: Tensor) -> Tensor:
-        result: Tensor = net.first(x.unflatten(2, (2, 4)).transpose(1, 2).flatten(0, 1))
-        return result
-
-    with pytest.raises(UnknownOperationError, match="batch"):
-        trace(Net(windows, first=C(3, 3, 3)), (3, 8, 8))
+@pytest.mark.parametrize(
+    "part",
+    [
+        lambda n, x: n.first(x.unflatten(2, (4, 2)).permute(0, 3, 1, 2, 4)[0]),  # by turns
+        lambda n, x: F.adaptive_avg_pool2d(x.unflatten(2, (2, 4)).transpose(1, 2)[0], 2),
+        lambda n, x: F.interpolate(x.unflatten(2, (2, 4)).transpose(1, 2)[0], scale_factor=2),
+    ],
+)
+def test_parts_in_the_batch_are_refused(part: Callable[[Any, Tensor], Tensor]) -> None:
+    with pytest.raises(UnknownOperationError, match="batch dimension, in parts"):
+        trace(Net(part, first=C(3, 3, 3, padding=1)), (3, 8, 8))
 
 
 def test_what_depends_on_data_is_refused_in_one_line() -> None:
