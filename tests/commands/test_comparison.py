@@ -15,16 +15,21 @@ def test_studies_stand_side_by_side(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("STUDY_STORAGE", raising=False)
     (tmp_path / "studies").mkdir()
-    for seed, name in enumerate(("one", "two")):
+    studies = [
         build(config(name), f"sqlite:///studies/{name}.db", trials=8, running=0, seed=seed)
+        for seed, name in enumerate(("one", "two"))
+    ]
+    best = [study.best_value for study in studies]
     assert run(["compare", "one", "two", "--html", "both.html"]) == 0
     table = capsys.readouterr().out
-    assert "one" in table
-    assert "two" in table
+    shown = {line.split()[0]: line for line in table.splitlines() if line.strip()}
+    for name, accuracy in zip(("one", "two"), best, strict=True):
+        assert f"{100 * accuracy:.2f} %" in shown[name]
     html = (tmp_path / "both.html").read_text()
     assert html.count("<table>") == 2
     assert "data:image/png;base64" in html
     assert run(["compare", "one", "two", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert [study["study"] for study in document] == ["one", "two"]
+    assert [study["best"]["accuracy"] for study in document] == best
     assert run(["compare", "one", "three"]) == 2

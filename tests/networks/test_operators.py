@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
+from torchvision.models.mobilenetv2 import InvertedResidual
 
 from search.networks.architecture import Layer
 from search.networks.operators import OPERATORS, Form, operator_of
@@ -95,6 +98,41 @@ def test_an_operator_is_known_by_its_layers(
     assert found[0] == name
     assert OPERATORS[name].layers(found[1]._replace(activation="relu", dropout=0.1)) == layers
     assert len(OPERATORS[name].channels) == len(layers) + 1
+
+
+def torch_s(layer: Layer) -> tuple[object, ...]:
+    after = (layer.norm, layer.activation)
+    return (layer.in_channels, layer.out_channels, layer.kernel, layer.stride, layer.groups, *after)
+
+
+@pytest.mark.parametrize(("expansion", "stride"), [(2, 1), (6, 1), (6, 2)])
+def test_an_inverted_bottleneck_is_torchvision_s(expansion: int, stride: int) -> None:
+    form = Form(8, 12, 8 * expansion, 3, stride, 1, "relu6")
+    *parts, last, norm = InvertedResidual(8, 12, stride, expansion).conv
+    pairs = [(part[0], "relu6") for part in parts] + [(last, None)]
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert [torch_s(layer) for layer in OPERATORS["inverted"].layers(form)] == [
+        (conv.in_channels, conv.out_channels, conv.kernel_size[0], conv.stride[0], conv.groups,
+         True, after)
+        for conv, after in pairs
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_a_separable_convolution_costs_what_was_published(kernel: int) -> None:
+    """1/N + 1/k² of a dense one's multiply-adds (Howard et al., 2017, section 3.1); depthwise,
+    then pointwise, and nothing in between (Chollet, 2017)."""
+    form = Form(16, 24, 16, kernel, 1, 1, "relu")
+    (dense,), (depthwise, pointwise) = (
+        OPERATORS[name].layers(form) for name in ("dense", "separable")
+    )
+    costs = [
+        layer.kernel**2 * layer.in_channels * layer.out_channels // layer.groups
+        for layer in (dense, depthwise, pointwise)
+    ]
+    assert Fraction(costs[1] + costs[2], costs[0]) == Fraction(1, 24) + Fraction(1, kernel**2)
+    assert (depthwise.groups, depthwise.kernel, pointwise.kernel) == (16, kernel, 1)
+    assert (depthwise.norm, depthwise.activation, pointwise.activation) == (False, None, "relu")
 
 
 def test_other_layers_are_no_operator_s() -> None:

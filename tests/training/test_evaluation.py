@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
-from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
+from torch.nn import functional as F
 
+from search.data.datasets import Dataset
 from search.data.images import Images
 from search.data.normalization import Normalization
 from search.training.evaluation import evaluate
-from search.training.training import _class_weights
 
 LABELS = np.repeat([0, 1, 3], [80, 15, 5])  # of class 2 there is none
 
@@ -30,7 +30,16 @@ def test_accuracies_are_those_of_scikit_learn() -> None:
     assert found.balanced_accuracy != pytest.approx(found.accuracy, rel=0.01)
 
 
-def test_weights_are_the_balanced_ones_of_scikit_learn() -> None:
-    labels = np.repeat([0, 1, 2], [80, 15, 5])
-    expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
-    assert _class_weights(labels).numpy() == pytest.approx(expected)
+def test_evaluation_counts_one_view_of_each_image(digits: Dataset) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(3 * 32 * 32, 10))
+    normalization = Normalization(digits.mean, digits.std)
+    result = evaluate(network, digits.validation, normalization, torch.device("cpu"))
+    pixels = digits.validation.pixels.astype(np.float64) / 255
+    x = ((pixels - digits.mean) / digits.std).transpose(0, 3, 1, 2)
+    with torch.no_grad():
+        logits = network.eval()(torch.tensor(x, dtype=torch.float32))
+    labels = torch.from_numpy(digits.validation.labels)
+    assert np.allclose(result.logits, logits.numpy(), atol=1e-4)
+    assert result.accuracy == (logits.argmax(1) == labels).double().mean().item()
+    assert result.loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-4)

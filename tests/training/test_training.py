@@ -7,6 +7,9 @@ import time
 import numpy as np
 import pytest
 import torch
+from sklearn.utils.class_weight import compute_class_weight
+from torch import nn
+from torch.nn import functional as F
 
 from search.config.sections import AugmentationSection
 from search.data.augmentation import AugmentedEpochs
@@ -15,7 +18,6 @@ from search.data.epochs import DeviceEpochs
 from search.data.normalization import Normalization
 from search.networks.architecture import Architecture
 from search.networks.module import build
-from search.training.evaluation import evaluate
 from search.training.training import DivergedError, Moment, Training
 from space import SearchSpace
 from tests.conftest import RECIPE
@@ -172,22 +174,31 @@ def test_on_step_can_stop_it_in_the_middle_of_an_epoch(
     assert training.epoch == 0
 
 
-def test_evaluation_counts_one_view_of_each_image(
-    architecture: Architecture, digits: Dataset
-) -> None:
-    network = build(architecture)
-    normalization = Normalization(digits.mean, digits.std)
-    result = evaluate(network, digits.validation, normalization, CPU)
-    pixels = digits.validation.pixels.astype(np.float64) / 255
-    x = ((pixels - digits.mean) / digits.std).transpose(0, 3, 1, 2)
-    with torch.no_grad():
-        logits = network.eval()(torch.tensor(x, dtype=torch.float32))
-    labels = torch.from_numpy(digits.validation.labels)
-    assert np.allclose(result.logits, logits.numpy(), atol=1e-4)
-    assert result.accuracy == (logits.argmax(1) == labels).double().mean().item()
-    assert math.isclose(
-        result.loss, torch.nn.functional.cross_entropy(logits, labels).item(), rel_tol=1e-4
-    )
+def test_each_class_weighs_what_scikit_learn_calls_balanced() -> None:
+    """The loss of the first step is that of torch on scikit-learn's weights."""
+    labels = np.repeat([0, 1, 2], [80, 15, 5])
+    pixels = np.random.default_rng(0).integers(0, 256, (100, 8, 8, 1), np.uint8)
+    weights = compute_class_weight("balanced", classes=np.arange(3), y=labels)
+    normalization = Normalization((0.5,), (0.25,))
+    found = []
+    for weighed in (True, False):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+        logits = network(normalization(torch.from_numpy(pixels), torch.float32)).detach()
+        recipe = dataclasses.replace(RECIPE, batch_size=100, class_weights=weighed)
+        training = Training(
+            network, recipe, lambda _: torch.from_numpy(pixels), labels, normalization,
+            validation=None, device=CPU, dtype=torch.float32, seed=0,
+        )  # fmt: skip
+        found.append(training.run_epoch().train_loss)
+        expected = F.cross_entropy(
+            logits,
+            torch.from_numpy(labels),
+            torch.tensor(weights, dtype=torch.float32) if weighed else None,
+            label_smoothing=RECIPE.label_smoothing,
+        )
+        assert found[-1] == pytest.approx(expected.item(), rel=1e-5)
+    assert found[0] != pytest.approx(found[1], rel=0.01)
 
 
 def test_bfloat16_learns_too(
