@@ -44,6 +44,7 @@ class Builder:
     channels to what they were: the value as it came out, the dimension, each part and its
     channels; `rows` nodes at one index of an axis to such axes, the last taken last;
     `apart` nodes to those before them that some channels see and others do not;
+    `sequences` nodes to what their sequence of tokens was put together from, part by part;
     `operations` what each node is made by, and what follows it element by element.
     """
 
@@ -56,6 +57,7 @@ class Builder:
     parts: dict[int, tuple[Value, int, list[tuple[Value | None, int]]]] = field(
         default_factory=dict
     )
+    sequences: dict[int, tuple[Dim, ...]] = field(default_factory=dict)
     operations: dict[int, list[str]] = field(default_factory=dict)
     _whole: set[int] = field(default_factory=set)
     _seen: dict[int, list[Reach | None]] = field(default_factory=dict)
@@ -105,6 +107,10 @@ class Builder:
                 self.rows[index] = tuple(dict.fromkeys((*self.rows.get(index, ()), *kept)))
             if source in self.apart:
                 self.apart[index] = self.apart.get(index, frozenset()) | self.apart[source]
+        alike = [source for source in node.inputs if self.nodes[source].size == node.size]
+        told = {self.sequences.get(source) for source in alike}
+        if len(told) == 1 and (sequence := told.pop()):
+            self.sequences[index] = sequence
         return index
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from search.analysis.reach import NOTHING, Reach, compose, within
+from search.analysis.reach import IDENTITY, NOTHING, Reach, compose, within
 from search.analysis.tracing.calls import Call, Value, handles
 from search.analysis.tracing.elementwise import (
     agree,
@@ -44,7 +44,6 @@ def _concatenate(call: Call) -> Value:
         row = row_of(call, [value for value, _ in pieces if value])
         pieces = [(value and resized(value, dim, row), size) for value, size in pieces]
     found = axes(value.dims[dim] for value, _ in pieces if value)
-    shape = list(call.shape)
     if not found:
         return concatenate_channels(call, [(value, size[dim]) for value, size in pieces], dim)
     if len(found) > 1 or TOKENS in found:
@@ -52,9 +51,7 @@ def _concatenate(call: Call) -> Value:
         pyramid = _pyramid(call, [value for value, _ in pieces if value])
         if pyramid:
             return Value(pyramid.node, (*pyramid.dims[:dim], tokens, *pyramid.dims[dim + 1 :]))
-        parts = [resized(value, dim, ()) for value, _ in pieces if value]
-        shape[dim] = 1
-        return resized(join(call, parts, shape), dim, tokens)
+        return resized(_sequence(call, pieces, dim), dim, tokens)
     values = [value for value, _ in pieces if value]
     if any(moving(value.dims[dim]) for value in values) and row_of(call, values):
         if len({size[dim] for _, size in pieces}) > 1:
@@ -67,6 +64,23 @@ def _concatenate(call: Call) -> Value:
         if value
     ]
     return in_pieces(call, placed, dim, found.pop(), call.shape[dim])
+
+
+def _sequence(call: Call, pieces: list[tuple[Value | None, tuple[int, ...]]], dim: int) -> Value:
+    """Tokens of all `pieces`; keeps in mind where those stand that see as much as all do."""
+    shape = list(call.shape)
+    shape[dim] = 1
+    joined = join(call, [resized(value, dim, ()) for value, _ in pieces if value], shape)
+    alike, sequences = call.builder.alike, call.builder.sequences
+    sequence = tuple(
+        value.dims[dim] if value and alike((value.node, joined.node)) else channels(size[dim])
+        for value, size in pieces
+    )
+    if sequences.get(joined.node, sequence) != sequence:
+        here = [IDENTITY] * call.builder.rank
+        joined = call.add([(joined.node, here)], call.size(joined), joined.dims)
+    sequences[joined.node] = sequence
+    return joined
 
 
 def row_of(call: Call, values: list[Value]) -> Dim:

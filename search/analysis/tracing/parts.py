@@ -32,8 +32,7 @@ def take(call: Call, value: Value, dim: int, how: Reach, count: int) -> Value:
     if not found:
         return _take_channels(call, value, dim, how, count)
     if len(found) > 1 or TOKENS in found:
-        dims[dim] = (Digit(TOKENS, 1, count),)
-        return Value(value.node, tuple(dims))
+        return _take_tokens(call, value, dim, how, count)
     axis = found.pop()
     if axis in axes(dims[:dim] + dims[dim + 1 :]):
         raise LayoutError("it cuts positions that stand in several dimensions")
@@ -46,6 +45,23 @@ def take(call: Call, value: Value, dim: int, how: Reach, count: int) -> Value:
     taken = call.add([(value.node, base)], size, dims)
     if one_of_several:
         call.builder.rows[taken.node] = (*known, axis)
+    return taken
+
+
+def _take_tokens(call: Call, value: Value, dim: int, how: Reach, count: int) -> Value:
+    """One of the parts that the sequence was put together from, or tokens in any order."""
+    sequence = call.builder.sequences.get(value.node, ())
+    counts = [length(part) for part in sequence]
+    if length(value.dims[dim]) == sum(counts):
+        for index, part in enumerate(sequence):
+            if how == window(1, 1, -sum(counts[:index])) and length(moving(part)) == count:
+                return resized(value, dim, part)
+    taken = resized(value, dim, (Digit(TOKENS, 1, count),))
+    if not sequence:
+        return taken
+    here = [IDENTITY] * call.builder.rank
+    taken = call.add([(value.node, here)], call.size(value), taken.dims)
+    del call.builder.sequences[taken.node]
     return taken
 
 

@@ -645,6 +645,56 @@ def test_a_window_of_one_cell_reads_its_place_wherever_positions_stand(
     assert [int(seen.sum(axis).count_nonzero()) for axis in (1, 0)] == [field, field]
 
 
+class Tokens(nn.Module):
+    """Two maps of 8 x 8, the second of a wider field, as tokens with a class token before them;
+    `run` gives tokens of a map again."""
+
+    def __init__(self, run: Callable[[Any, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.run = run
+        self.name = nn.Parameter(torch.ones(1, 1, 4))
+        self.first, self.wide, self.last = (C(c, 4, 3, padding=1) for c in (3, 4, 4))
+        self.mix = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        one = self.first(x)
+        maps = [y.flatten(2).mT for y in (one, self.wide(one))]
+        tokens = self.mix(torch.cat([self.name, *maps], 1))
+        result: Tensor = self.last(self.run(self, tokens).mT.unflatten(2, (8, 8)))
+        return result
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda n, x: x[:, 65:],
+        lambda n, x: x.split([1, 64, 64], 1)[2],
+        lambda n, x: n.mix(torch.cat([x[:, 65:], n.name], 1))[:, :64],
+    ],
+)
+def test_tokens_of_a_map_are_one_again_without_the_class_token(
+    run: Callable[[Any, Tensor], Tensor],
+) -> None:
+    module = Tokens(run)
+    found = analyzed(module, (3, 8, 8))
+    assert found.receptive_field == (7, 7) == oracle.support(oracle.linearize(module), (3, 8, 8))[0]
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda n, x: x[:, 1:65],  # the narrower map: together they see more
+        lambda n, x: x[:, 1:].flip(1)[:, :64],
+        lambda n, x: x[:, 64:-1],
+        lambda n, x: x[:, 1:][:, ::2],
+        lambda n, x: x.flip(1)[:, 65:],
+    ],
+)
+def test_tokens_that_are_no_map_again_are_refused(run: Callable[[Any, Tensor], Tensor]) -> None:
+    with pytest.raises(UnknownOperationError, match="64 positions or channels is cut at 8"):
+        trace(Tokens(run), (3, 8, 8))
+
+
 def _made_from(summary: Callable[[Tensor], Tensor]) -> nn.Module:
     """A convolution by a mixture of four filters, as `summary` of the map says."""
 
