@@ -26,7 +26,6 @@ from search.display.apart import apart
 from search.display.live import LiveView
 from search.display.rhythm import Rhythm
 from search.networks.architecture import Architecture
-from search.networks.glance import glance
 from search.proposals.proposer import Acceptance
 from tests.synthetic_study import CLASSES, INPUT, build, config, feasible
 
@@ -431,23 +430,6 @@ def test_a_poor_encoding_is_no_error(study: optuna.Study) -> None:
     output.print(terminal.render_status(study))
     output.file.flush()
     assert b"14 of 40 trials" in raw.getvalue()
-
-
-# ---------------------------------------------------------------------------- wording
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(None, "–"), (0, "0:00"), (63, "1:03"), (59.6, "1:00"), (3723, "1:02:03"), (-5, "0:00")],
-)
-def test_durations(seconds: float | None, words: str) -> None:
-    assert wording.duration(seconds) == words
-
-
-def test_an_architecture_at_a_glance(baseline: Architecture) -> None:
-    words = glance(baseline)
-    assert words.startswith("C1 2×conv3·32")
-    assert words.count("↓") == 2  # the baseline halves twice
 
 
 def test_long_names_break_behind_a_dot(baseline: Architecture) -> None:
