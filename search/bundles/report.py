@@ -38,7 +38,7 @@ from search.display.figures.search import (
     figure_importance,
     figure_tradeoff,
 )
-from search.display.figures.style import History, Pixels, png
+from search.display.figures.style import History, Pixels
 from search.storage.summary import Summary
 from search.templates import template
 
@@ -50,11 +50,11 @@ MISTAKES = 35  # misclassified images shown
 Rows = Sequence[Sequence[str]]
 
 
-def report(findings: Findings) -> tuple[str, dict[str, bytes]]:
-    """The Markdown, and the PNG files that it shows, by the names that it gives them."""
-    drawn = {name: png(figure) for name, figure in _figures(findings).items()}
-    pictures = {f"figures/{name}.png": content for name, content in drawn.items()}
-    return _markdown(findings, set(drawn)), pictures
+def report(findings: Findings) -> tuple[str, dict[str, Figure]]:
+    """The Markdown, and the figures that it shows, by the names that it gives their files."""
+    drawn = _figures(findings)
+    named = {f"figures/{name}.png": figure for name, figure in drawn.items()}
+    return _markdown(findings, set(drawn)), named
 
 
 # ---------------------------------------------------------------------------- figures

@@ -24,6 +24,7 @@ from search.bundles.importance import importances
 from search.bundles.metrics import Accuracy, Data, Metrics, Search, read
 from search.bundles.numbers import require_headline
 from search.bundles.parts.pages import Pages
+from search.bundles.report import report
 from search.bundles.rival import rivals
 from search.bundles.verify import verify
 from search.config.sections import AugmentationSection, DataSection
@@ -195,14 +196,12 @@ def test_the_log_lists_every_epoch(bundle: Path, study: optuna.Study) -> None:
     assert "nan" not in text
 
 
-def test_flips_by_turns_are_told(study: optuna.Study, digits: Dataset, tmp_path: Path) -> None:
+def test_flips_by_turns_are_told(study: optuna.Study, digits: Dataset) -> None:
     augmentation = AugmentationSection(alternate_flips=True)
     turns = config().model_copy(update={"augmentation": augmentation})
     for name, given in {"chance": config(), "turns": turns}.items():
-        (tmp_path / name).mkdir()
-        write_files(tmp_path / name, Pages.write(findings(study, digits, config=given)))
-        told = "in every second epoch" in (tmp_path / name / "README.md").read_text()
-        assert told == (name == "turns")
+        text, _ = report(findings(study, digits, config=given))
+        assert ("in every second epoch" in text) == (name == "turns")
 
 
 @pytest.mark.parametrize(
@@ -215,12 +214,10 @@ def test_copies_that_are_read_again_are_told(
     told: str,
     study: optuna.Study,
     digits: Dataset,
-    tmp_path: Path,
 ) -> None:
     augmentation = AugmentationSection(flip_probability=flip_probability, epochs=epochs)
     given = config().model_copy(update={"augmentation": augmentation})
-    write_files(tmp_path, Pages.write(findings(study, digits, config=given)))
-    text = (tmp_path / "README.md").read_text()
+    text, _ = report(findings(study, digits, config=given))
     assert ("copies of the training images" in text) == bool(told)
     assert told in " ".join(text.split())
 
@@ -321,20 +318,17 @@ def test_a_choice_that_decides_stands_out_and_noise_does_not() -> None:
 # ------------------------------------------------------------------------ why this one
 
 
-def why(findings: Findings, folder: Path) -> str:
-    write_files(folder, Pages.write(findings))
-    text = (folder / "README.md").read_text()
+def why(findings: Findings) -> str:
+    text, _ = report(findings)
     return text.partition("### Why this one\n")[2].partition("\n## ")[0]
 
 
-def test_the_winner_stands_beside_the_runner_up(
-    finals: optuna.Study, digits: Dataset, tmp_path: Path
-) -> None:
+def test_the_winner_stands_beside_the_runner_up(finals: optuna.Study, digits: Dataset) -> None:
     found = findings(finals, digits)
     leader, second, lost = Search.of(found.summary).finalists
     beside = rivals(finals, config(), found.summary, leader.trial)
     measured = importances(finals, seeds=2, shuffles=2)
-    text = why(replace(found, rivals=beside, importance=measured), tmp_path)
+    text = why(replace(found, rivals=beside, importance=measured))
     assert f"| this one, trial {leader.trial} | runner-up, trial {second.trial} |" in text
     once = (f"{100 * each.accuracy:.2f} %" for each in (leader, second))
     assert f"| accuracy as measured once | {' | '.join(once)} |" in text
@@ -362,21 +356,19 @@ def test_choices_without_effect_do_not_tell_two_trials_apart(finals: optuna.Stud
 
 
 def test_another_trial_stands_beside_the_choice_of_the_study(
-    finals: optuna.Study, digits: Dataset, tmp_path: Path
+    finals: optuna.Study, digits: Dataset
 ) -> None:
     found = findings(finals, digits)
     last = found.summary.best[-1].number
     beside = rivals(finals, config(), found.summary, last)
-    text = why(replace(found, number=last, rivals=beside), tmp_path)
+    text = why(replace(found, number=last, rivals=beside))
     assert f"the study's own choice is trial {choose(finals).number} (best of 20 trials" in text
 
 
-def test_without_finalists_luck_is_named(
-    study: optuna.Study, digits: Dataset, tmp_path: Path
-) -> None:
+def test_without_finalists_luck_is_named(study: optuna.Study, digits: Dataset) -> None:
     found = findings(study, digits)
     beside = rivals(study, config(), found.summary, found.number)
-    text = why(replace(found, rivals=beside), tmp_path)
+    text = why(replace(found, rivals=beside))
     assert "it may be luck" in " ".join(text.split())
     assert "mean ± error" not in text
 

@@ -12,6 +12,7 @@ from search.bundles.numbers import Found
 from search.bundles.page import require_still
 from search.bundles.parts.part import Look, Part
 from search.bundles.report import report
+from search.display.figures.style import png
 from search.display.page import page
 
 _PICTURE, _PNG = re.compile(r"figures/\w+\.png"), b"\x89PNG\r\n\x1a\n"
@@ -24,7 +25,8 @@ class Pages(Part):
 
     @classmethod
     def write(cls, findings: Findings) -> Mapping[str, bytes]:
-        markdown, pictures = report(findings)
+        markdown, figures = report(findings)
+        pictures = {name: png(figure) for name, figure in figures.items()}
         return {
             **pictures,
             "README.md": (card(findings.metrics) + markdown).encode(),
