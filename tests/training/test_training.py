@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,11 +40,25 @@ def architecture() -> Architecture:
     return SPACE.architecture({})
 
 
+def _augmented(dataset: Dataset, folder: Path) -> AugmentedEpochs:
+    section = AugmentationSection(epochs=2, flip_probability=0.0)
+    return AugmentedEpochs(section, dataset.train.pixels, dataset.fingerprint, dataset.mean, folder)
+
+
 @pytest.fixture(scope="module")
 def epochs(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> AugmentedEpochs:
-    section = AugmentationSection(epochs=2, flip_probability=0.0)
-    folder = tmp_path_factory.mktemp("augmented")
-    return AugmentedEpochs(section, digits.train.pixels, digits.fingerprint, digits.mean, folder)
+    return _augmented(digits, tmp_path_factory.mktemp("augmented"))
+
+
+@pytest.fixture(scope="module")
+def few(digits: Dataset) -> Dataset:
+    """Enough images where nothing need be learned."""
+    return dataclasses.replace(digits, train=digits.train.take(np.arange(320)))
+
+
+@pytest.fixture(scope="module")
+def few_epochs(few: Dataset, tmp_path_factory: pytest.TempPathFactory) -> AugmentedEpochs:
+    return _augmented(few, tmp_path_factory.mktemp("few"))
 
 
 def _training(
@@ -99,9 +114,9 @@ def test_an_epoch_says_where_it_is(
 
 
 def test_every_parameter_is_trained(
-    architecture: Architecture, epochs: AugmentedEpochs, digits: Dataset
+    architecture: Architecture, few: Dataset, few_epochs: AugmentedEpochs
 ) -> None:
-    training = _training(architecture, epochs, digits)
+    training = _training(architecture, few_epochs, few)
     before = {k: v.clone() for k, v in training.evaluated.named_parameters()}
     training.run_epoch()
     for name, parameter in training.evaluated.named_parameters():
@@ -110,16 +125,16 @@ def test_every_parameter_is_trained(
 
 @pytest.mark.parametrize("average", [0.0, 0.5])
 def test_a_resumed_training_ends_where_an_unbroken_one_does(
-    average: float, architecture: Architecture, epochs: AugmentedEpochs, digits: Dataset
+    average: float, architecture: Architecture, few: Dataset, few_epochs: AugmentedEpochs
 ) -> None:
-    unbroken = _training(architecture, epochs, digits, average=average)
+    unbroken = _training(architecture, few_epochs, few, average=average)
     for _ in range(3):
         unbroken.run_epoch()
-    first = _training(architecture, epochs, digits, average=average)
+    first = _training(architecture, few_epochs, few, average=average)
     first.run_epoch()
     state = first.state()
     torch.manual_seed(99)
-    second = _training(architecture, epochs, digits, average=average)
+    second = _training(architecture, few_epochs, few, average=average)
     second.restore(state)
     assert second.epoch == 1
     second.run_epoch()
@@ -130,9 +145,9 @@ def test_a_resumed_training_ends_where_an_unbroken_one_does(
 
 
 def test_a_loss_that_is_no_number_ends_the_training(
-    architecture: Architecture, epochs: AugmentedEpochs, digits: Dataset
+    architecture: Architecture, few: Dataset, few_epochs: AugmentedEpochs
 ) -> None:
-    training = _training(architecture, epochs, digits)
+    training = _training(architecture, few_epochs, few)
     with torch.no_grad():
         next(training.evaluated.parameters()).fill_(math.nan)
     steps = 0
@@ -147,9 +162,9 @@ def test_a_loss_that_is_no_number_ends_the_training(
 
 
 def test_so_does_one_of_the_validation_images(
-    architecture: Architecture, epochs: AugmentedEpochs, digits: Dataset
+    architecture: Architecture, few: Dataset, few_epochs: AugmentedEpochs
 ) -> None:
-    training = _training(architecture, epochs, digits)
+    training = _training(architecture, few_epochs, few)
 
     def spoil() -> None:
         if training.moment.phase == "evaluating":
