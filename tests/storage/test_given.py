@@ -15,9 +15,8 @@ from search.config.files import overridden
 from search.config.sections import StudyConfig
 from search.errors import ConfigError
 from search.networks.architecture import Architecture
-from search.proposals.asked import given, recipe_choices, require_fitting, require_legal
+from search.proposals.asked import given, recipe_choices
 from search.proposals.parameters import distributions
-from search.proposals.proposer import RejectedError
 from search.proposals.scratch import Scratch
 from search.storage.claims import BudgetSpentError
 from search.storage.finalists import standing
@@ -67,31 +66,6 @@ def run(study: optuna.Study, settings: StudyConfig, only: int | None, value: flo
 
 
 MIDDLE = recipe_choices(settings(), None)
-
-
-def test_a_network_is_a_candidate_in_the_study_s_terms() -> None:
-    some = settings()
-    assert list(MIDDLE) == ["training.learning_rate"]
-    assert MIDDLE["training.learning_rate"] == pytest.approx((0.02 * 0.2) ** 0.5)
-    network = inside(some)
-    candidate, choices = given(network, some, None)
-    assert some.candidate(choices, input=INPUT, classes=CLASSES) == candidate
-    like = dataclasses.replace(candidate.recipe, learning_rate=0.05, momentum=0.3)
-    told, choices = given(network, some, like)
-    assert choices["training.learning_rate"] == told.recipe.learning_rate == 0.05
-    assert told.recipe.momentum == candidate.recipe.momentum, "what the study fixes stays"
-    far = dataclasses.replace(like, learning_rate=5.0)
-    assert given(network, some, far)[0] == candidate
-    assert given(BASELINE, some, None) == (Candidate(BASELINE, candidate.recipe), {})
-
-
-def test_what_breaks_a_rule_or_reads_other_images_is_refused() -> None:
-    require_legal(BASELINE, settings())
-    require_fitting(BASELINE, INPUT, CLASSES)
-    with pytest.raises(RejectedError, match=r"demo rejects the network: exactly 3 .* must down"):
-        require_legal(BASELINE, config())
-    with pytest.raises(ConfigError, match=r"\[3, 32, 32\] of 10 classes, .* \[1, 8, 8\] of 10"):
-        require_fitting(BASELINE, (1, 8, 8), CLASSES)
 
 
 @pytest.mark.parametrize("only", [True, False], ids=["alone", "in the search"])
