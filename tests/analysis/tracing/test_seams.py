@@ -14,6 +14,7 @@ from search.analysis.table import analyze
 from search.analysis.tracing.errors import UnknownOperationError
 from search.analysis.tracing.trace import trace
 from tests import oracle
+from tests.analysis.tracing.net import Net
 
 
 class Twelve(nn.Module):
@@ -179,19 +180,6 @@ def test_a_rearrangement_that_comes_back_adds_nothing(
         side = 40
     found = analyze(trace(Twelve(again), (2, side, side)))
     assert (found.receptive_field, found.jump) == ((49, 49), (1, 1))
-
-
-class Net(nn.Module):
-    """A forward function with its parts."""
-
-    def __init__(self, run: Callable[[Any, Tensor], Tensor], **parts: nn.Module) -> None:
-        super().__init__()
-        self.run = run
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.run(self, x)
 
 
 def conv(kernel: int, stride: int = 1) -> nn.Module:

@@ -1,0 +1,67 @@
+"""Where a factory comes from, and what is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from search.analysis.tracing.errors import TraceError
+from search.analysis.tracing.loading import load_factory, make
+from tests.analysis.tracing.net import analyzed
+
+
+def test_a_factory_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "parts.py").write_text("from torch import nn\nlayer = nn.Conv2d(3, 4, 3)\n")
+    file = tmp_path / "mine.py"
+    file.write_text("import parts\nimport torch\ndef net():\n    return parts.layer\n")
+    found = analyzed(make(load_factory(f"{file}:net")), (3, 8, 8))
+    assert found.receptive_field == (3, 3)
+
+
+def test_a_constructor_that_reads_values_is_made_with_them(tmp_path: Path) -> None:
+    file = tmp_path / "drop.py"
+    file.write_text(
+        "import torch\nfrom torch import nn\n"
+        "def net():\n"
+        "    rates = [rate.item() for rate in torch.linspace(0, 0.5, 2)]\n"
+        "    return nn.Sequential(*(nn.Dropout(rate) for rate in rates), nn.Conv2d(3, 4, 3))\n"
+    )
+    assert analyzed(make(load_factory(f"{file}:net")), (3, 8, 8)).parameters == 112
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("torchvision.models", "must be file.py:factory"),
+        ("no_such_package.x:net", "No module named"),
+        ("torchvision.models:no_such_net", "has no 'no_such_net'"),
+        ("nowhere.py:net", "there is no file"),
+        ("math:pi", "must be a callable"),
+    ],
+)
+def test_bad_targets(target: str, words: str) -> None:
+    with pytest.raises(TraceError, match=words):
+        load_factory(target)
+
+
+def test_a_factory_that_fails_or_makes_something_else(tmp_path: Path) -> None:
+    file = tmp_path / "bad.py"
+    file.write_text("def net():\n    raise KeyError('size')\ndef number():\n    return 1\n")
+    with pytest.raises(TraceError, match="KeyError"):
+        make(load_factory(f"{file}:net"))
+    with pytest.raises(TraceError, match="made int"):
+        make(load_factory(f"{file}:number"))
+    file.write_text("import no_such_thing\n")
+    with pytest.raises(TraceError, match=r"importing .* failed"):
+        load_factory(f"{file}:net")
+
+
+def test_a_script_that_exits_is_no_verdict(tmp_path: Path) -> None:
+    file = tmp_path / "script.py"
+    file.write_text("import sys\ndef net():\n    sys.exit(0)\n")
+    with pytest.raises(TraceError, match="SystemExit: 0"):
+        make(load_factory(f"{file}:net"))
+    file.write_text("import sys\nsys.exit(0)\n")
+    with pytest.raises(TraceError, match="SystemExit: 0"):
+        load_factory(f"{file}:net")
