@@ -33,13 +33,15 @@ from search.data.datasets import Dataset
 from search.data.normalization import Normalization
 from search.display.figures.style import STYLE
 from search.networks import module
+from search.proposals.parameters import distributions
 from search.storage.finalists import choose
+from search.storage.studies import create_or_resume
 from search.storage.summary import summarize
 from search.storage.trials import candidate_of
 from search.study import Study
 from search.version import version
 from tests.bundles.conftest import COMMITTED, Exported
-from tests.synthetic_study import build, config
+from tests.synthetic_study import build, config, feasible
 
 SECTIONS = (
     "1. Objective",
@@ -342,17 +344,23 @@ def test_the_winner_stands_beside_the_runner_up(finals: optuna.Study, digits: Da
     assert all(first[name] != other[name] for name in shown)
 
 
-def test_choices_without_effect_do_not_tell_two_trials_apart(finals: optuna.Study) -> None:
-    summary = summarize(finals, config())
-    beside = rivals(finals, config(), summary, summary.best[0].number)
-    assert beside
-    this, other = (finals.trials[side.trial.number] for side in (beside.this, beside.other))
-    idle = {name for name in this.params if this.params[name] != other.params[name]}
-    for name in idle - set(beside.differences):
-        for trial, value in ((this, other.params[name]), (other, this.params[name])):
-            changed = {**trial.params, name: value}
-            made = config().candidate(changed, input=(3, 32, 32), classes=10)
-            assert made == candidate_of(trial)
+@pytest.mark.parametrize("depth", [1, 2])
+def test_choices_without_effect_do_not_tell_two_trials_apart(depth: int, tmp_path: Path) -> None:
+    """C1's first unit, from 3 channels to 32, has no shortcut; its second has."""
+    study = create_or_resume(config(), f"sqlite:///{tmp_path}/s.db")
+    first = {**feasible(config(), 0), "C1.depth": 1, "C1.width": 32, "C1.residual": False}
+    second = {**first, "C1.depth": depth, "C1.residual": True, "training.learning_rate": 0.05}
+    for choices, accuracy in ((first, 0.9), (second, 0.8)):
+        candidate = config().candidate(choices, input=(3, 32, 32), classes=10)
+        carried = {"architecture": candidate.architecture.to_json(), "verdict": "accepted"}
+        carried["recipe"] = vars(candidate.recipe)
+        both = {"params": choices, "distributions": distributions(config())}
+        study.add_trial(create_trial(value=accuracy, user_attrs=carried, **both))
+    found = rivals(study, config(), summarize(study, config()), 0)
+    assert found
+    of_c1 = {"C1.depth": (1, 2), "C1.residual": (False, True)} if depth == 2 else {}
+    rate = {"training.learning_rate": (first["training.learning_rate"], 0.05)}
+    assert found.differences == of_c1 | rate
 
 
 def test_another_trial_stands_beside_the_choice_of_the_study(
