@@ -14,6 +14,7 @@ from search.analysis.table import analyze
 from search.networks.architecture import Architecture, ArchitectureError, Block, Layer, Output, Unit
 from space import SearchSpace
 from tests.conftest import STUDIES, VARIED_SPACE, WIDE_SPACE
+from tests.published import BASELINE
 
 RULES = {
     "receptive_field": 44,
@@ -22,24 +23,6 @@ RULES = {
     "depthwise_separable": 1,
     "dilated": 1,
 }
-
-# op, k, p, s, d, Jin, Nin, Nout, Rin, Rout, Jout: the table of the original report.
-BASELINE_TABLE = """
-CONV1  3 1 1 1 1 32 32  1  3 1
-CONV2  3 1 1 1 1 32 32  3  5 1
-CONV3  1 0 1 1 1 32 32  5  5 1
-CONV4  3 0 2 2 1 32 14  5  9 2
-CONV5  3 1 1 2 2 14 12  9 17 2
-CONV6  3 1 1 1 2 12 12 17 21 2
-CONV7  1 0 1 1 2 12 12 21 21 2
-CONV8  3 0 2 2 2 12  4 21 29 4
-CONV9  3 1 1 1 4  4  4 29 37 4
-CONV10 1 0 1 1 4  4  4 37 37 4
-CONV11 3 1 1 1 4  4  4 37 45 4
-CONV12 1 0 1 1 4  4  4 45 45 4
-CONV13 3 1 1 1 4  4  4 45 53 4
-CONV14 3 1 1 1 4  4  4 53 61 4
-"""
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +54,7 @@ def test_baseline_table_row_by_row(baseline: Architecture) -> None:
     keys += ("j_in", "n_in", "n_out", "r_in", "r_out", "j_out")
     rows = check(baseline, limits(**RULES)).to_json()["layers"]
     table = [[str(row[key]) for key in keys] for row in rows[:14]]
-    assert table == [line.split() for line in BASELINE_TABLE.strip().splitlines()]
+    assert table == [line.split() for line in BASELINE]
     assert [row["name"] for row in rows[14:]] == ["CLASSIFIER"]
 
 

@@ -128,3 +128,16 @@ def test_every_room_says_what_it_is() -> None:
         if path.parent != ROOT / "search":
             assert re.search(r"^Read ", told, re.M), f"{path}: what to read first"
             assert re.search(r"^(A new|What a trial carries) ", told, re.M), f"{path}: how to add"
+
+
+TESTS = ROOT / "tests"
+
+
+@pytest.mark.parametrize("path", sorted(TESTS.glob("*/**/test_*.py")), ids=lambda path: path.stem)
+def test_a_test_stands_in_the_room_of_what_it_tests(path: Path) -> None:
+    """Or a failure says the wrong one."""
+    folder = path.parent.relative_to(TESTS)
+    room = ".".join(("search", *folder.parts))
+    # The room of commands is typed.
+    names = {Path("benchmarks"): "benchmarks.", Path("commands"): "run_study"}
+    assert names.get(folder, room) in path.read_text()

@@ -27,28 +27,11 @@ from search.display.live import LiveView
 from search.display.rhythm import Rhythm
 from search.networks.architecture import Architecture
 from search.proposals.proposer import Acceptance
+from tests.published import BASELINE
 from tests.synthetic_study import CLASSES, INPUT, build, config, feasible
 
 ROOT = Path(__file__).parents[2]
 LIMITS = Limits.from_mapping(DEFAULT_LIMITS)
-
-# The original report's table: op k p s d Jin Nin Nout Rin Rout Jout.
-PUBLISHED = """\
-CONV1 3 1 1 1 1 32 32 1 3 1
-CONV2 3 1 1 1 1 32 32 3 5 1
-CONV3 1 0 1 1 1 32 32 5 5 1
-CONV4 3 0 2 2 1 32 14 5 9 2
-CONV5 3 1 1 2 2 14 12 9 17 2
-CONV6 3 1 1 1 2 12 12 17 21 2
-CONV7 1 0 1 1 2 12 12 21 21 2
-CONV8 3 0 2 2 2 12 4 21 29 4
-CONV9 3 1 1 1 4 4 4 29 37 4
-CONV10 1 0 1 1 4 4 4 37 37 4
-CONV11 3 1 1 1 4 4 4 37 45 4
-CONV12 1 0 1 1 4 4 4 45 45 4
-CONV13 3 1 1 1 4 4 4 45 53 4
-CONV14 3 1 1 1 4 4 4 53 61 4
-""".splitlines()
 
 
 def shown(renderable: RenderableType, width: int = 100) -> str:
@@ -76,7 +59,7 @@ def test_check_prints_the_published_table(baseline: Architecture, width: int) ->
     lines = shown(terminal.render_check(check(baseline, LIMITS), LIMITS), width).splitlines()
     assert max(map(len, lines)) <= width
     rows = [" ".join(line.split()) for line in lines]
-    for published in PUBLISHED:
+    for published in BASELINE:
         assert any(re.match(rf"(C\d )?{published} ", row) for row in rows), published
     assert any("186,570 23,143,552" in row for row in rows)
 
