@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -8,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
-from run_study import run
+from run_study import app, run
 from search.commands import networks
 from tests.conftest import STUDIES
 
@@ -125,15 +127,19 @@ def test_doctor_names_what_is_missing(capsys: pytest.CaptureFixture[str]) -> Non
     assert "--set data.root" in findings["data"]["mend"]
 
 
-@pytest.mark.parametrize(
-    "command",
-    ["launch", "worker", "status", "sample", "check", "dashboard", "export", "verify", "doctor"],
-)
-def test_help_of_every_command_has_an_example(
+COMMANDS: Any = typer.main.get_command(app)
+
+
+@pytest.mark.parametrize("command", COMMANDS.commands)
+def test_help_of_every_command_has_an_example_that_it_takes(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run([command, "--help"]) == 0
-    assert f"run_study.py {command}" in " ".join(capsys.readouterr().out.split())
+    shown = " ".join(capsys.readouterr().out.split())
+    _, example = shown.split("Example: run_study.py ")
+    name, *arguments = shlex.split(example)
+    assert name == command
+    COMMANDS.commands[command].make_context(command, arguments)
 
 
 def test_a_command_starts_without_what_others_need() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -71,10 +72,11 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small() -> None:
-    patch = pytest.MonkeyPatch()
-    patch.setattr(worlds, "_POOL", 200)
+def small() -> Iterator[None]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worlds, "_POOL", 200)
+        yield
 
 
 @pytest.fixture(scope="module")
