@@ -274,6 +274,11 @@ class ClaimingStorage(WritingStorage):
             trial = models.TrialModel.find_or_raise_by_id(trial_id, session)
             return bool(trial.state == TrialState.RUNNING and self._owner(session, trial) == worker)
 
+    def has_lost(self, trial_id: int) -> bool:
+        """Whether this process has begun the trial and not ended it, and may not do so any more."""
+        claim = self._claims.get(trial_id)
+        return claim is not None and not self.owns(trial_id, claim)
+
     def require_claim(self, session: sa.orm.Session, trial: models.TrialModel) -> None:
         """Raises where this process has begun the trial, but another works on it by now.
 

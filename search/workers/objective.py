@@ -25,6 +25,7 @@ from search.storage.checkpoints import (
     load_checkpoint,
     save_checkpoint,
 )
+from search.storage.claims import ClaimLostError
 from search.storage.finalists import fresh_candidate
 from search.storage.given import given_candidate
 from search.storage.goals import values
@@ -125,16 +126,17 @@ class Objective:
         final = training.history[-1]
         discard_checkpoints(self._runs, trial, but=path)
         assert training.evaluation is not None  # of the last epoch, run or restored here
-        with storage.together():
-            if self._met(trial, self._metric(final)):
-                write(trial, Attributes(pflop_to_target=pflop))
-            self._show(Finished(trial, candidate, training, training.evaluation))
+        if self._met(trial, self._metric(final)):
+            write(trial, Attributes(pflop_to_target=pflop))
+        self._show(Finished(trial, candidate, training, training.evaluation))
         found = values(Attributes.of(trial), self._metric(final), self._config.study)
         return found if len(found) > 1 else found[0]
 
     def _show(self, finished: Finished) -> None:
         try:
             self._finished(finished)
+        except ClaimLostError:
+            raise
         except Exception as error:  # whatever a picture stumbles over, the training is done
             log.warning("trial %d has no pictures: %s", finished.trial.number, error)
 

@@ -197,7 +197,7 @@ class Watch:
 class _Guarded:
     """The objective as Optuna calls it: failures get their reason, interruptions no verdict.
 
-    `failure` is the error of the last trial, None where it ended well; `failures` counts those
+    `trial` is the last one, `failure` its error, None where it ended well; `failures` counts those
     in a row.
     """
 
@@ -211,6 +211,7 @@ class _Guarded:
     ) -> None:
         self.failure: Exception | None = None
         self.failures = 0
+        self.trial: Trial | None = None
         self._objective = objective
         self._watch = watch
         self._storage = storage
@@ -229,6 +230,7 @@ class _Guarded:
 
     def __call__(self, trial: Trial) -> Values:
         self.failure = None
+        self.trial = trial
         self._watch.begin(trial)
         try:
             with self._storage.errors():
@@ -398,6 +400,7 @@ def _outcome(now: Standing) -> list[str]:
 
 def _run_one(study: optuna.Study, guarded: _Guarded) -> bool:
     """Runs one trial; False where none may start now."""
+    guarded.trial = None
     try:
         # One at a time: heartbeats need `optimize`, an exact budget a look before each.
         study.optimize(guarded, n_trials=1, catch=(Exception,), callbacks=guarded.callbacks)
@@ -405,6 +408,10 @@ def _run_one(study: optuna.Study, guarded: _Guarded) -> bool:
         return False
     except _Unfinished as unfinished:
         _give_back(study_storage(study), unfinished)
+    except (ValueError, AssertionError):
+        # So ends Optuna where the trial that it wants to tell waits again, or was told by another.
+        if guarded.trial is None or not study_storage(study).has_lost(trial_id(guarded.trial)):
+            raise
     if isinstance(guarded.failure, ConfigError | InfeasibleError):
         raise guarded.failure
     return True

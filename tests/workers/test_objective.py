@@ -7,15 +7,19 @@ import numpy as np
 import optuna
 import pytest
 import torch
+from optuna.artifacts import get_all_artifact_meta
+from optuna.trial import TrialState
 
 from search.config.files import overridden
 from search.config.sections import StudyConfig
 from search.data.datasets import Dataset
+from search.display.dashboard.annotation import annotate
 from search.networks.architecture import Architecture
 from search.proposals.parameters import RejectedError
 from search.proposals.sampler import make_sampler
-from search.storage.checkpoints import checkpoint_path, load_checkpoint
-from search.storage.studies import create_or_resume, study_storage
+from search.storage.checkpoints import artifact_store, checkpoint_path, load_checkpoint
+from search.storage.claims import ClaimLostError
+from search.storage.studies import create_or_resume, load_study, study_storage
 from search.training.trainer import Trainer
 from search.workers.objective import Finished, Interrupted, Objective, make_pruner
 from tests.processes import ask
@@ -129,20 +133,49 @@ def test_an_interrupted_trial_leaves_a_checkpoint_to_go_on_from(
 def test_a_worker_that_dies_between_the_last_epoch_and_the_report_repeats_nothing(
     config: StudyConfig, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study = _study(config, digits, tmp_path)
+    study, store = _study(config, digits, tmp_path), artifact_store(tmp_path / "runs")
     finished: list[Finished] = []
-    objective = _objective(config, digits, tmp_path, finished=finished.append)
+
+    def annotated(found: Finished) -> None:
+        finished.append(found)
+        annotate(found, config, digits, store)
+
+    objective = _objective(config, digits, tmp_path, finished=annotated)
     trial = ask(study)
     accuracy = objective(trial)
+    kept = get_all_artifact_meta(study.trials[0], storage=study_storage(study))
     study_storage(study).requeue(trial._trial_id, trial.user_attrs["worker"])
     monkeypatch.delattr("search.training.training.Training.run_epoch")
     again = ask(study)
     assert objective(again) == accuracy
     study.tell(again, accuracy)
+    assert get_all_artifact_meta(study.trials[0], storage=study_storage(study)) == kept
+    assert {path.name for path in (tmp_path / "runs" / "artifacts").iterdir()} == {
+        each.artifact_id for each in kept
+    }
     first, second = finished
     assert np.array_equal(first.evaluation.logits, second.evaluation.logits)
     assert study.trials[0].user_attrs["history"] == [vars(r) for r in first.training.history]
     assert len(list((tmp_path / "runs").glob("*.checkpoint"))) == 1
+
+
+def test_who_lost_a_trial_attaches_no_picture_to_it(
+    config: StudyConfig, digits: Dataset, tmp_path: Path
+) -> None:
+    study, store = _study(config, digits, tmp_path), artifact_store(tmp_path / "runs")
+
+    def late(found: Finished) -> None:
+        worker = found.trial.user_attrs["worker"]
+        study_storage(load_study("quickstart", f"sqlite:///{tmp_path}/s.db")).requeue(
+            found.trial._trial_id, worker
+        )
+        annotate(found, config, digits, store)
+
+    with pytest.raises(ClaimLostError, match="another worker has taken trial 0 over"):
+        _objective(config, digits, tmp_path, finished=late)(ask(study))
+    assert study.trials[0].state == TrialState.WAITING
+    assert not get_all_artifact_meta(study.trials[0], storage=study_storage(study))
+    assert not [*(tmp_path / "runs" / "artifacts").iterdir()]
 
 
 def test_a_queued_candidate_that_breaks_a_rule_is_never_trained(

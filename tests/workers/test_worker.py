@@ -15,10 +15,20 @@ from optuna.trial import TrialState
 
 import search.workers.worker
 from search.proposals.proposer import Acceptance, InfeasibleError
-from search.storage.studies import load_study
+from search.storage.studies import load_study, study_storage
 from search.workers.supervisor import SUPERVISOR, Ending
 from search.workers.worker import in_one_line, work
-from tests.processes import ROOT, code, created, epochs_run, start, study_file, wait_until, worker
+from tests.processes import (
+    ROOT,
+    ask,
+    code,
+    created,
+    epochs_run,
+    start,
+    study_file,
+    wait_until,
+    worker,
+)
 
 Stop = Callable[[], str | None]
 
@@ -65,6 +75,36 @@ def test_pruned_trials_count_and_failed_ones_do_not(sqlite: str) -> None:
         "COMPLETE",
         "COMPLETE",
     ]
+
+
+@pytest.mark.parametrize("end", ["WAITING", "FAIL", "COMPLETE"])
+def test_a_trial_that_ends_elsewhere_ends_no_worker(sqlite: str, end: str) -> None:
+    """As after a suspension between the last epoch and the verdict."""
+    study, other = created(sqlite, trials=2), load_study("toy", sqlite)
+
+    def train(trial: optuna.Trial) -> float:
+        if trial.number or other.trials[0].user_attrs["worker"]["earlier"]:
+            return 0.5
+        study_storage(other).requeue(trial._trial_id, trial.user_attrs["worker"])
+        if end != "WAITING":
+            other.tell(ask(other), 0.7 if end == "COMPLETE" else None, TrialState[end])
+        return 0.1
+
+    ending = run(study, lambda stop: train, trials=2)
+    assert ending == Ending("the budget of 2 trials is spent", 0)
+    values = {"WAITING": [0.5, 0.5], "FAIL": [None, 0.5, 0.5], "COMPLETE": [0.7, 0.5]}
+    assert [trial.value for trial in study.trials] == values[end]
+
+
+def test_an_error_of_the_sampler_ends_the_worker(sqlite: str) -> None:
+    class Broken(optuna.samplers.RandomSampler):
+        def after_trial(self, *_: Any) -> None:
+            raise ValueError("no sampler")
+
+    study = created(sqlite, trials=2)
+    study.sampler = Broken()
+    with pytest.raises(ValueError, match="no sampler"):
+        run(study, _constant(Path()), trials=2)
 
 
 def test_a_budget_without_the_target_is_short(sqlite: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import optuna
-from optuna.artifacts import FileSystemArtifactStore
+from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta
 from optuna.trial import TrialState
 
 from search.config.sections import StudyConfig
@@ -17,7 +17,9 @@ from search.display.dashboard.internals import note_entries
 from search.display.dashboard.notes import trial_note
 from search.display.dashboard.pictures import Picture, trial_pictures
 from search.storage.checkpoints import attach
+from search.storage.claims import ClaimLostError
 from search.storage.internals import storage_of, study_id, trial_id
+from search.storage.studies import study_storage
 from search.workers.objective import Finished
 
 log = logging.getLogger(__name__)
@@ -44,23 +46,41 @@ def annotate(
         target=config.study.target,
         limit=config.rules.to_mapping().get("receptive_field"),
     )
-    kept = _attached(trial, pictures, store)
-    if trial.number < NOTED or _leads(trial, history[-1][config.study.metric]):
-        note = trial_note(network, config.rules, kept)
-        write_note(trial.study, trial_id(trial), note)
+    made: list[str] = []
+    try:
+        with study_storage(trial.study).together():
+            kept = _attached(trial, pictures, store, made)
+            if trial.number < NOTED or _leads(trial, history[-1][config.study.metric]):
+                note = trial_note(network, config.rules, kept)
+                write_note(trial.study, trial_id(trial), note)
+    except ClaimLostError:
+        for artifact in made:  # of which the database knows nothing
+            store.remove(artifact)
+        raise
 
 
 def _attached(
-    trial: optuna.Trial, pictures: Sequence[Picture], store: FileSystemArtifactStore
+    trial: optuna.Trial,
+    pictures: Sequence[Picture],
+    store: FileSystemArtifactStore,
+    made: list[str],
 ) -> dict[str, str]:
-    """Where the dashboard has the pictures, by their names."""
+    """Where the dashboard has the pictures, by their names; adds to `made` those that the trial
+    did not have: an earlier worker of it may have died after it attached its own."""
     place, kept = f"/artifacts/{study_id(trial.study)}/{trial_id(trial)}", {}
+    known = {each.filename: each.artifact_id for each in get_all_artifact_meta(trial)}
     try:
         with tempfile.TemporaryDirectory() as folder:
             for picture in pictures:
                 path = Path(folder) / f"{picture.name}.png"
                 path.write_bytes(picture.to_bytes())
-                kept[picture.name] = f"{place}/{attach(trial, path, store)}"
+                artifact = known.get(path.name)
+                if artifact is None:
+                    made.append(artifact := attach(trial, path, store))
+                else:
+                    with path.open("rb") as file:
+                        store.write(artifact, file)
+                kept[picture.name] = f"{place}/{artifact}"
     except OSError as error:
         # What was trained for hours is not lost over a picture.
         log.warning("trial %d stays without pictures: %s", trial.number, error)
