@@ -52,6 +52,7 @@ class PatientStorage(RDBStorage):
             sa.event.listen(self.engine, "begin", self._begin)
         else:
             sa.event.listen(self.engine, "do_connect", self._connect_patiently)
+            self.engine.dispose()  # of the connections that Optuna has made before
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.place})"
@@ -88,6 +89,8 @@ class PatientStorage(RDBStorage):
         while True:
             try:
                 connection = dialect.connect(*args, **options)
+                if self.place.backend == "postgresql":
+                    _bound(connection)
             except dialect.loaded_dbapi.OperationalError:
                 if time.monotonic() >= deadline:
                     self._given_up = True  # or each of the steps that end a trial would wait
@@ -109,6 +112,15 @@ class PatientStorage(RDBStorage):
     def errors(self) -> AbstractContextManager[None]:
         """Turns the database's errors, while it lasts, into `MachineError`."""
         return translated(self.place)
+
+
+def _bound(connection: Any) -> None:
+    """Lets the server end a transaction in which a worker is suspended: until then it keeps all
+    others from its rows."""
+    with connection.cursor() as cursor:
+        milliseconds = round(1000 * patience.PATIENCE)
+        cursor.execute(f"SET idle_in_transaction_session_timeout = {milliseconds}")
+    connection.commit()
 
 
 def _reader(file: Path) -> sqlite3.Connection:

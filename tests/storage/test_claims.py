@@ -4,9 +4,11 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from optuna.distributions import FloatDistribution
@@ -258,6 +260,24 @@ def test_who_lost_a_trial_writes_nothing_more_to_it(url: str) -> None:
     assert other.trials[0].intermediate_values == {}
     assert not storage.owns(trial._trial_id, trial.user_attrs["worker"])
     study.tell(ask(study), 0.5)  # other trials go on
+
+
+def test_who_sleeps_in_a_transaction_keeps_nobody_from_its_rows(
+    postgresql: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.storage.patience.PATIENCE", 0.3)
+    postgresql.psql("DROP DATABASE IF EXISTS asleep; CREATE DATABASE asleep;")
+    url = postgresql.get_uri(database="asleep")
+    study, other = created(url), load_study("toy", url)
+    trial = ask(study)
+    with study_storage(study).engine.connect() as connection:
+        connection.exec_driver_sql("UPDATE trials SET number = number")
+        assert study_storage(other).requeue(trial._trial_id, trial.user_attrs["worker"])
+        with pytest.raises(sa.exc.DBAPIError, match="idle-in-transaction timeout") as found:
+            connection.exec_driver_sql("SELECT 1")
+        assert found.value.connection_invalidated, "or nobody would try again"
+    with pytest.raises(ClaimLostError):  # awake, on a connection of its own again
+        trial.report(0.1, 1)
 
 
 def _refuses_all(study: optuna.Study, trial: optuna.Trial) -> None:
