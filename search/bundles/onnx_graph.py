@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import onnx
 import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
 from torch import nn
 
 from search.bundles.contents import BundleError
@@ -87,6 +90,20 @@ def require_plain_graph(content: bytes, name: str = "model.onnx", *, foreign: bo
             raise BundleError(f"{name} keeps {tensor.name} outside of the bundle")
     if graph.sparse_initializer or len(graph.input) != 1 or len(graph.output) != 1:
         raise BundleError(f"{name} must have one input, one output and dense weights")
+
+
+def numbers_of(content: bytes) -> tuple[dict[str, NDArray[Any]], int]:
+    """The weights of a graph that is plain, by name, and how many numbers its operations hold
+    beside them."""
+    graph = onnx.load_model_from_string(content).graph
+    weights = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+    within = sum(
+        numpy_helper.to_array(attribute.t).size + len(attribute.floats) + len(attribute.ints)
+        for node in graph.node
+        if node.op_type == "Constant"
+        for attribute in node.attribute
+    )
+    return weights, within
 
 
 def _tensors(graph: onnx.GraphProto, name: str) -> Iterator[onnx.TensorProto]:

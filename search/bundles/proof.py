@@ -13,7 +13,7 @@ from search.bundles import agreement, isolated, numbers
 from search.bundles.agreement import DisagreementError, Logits, Tally
 from search.bundles.bundle import WEIGHTS, Bundle
 from search.bundles.contents import BundleError, UnknownError
-from search.bundles.held_out import fingerprint, read_test_set
+from search.bundles.held_out import copies, fingerprint, read_test_set
 from search.bundles.isolated import Predict, RunError
 from search.bundles.numbers import Found
 from search.bundles.onnx_graph import require_plain_graph
@@ -197,7 +197,9 @@ class Proof:
         ways = ", ".join(self.ways)
         alike = ", which agree on each" if len(self.ways) > 1 else " alone"
         where = "" if self._section.kind == "digits" else f" in {self._section.root}"
-        return f"{share} of {total:,} test images{where}, by {ways}{alike}"
+        twice = copies(self._images)
+        copied = f" ({twice:,} of them copies of others)" if twice else ""
+        return f"{share} of {total:,} test images{copied}{where}, by {ways}{alike}"
 
     @property
     def found(self) -> Found:

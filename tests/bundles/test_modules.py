@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from search.analysis.tracing.loading import load_factory, read_source
-from search.bundles.parts.graph import portable
+from search.bundles.parts.graph import in_graph, portable
 from search.bundles.verify import verify
 from search.config.candidate import Candidate
 from search.config.files import load
@@ -30,6 +30,7 @@ from search.training.modules import Modules, read
 from search.training.trainer import Trainer
 from search.workers.objective import Objective
 from tests.bundles.conftest import CPU, SMALL, Exported, augmented, metrics_of, seal
+from tests.bundles.test_proof import answering
 from tests.conftest import STUDIES
 from tests.modules import written
 
@@ -163,6 +164,39 @@ def test_a_forgery_is_found(copied: Path, forgery: str) -> None:
     forge(copied)
     seal(copied)
     assert outcome(copied)[name] is False
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_a_graph_that_knows_more_than_the_weights_is_told(copied: Path, within: bool) -> None:
+    model = onnx.load(copied / "model.onnx")
+    answering(model, np.zeros((3, 16, 16), np.float32), 1, 10)
+    if within:  # the operations themselves
+        (image,) = (each for each in model.graph.initializer if each.name == "image")
+        model.graph.initializer.remove(image)
+        model.graph.node.insert(0, helper.make_node("Constant", [], ["image"], value=image))
+    onnx.save(model, copied / "model.onnx")
+    seal(copied)
+    found = {check.name: check for check in verify(copied)}["onnx = weights"]
+    more = 3 * 16 * 16 + 1 + 1 + 10 + 3 + 2
+    assert found.ok is None
+    assert f"of its own it has {60 + more}, but normalizations leave 72 at most" in found.detail
+
+
+def test_weights_that_the_exporter_turns_are_weights() -> None:
+    """A layer on rows, as of a transformer, becomes a multiplication by its weight, turned."""
+
+    class Rows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mix = nn.Linear(16, 40)
+
+        def forward(self, x: Any) -> Any:
+            return self.mix(x.flatten(1, 2)).mean(1)
+
+    module = Rows()
+    graph = portable(Foreign(module, (1, 8, 16)), (1, 8, 16))
+    weights = {name: each.numpy() for name, each in module.state_dict().items()}
+    assert in_graph(graph, weights).compared == 16 * 40 + 40
 
 
 def test_code_that_is_not_named_is_not_exported(given: Exported, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from search.bundles import agreement, numbers, verify
 from search.bundles.agreement import DisagreementError, Tally
 from search.bundles.bundle import Bundle
 from search.bundles.contents import BundleError, UnknownError
-from search.bundles.held_out import read_test_set
+from search.bundles.held_out import fingerprint, read_test_set
 from search.bundles.metrics import read
 from search.bundles.proof import Proof
 from search.bundles.verify import looks
@@ -289,8 +290,24 @@ def test_no_place_is_no_fault_of_ours(copy: Path, kind: str, root: str) -> None:
 
 def test_images_of_the_bundle_prove_nothing(copy: Path) -> None:
     (copy / "data").mkdir()
-    with pytest.raises(UnknownError, match="brings along"):
-        looks(section_of(copy, kind="imagefolder", root=copy / "data"))["accuracy"]()
+    bundle = copy.rename(copy.with_name("test"))
+    for root in (bundle / "data", bundle.parent):
+        with pytest.raises(UnknownError, match="brings along"):
+            looks(section_of(bundle, kind="imagefolder", root=root))["accuracy"]()
+
+
+def test_an_image_that_counts_several_times_is_told(exported: Exported) -> None:
+    images = load_test(exported.config.data)
+    few = images.take(np.array([3, 1, 3, 3, 2, 1]))
+    content = metrics_of(exported.bundle)
+    bundle = Bundle.of(exported.bundle)
+    right = agreement.own(bundle.reference())
+    inputs, labels = next(agreement.batches(few, bundle.normalization))
+    content["accuracy"]["test_correct"] = int((right(inputs).argmax(axis=1) == labels).sum())
+    content["data"]["test_fingerprint"] = fingerprint(few)
+    again = Proof(replace(bundle, stated=read(json.dumps(content).encode())), None, 1)
+    vars(again)["_images"] = few
+    assert " of 6 test images (3 of them copies of others), by" in looks(again)["accuracy"]()
 
 
 def test_nothing_is_written_beside_the_images(tmp_path: Path) -> None:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
 from torch import nn
 
-from search.bundles.contents import BundleError
+from search.bundles.contents import BundleError, UnknownError
 from search.bundles.findings import Findings
-from search.bundles.onnx_graph import onnx_graph, require_plain_graph
+from search.bundles.onnx_graph import numbers_of, onnx_graph, require_plain_graph
 from search.bundles.parts.part import Look, Part
 from search.errors import ConfigError, first_line
 from search.training.foreign import Foreign
 
 _TOLERANCE = 1e-4  # of a filter, in its largest weight
+_SIZES = 100  # numbers that a graph has of its own: sizes of maps, exponents, constants
 
 
 class Onnx(Part):
@@ -71,24 +73,54 @@ class ModuleOnnx(Onnx):
         return {"onnx = weights": self._of_weights}
 
     def _of_weights(self) -> str:
-        """Torch folds a normalization into the convolution before it: its filters, each times a
-        number, and its bias, which is any then."""
-        require_plain_graph(self.bundle.files["model.onnx"], foreign=True)
-        model = onnx.load_model_from_string(self.bundle.files["model.onnx"])
-        graph = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
+        content = self.bundle.files["model.onnx"]
+        require_plain_graph(content, foreign=True)
         weights = {name: tensor.numpy() for name, tensor in self.bundle.weights.items()}
-        both = [name for name in graph if name in weights]
-        alike = [name for name in both if _alike(graph[name], weights[name])]
-        for name in both:
-            if name not in alike and not _takes_normalization(name, weights):
-                raise BundleError(f"{name} is another in model.onnx than in model.safetensors")
-        compared = sum(weights[name].size for name in alike)
-        whole = sum(array.size for array in weights.values())
-        more = sum(array.size for name, array in graph.items() if name not in alike)
-        return (
-            f"{compared:,} of the {whole:,} numbers of model.safetensors are in the graph, filters "
-            f"up to a factor each; of its own it has {more:,}"
+        found = in_graph(content, weights)
+        told = (
+            f"{found.compared:,} of the {sum(each.size for each in weights.values()):,} numbers of "
+            "model.safetensors are in the graph, filters up to a factor each; of its own it has "
+            f"{found.own:,}"
         )
+        if found.own > found.biases + _SIZES:
+            raise UnknownError(
+                f"{told}, but normalizations leave {found.biases:,} at most: what it answers may "
+                "rest on others than these weights"
+            )
+        return told
+
+
+class Shared(NamedTuple):
+    """How many numbers of a graph are weights, how many are its `own`, and how many of those may
+    be the `biases` of its filters."""
+
+    compared: int
+    own: int
+    biases: int
+
+
+def in_graph(content: bytes, weights: Mapping[str, NDArray[Any]]) -> Shared:
+    """What a graph shares with the `weights`, by name, that it was made of.
+
+    Torch folds a normalization into the convolution before it: its filters, each times a number,
+    and its bias, which is any then.  Other weights it turns, or gives other shapes and names.
+
+    Raises:
+        BundleError: a weight is another in the graph.
+    """
+    graph, within = numbers_of(content)
+    alike = {name for name in graph.keys() & weights.keys() if _alike(graph[name], weights[name])}
+    for name in graph.keys() & weights.keys() - alike:
+        if not _takes_normalization(name, weights):
+            raise BundleError(f"{name} is another in model.onnx than in model.safetensors")
+    left = {_values(weights[name]) for name in weights.keys() - alike}
+    turned = {name for name in graph.keys() - alike if _values(graph[name]) in left}
+    compared = sum(graph[name].size for name in alike | turned)
+    return Shared(
+        compared,
+        own=within + sum(array.size for array in graph.values()) - compared,
+        biases=sum(len(graph[name]) for name in alike if graph[name].ndim > 2),
+    )
 
 
 def _takes_normalization(name: str, weights: Mapping[str, NDArray[np.float32]]) -> bool:
@@ -96,6 +128,11 @@ def _takes_normalization(name: str, weights: Mapping[str, NDArray[np.float32]]) 
     layer, _, kind = name.rpartition(".")
     filters = weights.get(f"{layer}.weight")
     return kind == "bias" and filters is not None and filters.ndim > 2
+
+
+def _values(array: NDArray[Any]) -> bytes:
+    """The same for arrays of the same numbers, in whatever order."""
+    return hashlib.sha256(np.sort(array, axis=None).tobytes()).digest()
 
 
 def _alike(given: NDArray[np.float32], weight: NDArray[np.float32]) -> bool:
