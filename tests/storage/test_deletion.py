@@ -28,3 +28,18 @@ def test_studies_of_one_name_in_two_databases_lose_what_is_their_own(tmp_path: P
 
     assert delete_study(load_study("toy", places[1]), places[1])
     assert not runs.exists()
+
+
+def test_the_logs_of_a_study_that_has_nothing_else_stay(tmp_path: Path) -> None:
+    here, there = (Place.of(f"sqlite:///{tmp_path / name}.db") for name in ("here", "there"))
+    for place in (here, there):
+        created(place.secret)
+    (tmp_path / "foreign.db").write_text("no database")
+    (tmp_path / "empty.db").touch()
+    log = here.run_directory("toy") / "logs" / "worker-0.log"
+    log.parent.mkdir(parents=True)
+    log.touch()
+    assert not delete_study(load_study("toy", here), here)
+    assert log.exists()
+    assert delete_study(load_study("toy", there), there)
+    assert not log.exists()
