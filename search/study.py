@@ -321,6 +321,9 @@ class Study:
         command = [sys.executable, "-m", "run_study", "worker", self.name, "--device", device]
         command += [f"--data={self.config.data.root}", *options]
         command += [f"--module={module}" for module in self._modules]
+        # Another launch with another budget may write its own into the database meanwhile.
+        budget = {"trials": self.config.study.trials, "hours": self.config.study.hours or ""}
+        command += [f"--set=study.{key}={value}" for key, value in budget.items()]
         logs = self.runs / "logs"
         return launch(Workers(command, self.place.secret, workers, logs, device, per_gpu), tick)
 

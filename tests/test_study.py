@@ -14,6 +14,7 @@ from search import Study
 from search.errors import ConfigError
 from search.proposals.proposer import InfeasibleError
 from search.storage.studies import study_config
+from search.workers.supervisor import Ending, Workers
 from tests.conftest import STUDIES
 
 
@@ -93,8 +94,8 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "2024"
 
 
-def _of(images: Path) -> Study:
-    settings = ["study.name=mine", "data.kind=imagefolder", f"data.root='{images}'"]
+def _of(images: Path, *changes: str) -> Study:
+    settings = ["study.name=mine", "data.kind=imagefolder", f"data.root='{images}'", *changes]
     return Study(STUDIES / "quickstart.toml", overrides=[*settings, "data.validation=0.2"])
 
 
@@ -154,3 +155,21 @@ def test_a_worker_reads_the_folder_that_launch_was_told(
     assert Study("mine", root=Path(name)).config.data.root == Path(name)
     assert run(["worker", "mine", f"--data={name}"]) == 3
     assert f"run_study: {Path(name) / 'train'}: no such directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("hours", [0.5, None])
+def test_a_launch_keeps_its_budget_beside_another(
+    hours: float | None, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[str] = []
+
+    def launched(workers: Workers, _: object) -> Ending:
+        _of(images, "study.trials=9", "study.hours=2").create()  # before the workers have read it
+        commands.extend(workers.command)
+        return Ending("", 0)
+
+    monkeypatch.setattr("search.workers.supervisor.launch", launched)
+    _of(images, "study.trials=3", f"study.hours={hours or ''}").launch(tick=lambda: None)
+    told = [word.removeprefix("--set=") for word in commands if word.startswith("--set=")]
+    section = Study("mine", overrides=told).config.study
+    assert (section.trials, section.hours) == (3, hours)
