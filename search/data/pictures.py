@@ -12,7 +12,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from search.data.images import Pixels
 from search.errors import ConfigError, first_line
@@ -30,6 +30,7 @@ FORMATS = {
 """Pillow's formats that are read, and no others: some of the rest start programs."""
 
 _BITS, _PHOTOMETRIC = 258, 262  # tags of a TIFF
+_WIDENED = {"L;2": 85, "L;4": 17}  # gray of a PNG, by its bits: what Pillow multiplies it by
 
 SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 
@@ -45,6 +46,7 @@ def read(path: Path, size: int | None, channels: int) -> Pixels:
             warnings.simplefilter("ignore")  # they do not name the file
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=tuple(FORMATS)) as image:
+                _fit_transparency(image)
                 scale = 255 / _white(image) if image.mode[0] in "IF" else 1
                 upright = _scaled(ImageOps.exif_transpose(image), scale)
                 return pixels(_flat(upright), size, channels)
@@ -72,10 +74,24 @@ def _white(image: Image.Image) -> int:
     return (1 << bits) - 1
 
 
+def _fit_transparency(image: ImageFile.ImageFile) -> None:
+    """Pillow brings the pixels of a PNG to 8 bits, and leaves their transparent value as it was."""
+    value = image.info.get("transparency")
+    bits = image.tile[0].args if image.format == "PNG" and image.tile else None
+    if bits in _WIDENED and isinstance(value, int):
+        image.info["transparency"] = value * _WIDENED[bits]
+    elif bits == "RGB;16B" and isinstance(value, tuple):
+        image.info["transparency"] = tuple(part >> 8 for part in value)
+
+
 def _scaled(image: Image.Image, scale: float) -> Image.Image:
     if scale == 1:
         return image
-    return Image.fromarray((np.asarray(image) * scale).round().astype(np.uint8))
+    values = np.asarray(image)
+    scaled = (values * scale).round().astype(np.uint8)
+    if "transparency" in image.info:
+        scaled[values == image.info["transparency"]] = 255
+    return Image.fromarray(scaled)
 
 
 def _flat(image: Image.Image) -> Image.Image:

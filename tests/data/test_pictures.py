@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -100,6 +102,41 @@ def test_what_is_transparent_lies_on_white(mode: str, tmp_path: Path) -> None:
     found = read(path, None, 3)
     assert (found[:, :4] == 40).all()
     assert (found[:, 4:] == 255).all()
+
+
+def _png(bits: int, color: bool, values: list[int], transparent: int) -> bytes:
+    """A PNG, by its specification (ISO/IEC 15948): one row, gray or of three equal colors, in
+    which one value is transparent."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        check = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
+
+    samples = [value for value in values for _ in range(3 if color else 1)]
+    row = int("".join(f"{sample:0{bits}b}" for sample in samples), 2)
+    head = struct.pack(">IIBBBBB", len(values), 1, bits, 2 if color else 0, 0, 0, 0)
+    key = struct.pack(">H", transparent) * (3 if color else 1)
+    row_bytes = row.to_bytes(len(samples) * bits // 8, "big")
+    return b"\x89PNG\r\n\x1a\n" + b"".join((
+        chunk(b"IHDR", head), chunk(b"tRNS", key),
+        chunk(b"IDAT", zlib.compress(b"\0" + row_bytes)), chunk(b"IEND", b""),
+    ))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("bits", "color"), [(1, False), (2, False), (4, False), (8, False), (16, False), (8, True),
+                        (16, True)],
+)  # fmt: skip
+def test_the_one_transparent_value_of_a_png_is_white(
+    bits: int, color: bool, tmp_path: Path
+) -> None:
+    values = [round(number / 7 * (2**bits - 1)) for number in range(8)]
+    transparent = values[1]
+    path = tmp_path / "a.png"
+    path.write_bytes(_png(bits, color, values, transparent))
+    shown = [255 if v == transparent else round(v * 255 / (2**bits - 1)) for v in values]
+    found = read(path, None, 1)[0, :, 0]
+    assert np.allclose(found, shown, atol=int(bits == 16)), "of color, Pillow has the upper 8 bits"
 
 
 def test_half_transparent_is_half_white(tmp_path: Path) -> None:
