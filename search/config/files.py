@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import stat
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ from search.networks.architecture import BLOCK_NAMES
 DEFAULTS = StudyConfig(study=StudySection(name="defaults"))
 """What a study file means that names nothing: the assignment."""
 
+_LARGEST = 2**20  # bytes of a study file: a thousand times those of any
+
 
 def load(path: Path, overrides: Iterable[str] = ()) -> StudyConfig:
     """The study file at `path` with `a.b=value` overrides applied.
@@ -27,34 +30,64 @@ def load(path: Path, overrides: Iterable[str] = ()) -> StudyConfig:
     Raises:
         ConfigError: one line that names file, key, value and rule.
     """
+    text = _text(path)
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such study file") from None
-    except IsADirectoryError:
-        raise ConfigError(f"{path}: is a directory, not a study file") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is not a text file") from None
+        raw = _toml(text, str(path))
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: {error}{_quoted(path, str(error))}") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
+        raise ConfigError(f"{path}: {error}{_quoted(text, str(error))}") from None
     for override in overrides:
         _apply(raw, override)
     return parse(raw, str(path))
 
 
-def _quoted(path: Path, message: str) -> str:
+def _text(path: Path) -> str:
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise ConfigError(f"{path}: is a directory, not a study file")
+        if not stat.S_ISREG(status.st_mode):  # a pipe is waited for, a device may never end
+            raise ConfigError(f"{path}: is no ordinary file")
+        if status.st_size > _LARGEST:
+            raise ConfigError(
+                f"{path}: {status.st_size:,} bytes, but a study file has {_LARGEST:,} at most"
+            )
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such study file") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not a text file") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+
+
+def _toml(text: str, origin: str) -> dict[str, Any]:
+    """What the TOML in `text` means; `origin` names it in errors.
+
+    Raises:
+        TOMLDecodeError: it is none.
+        ConfigError: it is more than Python reads.
+    """
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise
+    except RecursionError:
+        raise ConfigError(f"{origin}: its brackets are nested too deeply to be read") from None
+    except ValueError:
+        raise ConfigError(f"{origin}: has a number of too many digits to be read") from None
+
+
+def _quoted(text: str, message: str) -> str:
     """The line of the file that a TOML error is about, since it names only the number.
 
     Not one with a URL: where it does not read, nobody knows which part is the password.
     """
-    lines = path.read_text(encoding="utf-8").rstrip().splitlines()
+    lines = text.rstrip().splitlines()
     number = re.search(r"at line (\d+)", message)
     index = int(number[1]) - 1 if number else len(lines) - 1
     line = lines[index].strip() if 0 <= index < len(lines) else ""
     secret = any(sign in line for sign in ("storage", "//", "@"))
-    return f": {line}" if line and not secret else ""
+    return f": {_shortened(line)}" if line and not secret else ""
 
 
 def parse(raw: Mapping[str, Any], origin: str) -> StudyConfig:
@@ -99,7 +132,7 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     if not separator or not key.strip():
         raise ConfigError(f"--set {concealed(override)}: must read section.key=value")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        value = _toml(f"value = {text}", f"--set {key}")["value"]
     except tomllib.TOMLDecodeError:
         value = text  # a bare word is text: --set data.kind=digits
     *path, last = key.strip().split(".")
@@ -130,7 +163,10 @@ def _explain(error: ErrorDetails, raw: Mapping[str, Any]) -> str:
 
 
 def _shown(value: object) -> str:
-    text = concealed(repr(value))
+    return _shortened(concealed(repr(value)))
+
+
+def _shortened(text: str) -> str:
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
+import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -56,3 +59,31 @@ def test_a_rule_that_is_switched_off_stays_off(tmp_path: Path, word: str) -> Non
     for again in (tomllib.loads(config.to_toml()), config.model_dump(mode="json", by_alias=True)):
         assert parse(again, "here") == config
     assert overridden(config, ["limits.dilated=2"]).rules.to_mapping()["dilated"] == 2
+
+
+STRANGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a pipe": (os.mkfifo, "is no ordinary file"),
+    "a device": (lambda path: path.symlink_to("/dev/zero"), "is no ordinary file"),
+    "too large": (
+        lambda path: path.write_bytes(b"#" * (2**20 + 1)),
+        "1,048,577 bytes, but a study file has 1,048,576 at most"),
+    "deep": (lambda path: path.write_text(f"a = {'[' * 5_000}"), "brackets are nested too deeply"),
+    "a long number": (lambda path: path.write_text(f"a = {'9' * 5_000}"), "too many digits"),
+    "a long line": (lambda path: path.write_text(f"a = {'x' * 5_000}"), f"{'x' * 90}"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_a_strange_file_is_told_in_one_short_line(kind: str, tmp_path: Path) -> None:
+    make, words = STRANGE[kind]
+    make(path := tmp_path / "s.toml")
+    with pytest.raises(ConfigError, match=re.escape(words)) as caught:
+        load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert len(str(caught.value)) < len(str(path)) + 200
+
+
+@pytest.mark.parametrize("value", ["[" * 5_000, "9" * 5_000])
+def test_a_strange_override_is_told_by_its_key(value: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--set training\.epochs: "):
+        load(_file(tmp_path, MINIMAL), [f"training.epochs={value}"])
