@@ -150,7 +150,7 @@ def test_finalists_are_told_with_their_means_and_the_lost_one_with_its_reason(
         assert each.accuracy == finals.trials[each.trial].values[0]
     assert (leader.probability or 0) + (second.probability or 0) == pytest.approx(1)
     assert (lost.trainings, lost.mean, lost.probability) == (0, None, None)
-    assert lost.lost
+    assert lost.lost == "its training failed"
 
 
 def test_what_a_later_version_states_is_kept() -> None:

@@ -151,12 +151,6 @@ def test_on_a_cpu_a_module_trains_in_float32_whatever_is_told(
     assert (seen[0], seen[-1]) == (torch.float32, torch.bfloat16)
 
 
-def test_a_package_s_module_is_named_by_its_file() -> None:
-    source = read_source("torchvision.models:squeezenet1_1")
-    assert source.module == "torchvision.models:squeezenet1_1"
-    assert len(source.sha256) == 64
-
-
 def test_an_architecture_needs_no_code() -> None:
     (architecture,) = candidates(1)
     Modules().require(architecture)

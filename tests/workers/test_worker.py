@@ -214,7 +214,7 @@ def test_a_result_of_a_trial_that_was_taken_over_is_dropped(sqlite: str, tmp_pat
     assert code(process) == 143
 
 
-def test_describe_is_one_line() -> None:
+def test_an_error_is_told_in_one_line() -> None:
     assert in_one_line(ValueError("first\nsecond")) == "ValueError: first"
     assert in_one_line(KeyError()) == "KeyError"
 

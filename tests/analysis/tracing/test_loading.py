@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
+import torchvision
 
 from search.analysis.tracing.errors import TraceError
-from search.analysis.tracing.loading import load_factory, make
+from search.analysis.tracing.loading import load_factory, make, read_source
 from tests.analysis.tracing.net import analyzed
 
 
@@ -28,6 +30,18 @@ def test_a_constructor_that_reads_values_is_made_with_them(tmp_path: Path) -> No
         "    return nn.Sequential(*(nn.Dropout(rate) for rate in rates), nn.Conv2d(3, 4, 3))\n"
     )
     assert analyzed(make(load_factory(f"{file}:net")), (3, 8, 8)).parameters == 112
+
+
+def test_code_is_known_by_the_bytes_of_its_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def net():\n    pass\n")
+    targets = {
+        "torchvision.models:squeezenet1_1": Path(torchvision.models.__file__),
+        f"{tmp_path}/mine.py:net": tmp_path / "mine.py",
+    }
+    for target, file in targets.items():
+        source = read_source(target)
+        assert source.module == target
+        assert source.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize(
