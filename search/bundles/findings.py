@@ -9,7 +9,6 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
-from sklearn.metrics import confusion_matrix
 from torch import nn
 
 from constraints import Verdict
@@ -76,6 +75,8 @@ class Findings:
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
         """(classes, classes) test images: rows true, columns predicted."""
+        from sklearn.metrics import confusion_matrix  # a second, which `verify` need not wait for
+
         labels = range(len(self.dataset.classes))
         counts: NDArray[np.int64] = confusion_matrix(
             self.test.labels, self.predicted, labels=labels

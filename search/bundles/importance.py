@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import optuna
 from numpy.typing import NDArray
-from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.storage.given import learnable
@@ -76,6 +75,8 @@ def _completed(trial: FrozenTrial) -> bool:
 def _shares(
     trials: Sequence[FrozenTrial], values: NDArray[np.float64], seed: int
 ) -> dict[str, float]:
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances  # scikit-learn
+
     study = optuna.create_study(direction="maximize")
     study.add_trials(
         create_trial(params=t.params, distributions=t.distributions, value=float(value))
