@@ -49,12 +49,19 @@ def test_a_bundle_proves_itself(exported: Exported) -> None:
     assert checks[-1].name == "accuracy"
 
 
+DOCUMENTED = """
+model.py model.safetensors model.onnx architecture.json study.toml metrics.json training_log.csv
+README.md report.html figures/learning_curves.png figures/misclassified.png
+"""
+
+
 def test_a_bundle_is_complete_and_names_every_file(exported: Exported) -> None:
     files = {
         p.relative_to(exported.bundle).as_posix() for p in exported.bundle.rglob("*") if p.is_file()
     }
     assert files == {*metrics_of(exported.bundle)["files"], "metrics.json"}
     assert {name for part in PARTS for name in part.names} <= files
+    assert {*DOCUMENTED.split()} <= files
     assert not [p for p in exported.folder.iterdir() if p.name.startswith(".bundle")]
 
 
