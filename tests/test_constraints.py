@@ -110,6 +110,21 @@ def test_every_limit_says_what_it_found_and_allows(name: str) -> None:
     assert check(network, rules).violations == (violation,)
 
 
+@pytest.mark.parametrize(
+    ("name", "limit", "excess"),
+    [
+        ("receptive_field", 90, 46 / 90),  # 91 would do, and it has 45
+        ("parameters", 300, 11 / 300),  # 299 would do, and it has 310
+        ("depth", 4, 3 / 4),
+        ("dilated", 2, 1.0),
+        ("downsampling", 6, 3 / 6),
+    ],
+)
+def test_what_is_broken_says_how_far_it_is_from_legal(name: str, limit: int, excess: float) -> None:
+    (violation,) = violations(small(), limits(**{name: limit}))
+    assert violation.excess == pytest.approx(excess)
+
+
 # Seven layers of 36 weights on these maps, and a classifier of 2 x 10.
 SMALL_MACS = sum(36 * side**2 for side in (32, 16, 16, 8, 8, 4, 4)) + 20
 
