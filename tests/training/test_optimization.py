@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -40,6 +41,29 @@ def test_the_rate_peaks_after_the_warm_up_and_ends_at_zero(schedule: str, warmup
     assert rates[-1] == 0
     assert rates[: peak + 1] == sorted(rates[: peak + 1])
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
+
+
+def test_one_cycle_is_that_of_torch() -> None:
+    """Whose last step is 100 of 101, and whose peak is a step before the share that it is told."""
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 1.0, total_steps=101, pct_start=31 / 101, final_div_factor=1e12
+    )
+    rates = []
+    for _ in range(101):
+        rates += theirs.get_last_lr()
+        optimizer.step()
+        if len(rates) < 101:
+            theirs.step()
+    recipe = dataclasses.replace(SGD, schedule="onecycle", warmup=0.3)
+    assert [rate(recipe, step / 100) for step in range(101)] == pytest.approx(rates, abs=1e-9)
+
+
+def test_a_linear_schedule_is_two_straight_lines() -> None:
+    recipe = dataclasses.replace(SGD, schedule="linear", warmup=0.3)
+    shares = np.linspace(0, 1, 101)
+    lines = np.interp(shares, [0, 0.3, 1], [0, 1, 0])
+    assert [rate(recipe, share) for share in shares] == pytest.approx(lines)
 
 
 def test_a_share_of_a_step_is_a_step_of_sgd_at_that_rate() -> None:
