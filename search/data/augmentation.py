@@ -14,6 +14,7 @@ import hashlib
 import logging
 import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -210,7 +211,7 @@ class AugmentedEpochs:
         log.info("augmenting %d x %d images into %s (%s)", count, images, self.path, size)
         try:
             with ProcessPoolExecutor(
-                processes, initializer=_end_with, initargs=(os.getpid(),)
+                processes, initializer=_begin, initargs=(os.getpid(),)
             ) as pool:
                 for index in range(self.section.epochs):
                     self._make(index, pool)
@@ -336,6 +337,16 @@ def _augmented(
     for index, (image, p) in enumerate(zip(images, chances, strict=True)):
         result[index] = transforms[p](image=image)["image"]
     return result
+
+
+def _begin(parent: int) -> None:
+    """In a process of a pool: imports albumentations without torch, which that takes along where
+    it finds it, a second and half a gigabyte for nothing."""
+    _end_with(parent)
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    import albumentations  # noqa: F401
+
+    del sys.modules["torch"]
 
 
 def _end_with(parent: int) -> None:

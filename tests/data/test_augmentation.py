@@ -151,6 +151,7 @@ def test_flips_by_turns_are_half_of_the_images() -> None:
 ENDING = """
 import atexit, pathlib, sys, time
 import numpy as np
+import psutil
 from search.config.files import parse
 from search.config.sections import AugmentationSection
 from search.data.augmentation import AugmentedEpochs
@@ -162,16 +163,33 @@ atexit.register(time.sleep, 2)
 epochs.start(processes=1)
 while not epochs.made:
     time.sleep(0.05)
+if sys.platform == "linux":
+    for process in psutil.Process().children(recursive=True):
+        print(*(library.path for library in process.memory_maps()), sep="\\n")
 """
 
 
-def test_a_script_without_a_guard_ends_meanwhile_and_says_nothing_of_it(tmp_path: Path) -> None:
-    script = tmp_path / "ending.py"
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    folder, root = tmp_path_factory.mktemp("ending"), str(Path(__file__).parents[2])
+    script = folder / "ending.py"
     script.write_text(ENDING)
-    command = [sys.executable, str(script), str(tmp_path)]
-    root = str(Path(__file__).parents[2])
-    done = subprocess.run(command, cwd=root, env={"PYTHONPATH": root}, capture_output=True)
-    assert (done.returncode, done.stderr) == (0, b"")
+    command = [sys.executable, str(script), str(folder)]
+    return subprocess.run(
+        command, cwd=root, env={"PYTHONPATH": root}, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_script_without_a_guard_ends_meanwhile_and_says_nothing_of_it(
+    ended: subprocess.CompletedProcess[str],
+) -> None:
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others do not tell what a process has loaded")
+def test_the_processes_load_no_torch(ended: subprocess.CompletedProcess[str]) -> None:
+    assert "/cv2/" in ended.stdout
+    assert "/torch/" not in ended.stdout
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"rotate": 11.0}, {"epochs": 3}])
