@@ -127,16 +127,16 @@ def test_scaled_gradients_make_the_same_steps_and_none_where_they_overflow(optim
             reference.step(torch.tensor(0.5))
             optimization.scaled(F.cross_entropy(scaled(x), y)).backward()
             optimization.step(torch.tensor(0.5))
+            # The step that was not taken has let the momenta fade a little.
+            tolerance = 1e-6 if step < 2 else 0.005
+            for mine, expected in zip(scaled.parameters(), plain.parameters(), strict=True):
+                assert torch.allclose(mine, expected, atol=tolerance)
             continue
         before, scale = copy.deepcopy(scaled.state_dict()), optimization.state()[-1]["scale"]
         optimization.scaled(scaled(x).sum() * float("inf")).backward()
         optimization.step(torch.tensor(0.5))
         assert torch.equal(scaled[4].weight, before["4.weight"])
         assert optimization.state()[-1]["scale"] == scale / 2
-    for mine, expected in zip(scaled.parameters(), plain.parameters(), strict=True):
-        assert torch.isfinite(mine).all()
-        # The step that was not taken has let the momenta fade.
-        assert torch.allclose(mine, expected, atol=0.1)
 
 
 def test_the_average_is_that_of_torch() -> None:
