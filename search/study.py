@@ -31,6 +31,7 @@ from search.proposals.parameters import distributions
 from search.proposals.proposer import Acceptance, InfeasibleError, estimate, propose
 from search.storage.checkpoints import artifact_store
 from search.storage.given import give
+from search.storage.opening import require_writable
 from search.storage.places import Place, find_place
 from search.storage.studies import (
     create_or_resume,
@@ -351,6 +352,7 @@ class Study:
         from search.workers.objective import Objective, make_pruner
         from search.workers.worker import work
 
+        require_writable(self.place)
         study, dataset = self.load(), datasets.load(self.config.data)
         require_same_data(study, dataset.identity)
         study.sampler = make_sampler(self.config, dataset.input, len(dataset.classes))

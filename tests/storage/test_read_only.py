@@ -58,7 +58,7 @@ def test_a_study_on_a_read_only_disk_is_read(folder: Path, leave: bool) -> None:
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
-WRITING = ("delete demo --yes", "launch {folder}/s.toml")
+WRITING = ("delete demo --yes", "launch {folder}/s.toml", "worker demo")
 LOOK_AND_WRITE = f"""
 import sys, urllib.request
 from run_study import run
