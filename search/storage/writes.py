@@ -171,7 +171,8 @@ class Writes:
         """
         trials = {owner for model, owner in self._attributes if hasattr(model, "trial_id")}
         for trial_id in trials | self._parameters.keys() | self._reports.keys():
-            trial: Any = models.TrialModel.find_or_raise_by_id(trial_id, session)
+            # Locked: nobody takes the trial over between this look and the writes.
+            trial: Any = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
             storage.require_claim(session, trial)
             storage.check_trial_is_updatable(trial_id, trial.state)
         for (model, owner), values in self._attributes.items():

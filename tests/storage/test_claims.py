@@ -280,6 +280,26 @@ def test_who_sleeps_in_a_transaction_keeps_nobody_from_its_rows(
         trial.report(0.1, 1)
 
 
+def test_nobody_takes_a_trial_over_between_the_look_and_the_write(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, other = created(url), load_study("toy", url)
+    trial, storage = ask(study), study_storage(study)
+    claim, look = trial.user_attrs["worker"], storage.require_claim
+    with ThreadPoolExecutor(1) as pool:
+
+        def suspended(session: sa.orm.Session, row: Any) -> None:
+            look(session, row)
+            taken = pool.submit(study_storage(other).requeue, trial._trial_id, claim)
+            with pytest.raises(TimeoutError):
+                taken.result(timeout=0.2)
+
+        monkeypatch.setattr(storage, "require_claim", suspended)
+        trial.report(0.1, 1)
+    assert study.trials[0].intermediate_values == {1: 0.1}
+    assert study.trials[0].state == TrialState.WAITING
+
+
 def _refuses_all(study: optuna.Study, trial: optuna.Trial) -> None:
     with pytest.raises(ClaimLostError, match="another worker has taken trial 0 over"):
         trial.set_user_attr("failure", "of the old one")
