@@ -80,6 +80,25 @@ class ClaimingStorage(WritingStorage):
 
     # What a study's budget and queue allow
 
+    def _create_new_trial(
+        self, study_id: int, template_trial: FrozenTrial | None = None
+    ) -> FrozenTrial:
+        self._thread.begun = None
+        if template_trial is None:
+            return self._begin_trial(study_id)
+        return super()._create_new_trial(study_id, template_trial)
+
+    @patient
+    def _begin_trial(self, study_id: int) -> FrozenTrial:
+        return super()._create_new_trial(study_id)
+
+    def _arrived(self, session: sa.orm.Session) -> models.TrialModel | None:
+        """What this thread had begun when the connection dropped, if that was committed."""
+        begun = self._thread.begun
+        trial = session.get(models.TrialModel, begun) if begun is not None else None
+        mine = trial is not None and self._owner(session, trial) == self._claims.get(begun)
+        return trial if mine else None
+
     def _get_prepared_new_trial(
         self, study_id: int, template_trial: FrozenTrial | None, session: sa.orm.Session
     ) -> models.TrialModel:
@@ -89,6 +108,8 @@ class ClaimingStorage(WritingStorage):
             BudgetSpentError: a fresh trial would be one too many.
         """
         if template_trial is None:
+            if arrived := self._arrived(session):
+                return arrived
             if self.finals or self.only is not None:
                 raise BudgetSpentError("no trial of the search is asked for")
             self._require_room(
@@ -101,6 +122,7 @@ class ClaimingStorage(WritingStorage):
         trial = super()._get_prepared_new_trial(study_id, template_trial, session)
         if trial.state == TrialState.RUNNING:
             self._occupy(session, trial)
+            self._thread.begun = int(trial.trial_id)
         return trial
 
     @patient
@@ -128,6 +150,9 @@ class ClaimingStorage(WritingStorage):
             )
             models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
             trial = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
+            if trial.state == TrialState.RUNNING and trial_id in self._claims:
+                # Before the connection dropped; another's claim is another one.
+                return bool(self._owner(session, trial) == self._claims[trial_id])
             if trial.state != TrialState.WAITING or not self._may_claim(session, trial):
                 return False
             trial.state = TrialState.RUNNING

@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 _STORAGE = {
-    "_create_new_trial": "gives a new trial to the cache above; it calls the next",
+    "_create_new_trial": "gives a new trial to the cache, and is asked again; it calls the next",
     "_get_prepared_new_trial": "runs under the lock on the study, where the budget is counted",
     "_get_stale_trial_ids": "is asked before each trial, when lost trials return to the queue",
     "_get_trials": "builds every trial from five loaded relations: ours reads rows",

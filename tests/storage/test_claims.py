@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from optuna.distributions import FloatDistribution
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 import search.storage.database
@@ -59,6 +60,33 @@ def test_eight_processes_run_forty_queued_trials_once_each(url: str) -> None:
     trials = study.trials
     assert sorted(trial.params["x"] for trial in trials) == [number / 40 for number in range(40)]
     assert {trial.user_attrs["runs"] for trial in trials} == {1}
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+@pytest.mark.parametrize(
+    ("owner", "step", "queued"), [(RDBStorage, "_create_new_trial", 0), (StudyStorage, "_claim", 1)]
+)
+def test_a_trial_is_begun_once_although_the_connection_drops(
+    owner: type, step: str, queued: int, arrived: bool, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = created(url, trials=1)
+    for _ in range(queued):
+        study.enqueue_trial({"x": 0.5})
+    begin, calls = getattr(owner, step), []
+
+    def dropping(*args: Any) -> Any:
+        calls.append(args)
+        begun = begin(*args) if arrived or len(calls) > 1 else None
+        if len(calls) == 1:
+            gone = Exception("terminating connection due to administrator command")
+            raise sa.exc.DBAPIError("COMMIT", None, gone, connection_invalidated=True)
+        return begun
+
+    monkeypatch.setattr(owner, step, dropping)
+    trial = ask(study)
+    assert (trial.number, len(calls), len(study.trials)) == (0, 2, 1)
+    study.tell(trial, 0.5)
+    assert study.trials[0].state == TrialState.COMPLETE
 
 
 def test_failed_trials_are_not_counted(url: str) -> None:
