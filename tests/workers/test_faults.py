@@ -453,29 +453,33 @@ def test_dropped_connections_go_unnoticed(postgresql: Any, tmp_path: Path) -> No
     assert len(epochs_run(tmp_path)) == 15
 
 
+LONG = 60
+"""Epochs of 0.05 s that no server takes longer to stop than."""
+
+
 def test_a_restarted_server_is_waited_for(tmp_path: Path) -> None:
     with running_postgresql() as server:
         url = server.get_uri()
         study = created(url)
-        process = start(worker, url, tmp_path, epochs=8)
+        process = start(worker, url, tmp_path, epochs=LONG)
         wait_until(lambda: epochs_run(tmp_path))
         server.stop()
         time.sleep(1)
         assert process.exitcode is None
         server.ensure_postgres_running()
         assert code(process) == 0
-        assert_whole(study, 8)
+        assert_whole(study, LONG)
 
 
 def test_a_server_that_stays_away_ends_the_worker_and_a_resume_works(tmp_path: Path) -> None:
     with running_postgresql() as server:
         url = server.get_uri()
         created(url)
-        process = start(worker, url, tmp_path, epochs=8, patience=1.0)
+        process = start(worker, url, tmp_path, epochs=LONG, patience=1.0)
         wait_until(lambda: epochs_run(tmp_path))
         server.stop()
         assert code(process, 15) == 3
         assert reason(tmp_path).startswith("storage postgresql+psycopg://")
         server.ensure_postgres_running()
-        assert code(start(worker, url, tmp_path, epochs=8)) == 0
-        assert_whole(load_study("toy", url), 8)
+        assert code(start(worker, url, tmp_path, epochs=LONG)) == 0
+        assert_whole(load_study("toy", url), LONG)
