@@ -343,6 +343,8 @@ def _begin(parent: int) -> None:
     """In a process of a pool: imports albumentations without torch, which that takes along where
     it finds it, a second and half a gigabyte for nothing."""
     _end_with(parent)
+    if "torch" in sys.modules:  # the user's script has imported it
+        return
     sys.modules["torch"] = None  # type: ignore[assignment]
     import albumentations  # noqa: F401
 
