@@ -192,9 +192,8 @@ def _findings(
     device: torch.device,
 ) -> Findings:
     test = load_test(config.data)
-    # On the CPU in full precision, as the bundle is proved anywhere; and channels first, for torch
-    # pools others with `as_strided`, which is a loop over sequences in ONNX.
-    network = trained.network.cpu().to(memory_format=torch.contiguous_format).eval()
+    # On the CPU in full precision, as the bundle is proved anywhere.
+    network = trained.network.cpu().eval()
     result = evaluate(network, test, trained.normalization, torch.device("cpu"))
     verdict = check(candidate.architecture, config.rules)
     summary = summarize(study, config)

@@ -40,7 +40,12 @@ _INLINE = (onnx.TensorProto.DEFAULT,)
 
 
 def onnx_graph(network: nn.Module, shape: tuple[int, int, int]) -> bytes:
-    """`network` as ONNX: `images` (N, *shape) to `logits` (N, classes)."""
+    """`network` as ONNX: `images` (N, *shape) to `logits` (N, classes).
+
+    Its weights lie channels first from then on: of others torch pools with `as_strided`, in ONNX a
+    loop over sequences.
+    """
+    network.to(memory_format=torch.contiguous_format)
     with warnings.catch_warnings():  # torch 2.11 copies what it has deprecated itself
         warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
         program = torch.onnx.export(

@@ -168,6 +168,8 @@ def test_a_forgery_is_found(copied: Path, forgery: str) -> None:
 
 @pytest.mark.parametrize("within", [False, True])
 def test_a_graph_that_knows_more_than_the_weights_is_told(copied: Path, within: bool) -> None:
+    weights = {name: each.numpy() for name, each in load_file(copied / "model.safetensors").items()}
+    before = in_graph((copied / "model.onnx").read_bytes(), weights).own
     model = onnx.load(copied / "model.onnx")
     answering(model, np.zeros((3, 16, 16), np.float32), 1, 10)
     if within:  # the operations themselves
@@ -179,7 +181,8 @@ def test_a_graph_that_knows_more_than_the_weights_is_told(copied: Path, within: 
     found = {check.name: check for check in verify(copied)}["onnx = weights"]
     more = 3 * 16 * 16 + 1 + 1 + 10 + 3 + 2
     assert found.ok is None
-    assert f"of its own it has {60 + more}, but normalizations leave 72 at most" in found.detail
+    assert before < 72  # how many depends on torch's exporter
+    assert f"of its own it has {before + more}, but normalizations leave 72 at most" in found.detail
 
 
 def test_weights_that_the_exporter_turns_are_weights() -> None:
