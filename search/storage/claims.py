@@ -1,4 +1,4 @@
-"""Who may train which trial: claims, the budget of trials, and the return of lost ones.
+"""Who may train which trial: claims, and the budget of trials.
 
 What a study must not lose lies in its database, so everything that decides which trial may
 start, and who works on it, happens here inside one database transaction.
@@ -13,27 +13,14 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from search.storage.identity import identity, is_gone
+from search.storage.identity import identity
 from search.storage.internals import models, transaction
 from search.storage.patience import patient, reading
 from search.storage.places import Place
-from search.storage.trials import (
-    ARCHITECTURE,
-    DEATHS,
-    FINALIST,
-    GIVEN,
-    MODULE,
-    TAKEN,
-    WORKER,
-    Attributes,
-)
+from search.storage.trials import FINALIST, GIVEN, MODULE, TAKEN, WORKER, Attributes
 from search.storage.writes import WritingStorage
-
-LIVES = 3
-"""How many workers a trial may take down before it is failed instead of queued again."""
 
 UNCOUNTED = (FINALIST, GIVEN, TAKEN)
 """Attributes of trials that do not count towards the budget."""
@@ -56,11 +43,6 @@ class ClaimLostError(Exception):
 class ClaimingStorage(WritingStorage):
     """A storage that knows who works on a trial.
 
-    A trial that loses its worker returns to the queue under its own number, with its
-    parameters, attributes and reports; its worker counts as lost when its process is gone
-    (same machine) or its heartbeat has been silent for the grace period (any machine).  If it
-    lives all the same, it can write nothing more to the trial.
-
     `trials` bounds how many trials may be trained (complete or pruned), over all workers and
     resumes; None does not bound.  Trainings of finalists do not count, nor networks that were
     given or taken over.  While `finals` holds this process may claim the first alone, before
@@ -75,8 +57,6 @@ class ClaimingStorage(WritingStorage):
         self.modules: frozenset[str] = frozenset()
         self._claims: dict[int, Mapping[str, Any]] = {}  # of this process, by the trial's id
         super().__init__(place, heartbeat=heartbeat, grace=grace)
-
-    _silent = patient(RDBStorage._get_stale_trial_ids)
 
     # What a study's budget and queue allow
 
@@ -210,86 +190,6 @@ class ClaimingStorage(WritingStorage):
             self._set_trial_attr_without_commit(
                 session, models.TrialUserAttributeModel, trial_id, name, value
             )
-
-    # What happens to a trial that nobody works on any more
-
-    @patient
-    def requeue(self, trial_id: int, worker: Mapping[str, Any] | None) -> bool:
-        """Returns a trial to the queue as it is; False unless it runs under the claim `worker`."""
-        with transaction(self.scoped_session) as session:
-            trial = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
-            if trial.state != TrialState.RUNNING or self._owner(session, trial) != worker:
-                return False
-            self._release(session, trial)
-        self._claims.pop(trial_id, None)
-        return True
-
-    def _release(self, session: sa.orm.Session, trial: models.TrialModel) -> None:
-        trial.state = TrialState.WAITING
-        session.query(models.TrialHeartbeatModel).filter_by(trial_id=trial.trial_id).delete()
-        # The objective notes the architecture once all parameters are chosen.
-        if (
-            models.TrialUserAttributeModel.find_by_trial_and_key(trial, ARCHITECTURE, session)
-            is None
-        ):
-            # Half a candidate completed by another proposal would be one nobody checked.
-            session.query(models.TrialParamModel).filter_by(trial_id=trial.trial_id).delete()
-
-    def _get_stale_trial_ids(self, study_id: int) -> list[int]:
-        """Queues abandoned trials again; answers with none, for Optuna would fail them.
-
-        Optuna calls this before each trial.
-        """
-        self.recover(study_id)
-        return []
-
-    def recover(self, study_id: int) -> int:
-        """Queues again every running trial whose worker is lost; answers with their number."""
-        silent = set(self._silent(study_id))
-        lost = [
-            (trial_id, worker)
-            for trial_id, worker in self._running(study_id)
-            if trial_id in silent or is_gone(worker or {})
-        ]
-        return sum(self._recover(trial_id, worker) for trial_id, worker in lost)
-
-    @patient
-    def _running(self, study_id: int) -> list[tuple[int, Any]]:
-        attribute = models.TrialUserAttributeModel
-        with transaction(self.scoped_session) as session:
-            rows = (
-                session.query(models.TrialModel.trial_id, attribute.value_json)
-                .outerjoin(
-                    attribute,
-                    sa.and_(
-                        attribute.trial_id == models.TrialModel.trial_id, attribute.key == WORKER
-                    ),
-                )
-                .filter(
-                    models.TrialModel.study_id == study_id,
-                    models.TrialModel.state == TrialState.RUNNING,
-                )
-                .all()
-            )
-            return [(row[0], json.loads(row[1] or "null")) for row in rows]
-
-    @patient
-    def _recover(self, trial_id: int, worker: Mapping[str, Any] | None) -> bool:
-        with transaction(self.scoped_session) as session:
-            trial = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
-            if trial.state != TrialState.RUNNING or self._owner(session, trial) != worker:
-                return False  # another worker was faster
-            known = models.TrialUserAttributeModel.find_by_trial_and_key(trial, DEATHS, session)
-            deaths = 1 + (json.loads(text_of(known)) or 0)
-            self._note(session, trial_id, Attributes(deaths=deaths))
-            if deaths < LIVES:
-                self._release(session, trial)
-            else:
-                failure = f"its worker died {deaths} times"
-                self._note(session, trial_id, Attributes(failure=failure))
-                trial.state = TrialState.FAIL
-                trial.datetime_complete = datetime.now()
-            return True
 
     @patient
     @reading

@@ -1,9 +1,10 @@
 """Optuna's relational storage, made safe for several workers.
 
 Its layers, from the ground up: `connection.py` waits for a database that is busy or away,
-`writes.py` makes writes together, `claims.py` decides who trains what.  They override
-non-public methods of Optuna's `RDBStorage`, which `internals.py` lists; their tests run eight
-processes against a real SQLite file and a real PostgreSQL server.
+`writes.py` makes writes together, `claims.py` decides who trains what, and `recovery.py` gives
+back what a lost worker had.  They override non-public methods of Optuna's `RDBStorage`, which
+`internals.py` lists; their tests run eight processes against a real SQLite file and a real
+PostgreSQL server.
 """
 
 from __future__ import annotations
@@ -15,18 +16,19 @@ from collections.abc import Container, Sequence
 import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState
 
-from search.storage.claims import UNCOUNTED, ClaimingStorage, text_of, trials_of
+from search.storage.claims import UNCOUNTED, text_of, trials_of
 from search.storage.internals import models, transaction
 from search.storage.patience import light, patient, reading
 from search.storage.reading import read_trials
+from search.storage.recovery import RecoveringStorage
 from search.storage.trials import FINALIST
 
 CLOCK_GAP = 30.0
 """Seconds without any worker's sign after which the budget of hours does not run on."""
 
 
-class StudyStorage(ClaimingStorage):
-    """The storage of this program's studies: `ClaimingStorage` tells what it promises."""
+class StudyStorage(RecoveringStorage):
+    """The storage of this program's studies; its layers tell what it promises."""
 
     @patient
     @reading

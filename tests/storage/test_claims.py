@@ -18,8 +18,9 @@ from optuna.trial import TrialState
 import search.storage.database
 import search.storage.opening
 import search.storage.places
-from search.storage.claims import LIVES, BudgetSpentError, ClaimLostError
+from search.storage.claims import BudgetSpentError, ClaimLostError
 from search.storage.database import StudyStorage
+from search.storage.recovery import LIVES
 from search.storage.studies import create_or_resume, load_study, study_storage
 from tests.processes import ask, code, created, start, study_file
 
