@@ -59,8 +59,13 @@ def _read(path: Path, shape: Shape) -> Pixels | None:
 
 
 def _write(path: Path, pixels: Pixels) -> None:
-    """The file at once, whole, under a name that nobody can have planted."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.stem, delete=False) as file:
+    """The file at once, whole, under a name that nobody can have planted; what writers left that
+    were killed goes, for the lock is held."""
+    for left in path.parent.glob(f"{path.stem}*.part"):
+        left.unlink()
+    with tempfile.NamedTemporaryFile(
+        dir=path.parent, prefix=path.stem, suffix=".part", delete=False
+    ) as file:
         try:
             np.save(file, pixels)
             file.write(_digest(pixels))

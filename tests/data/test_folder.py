@@ -102,10 +102,25 @@ def test_a_damaged_cache_is_made_again(
     damage(cache)
     assert (load(_section(folder)).train.pixels == first.train.pixels).all()
     assert "is not what was written: made again" in caplog.messages[0]
-    assert not list(folder.glob("*.tmp*"))
+    assert not list(folder.glob(".train-*.part"))
     caplog.clear()
     assert (load(_section(folder)).train.pixels == first.train.pixels).all()
     assert bool(caplog.messages) == (damage is _directory)  # which nothing can take the place of
+
+
+def test_what_an_interrupted_writer_left_goes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            load(_section(folder))
+    assert len(list(folder.glob(".train-*.part"))) == 1
+    load(_section(folder))
+    assert {path.suffix for path in folder.glob(".train-*")} == {".npy", ".lock"}
 
 
 def test_what_cannot_be_kept_is_decoded_once(tmp_path: Path) -> None:
