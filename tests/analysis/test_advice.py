@@ -2,20 +2,7 @@ from __future__ import annotations
 
 from search.analysis.advice import advice
 from search.analysis.table import analyze
-from space import SearchSpace
-
-SPACE = SearchSpace.model_validate(
-    {
-        "block": {
-            "depth": {"low": 1, "high": 3},
-            "width": {"low": 8, "high": 64, "step": 8},
-            "dilation": [1, 2],
-        },
-        "C4": {"depth": {"low": 1, "high": 2}},
-    }
-)
-# Units of one 3x3 layer, 16 wide.
-CHOICES = {name: 1 if "depth" in name or "dilation" in name else 16 for name in SPACE.parameters}
+from tests.units import CHOICES, SPACE
 
 
 def test_advice_on_padding_and_kernels_wider_than_their_map() -> None:

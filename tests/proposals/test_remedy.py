@@ -9,21 +9,8 @@ from search.analysis.table import analyze
 from search.networks.architecture import Architecture, Block, Layer
 from search.networks.module import build
 from search.proposals.remedy import Remedy, remedy
-from space import SearchSpace
 from tests.conftest import STUDIES
-
-SPACE = SearchSpace.model_validate(
-    {
-        "block": {
-            "depth": {"low": 1, "high": 3},
-            "width": {"low": 8, "high": 64, "step": 8},
-            "dilation": [1, 2],
-        },
-        "C4": {"depth": {"low": 1, "high": 2}},
-    }
-)
-# 3x3 layers of one unit per block: 1 + 2 + 2 + 4 + 4 + 8 + 8 + 16 = 45 pixels.
-CHOICES = {name: 1 if "depth" in name or "dilation" in name else 16 for name in SPACE.parameters}
+from tests.units import CHOICES, SPACE
 
 
 def limits(**values: int) -> Limits:
