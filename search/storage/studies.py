@@ -201,6 +201,8 @@ def with_kept(config: StudyConfig, place: Place, keys: Collection[str]) -> Study
         ConfigError: what is changed does not go with what is kept.
         MachineError: see `open_storage`.
     """
+    if not keys:
+        return config
     name = config.study.name
     try:
         before = _content(study_config(load_study(name, place)))["study"]

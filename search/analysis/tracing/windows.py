@@ -57,20 +57,19 @@ def _in_parts(
     """The batch holds parts of the map, each with borders of its own, beyond which nothing is
     read."""
     *outer, mixed = source.dims[:-rank]
-    inner, counts = source.dims[-rank:], call.shape[-rank:]
     if kind not in (*MIXING, "depthwise", "maxpool", "avgpool") or moving(mixed):
         raise LayoutError("positions stand in the batch dimension, in parts")
-    size, base = list(call.size(source)), [IDENTITY] * call.builder.rank
-    parts, dims = list(outer), [along(*_only(dim)[::2]) for dim in inner]
-    for place, (way, dim, count) in enumerate(zip(how, inner, counts, strict=True)):
-        axis, _, n = _only(dim)
-        told = [digit for each in outer for digit in each if digit.axis == axis]
+    inner, counts = [_only(dim) for dim in source.dims[-rank:]], call.shape[-rank:]
+    size, base, parts = list(call.size(source)), [IDENTITY] * call.builder.rank, list(outer)
+    for way, (axis, _, n), count in zip(how, inner, counts, strict=True):
+        told = [digit for dim in outer for digit in dim if digit.axis == axis]
         if n * length(told) != size[axis] or any(digit.weight % n for digit in told):
             raise LayoutError("the parts of the map in the batch dimension overlap or have gaps")
-        size[axis], dims[place] = count * length(told), along(axis, count)
+        size[axis] = count * length(told)
         base[axis] = _bounded(way, n, count) if told else way
         parts = [tuple(_scaled(d, count, n) if d in told else d for d in dim) for dim in parts]
-    on_axes = _on_axes(shown, [_only(dim).axis for dim in inner], call.builder.rank)
+    on_axes = _on_axes(shown, [digit.axis for digit in inner], call.builder.rank)
+    dims = [along(digit.axis, count) for digit, count in zip(inner, counts, strict=True)]
     new = (*parts, channels(call.shape[-rank - 1]), *dims)
     result = call.add([(source.node, base)], size, new, kind, on_axes)
     _tell_apart(call, source, rank, result, kind in MIXING and shown.groups == 1)
