@@ -27,8 +27,9 @@ from search.networks.network import Network
 from search.proposals.asked import given, require_fitting, require_legal
 from search.proposals.choices import expressed
 from search.proposals.inheritance import Inheritance, inherit
+from search.proposals.mutation import mutations
 from search.proposals.parameters import distributions
-from search.proposals.proposer import Acceptance, InfeasibleError, estimate, propose
+from search.proposals.proposer import Acceptance, InfeasibleError, Proposer, estimate, propose
 from search.storage.checkpoints import artifact_store
 from search.storage.given import give
 from search.storage.opening import require_writable
@@ -245,9 +246,10 @@ class Study:
         kinds = distributions(self.config)
         return give(self.create(), candidate, name or network.hash, choices, kinds)
 
-    def begin_with(self, network: Network, like: Recipe | None = None) -> None:
-        """Queues the choices that mean `network`, to be trained before others; of the recipe
-        those of `like` that the study allows, the rest is the sampler's.
+    def begin_with(self, network: Network, like: Recipe | None = None) -> int:
+        """Queues the choices that mean `network`, and some mutations of it, to be trained before
+        others; of the recipe those of `like` that the study allows, the rest is the sampler's.
+        Answers with the number of mutations.
 
         Raises:
             ForeignError: the space does not express it.
@@ -259,7 +261,12 @@ class Study:
         meant = self.config.space.architecture(choices, input=shape, classes=classes)
         require_legal(meant, self.config)
         choices |= {k: v for k, v in told.items() if k in known and v in known[k]}
-        self.create().enqueue_trial(choices, skip_if_exists=True)
+        rng = random.Random(f"{self.config.study.seed} {network.hash}")
+        beside = mutations(choices, Proposer(self.config, shape, classes), rng)
+        study = self.create()
+        for each in (choices, *beside):
+            study.enqueue_trial(each, skip_if_exists=True)
+        return len(beside)
 
     def take_over(self, old: Study) -> Inheritance:
         """Gives this study the trials of an older one that are legal here; those that were

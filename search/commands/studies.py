@@ -104,13 +104,13 @@ def _begun(study: Study, source: str, storage: str | None) -> str:
     if isinstance(named, Study):
         return wording.inheritance(study.take_over(named), named.name)
     try:
-        study.begin_with(*named)
+        beside = study.begin_with(*named)
     except ForeignError as error:
         raise ConfigError(
             f"{source}: the space of {study.name} does not express it: {error}; "
             f"widen [space], or train it beside the search: {typed('train', source, study.name)}"
         ) from None
-    return f"begins with {source}"
+    return f"begins with {source} and {wording.plural(beside, 'mutation')} of it"
 
 
 def _place(device: str, ray: str | None) -> str:

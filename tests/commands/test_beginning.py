@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState, create_trial
 
+from constraints import violations
 from run_study import run
 from search.analysis.tracing.loading import load_factory
 from search.config.files import overridden
@@ -146,20 +147,30 @@ def test_a_given_network_changes_no_budget(
         assert (kept.trials, kept.hours, kept.target) == (trials, 2.5, 0.985)
 
 
-def test_a_study_begins_with_a_network(old: Study, capsys: pytest.CaptureFixture[str]) -> None:
-    target = written(network(old.config, 1), "mine.json")
-    for _ in range(2):  # again: it is queued already
-        assert run(["launch", QUICK, *OTHER, "--from", target]) == 0
-    assert "begins with mine.json" in capsys.readouterr().err
-    (trial,) = load_study("other", "sqlite:///studies/other.db").trials
-    assert trial.state == TrialState.WAITING
-    told = trial.system_attrs["fixed_params"]
-    assert told.keys() == old.config.space.parameters.keys(), "the sampler chooses the recipe"
+def test_a_study_begins_with_a_network_and_mutates_it(
+    old: Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = network(old.config, 1)
+    for _ in range(2):  # again: they are queued already
+        assert run(["launch", QUICK, *OTHER, "--from", written(start, "mine.json")]) == 0
+    assert "begins with mine.json and 4 mutations of it" in capsys.readouterr().err
+    queued = _queued("other")
+    assert len(queued) == 5
+    for told in queued:
+        assert told.keys() == old.config.space.parameters.keys(), "the sampler chooses the recipe"
+    meant = [old.config.space.architecture(told, input=INPUT, classes=CLASSES) for told in queued]
+    assert meant[0] == start
+    assert len(set(meant)) == 5, "each is another network"
+    assert not any(violations(each, old.config.rules) for each in meant)
     assert run(["launch", QUICK, *OTHER, "--from", "old:2"]) == 0
-    queued = load_study("other", "sqlite:///studies/other.db").trials[-1]
-    told = queued.system_attrs["fixed_params"]
-    meant = old.config.candidate(told, input=INPUT, classes=CLASSES)
-    assert meant == candidate_of(old.load().trials[2])
+    again = old.config.candidate(_queued("other")[5], input=INPUT, classes=CLASSES)
+    assert again == candidate_of(old.load().trials[2])
+
+
+def _queued(name: str) -> list[dict[str, Any]]:
+    trials = load_study(name, f"sqlite:///studies/{name}.db").trials
+    assert all(trial.state == TrialState.WAITING for trial in trials)
+    return [trial.system_attrs["fixed_params"] for trial in trials]
 
 
 def test_a_network_that_does_not_fit_is_told_and_nothing_is_made(

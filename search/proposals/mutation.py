@@ -1,0 +1,35 @@
+"""Networks beside a given one, which a study begins with."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from search.proposals.filling import Choices
+from search.proposals.judged import JudgedProposals
+from search.proposals.proposer import InfeasibleError, Proposer
+
+MUTATIONS = 4
+"""Of a given network, tried beside it."""
+
+_TRIES = 500
+
+
+def mutations(start: Mapping[str, Any], proposer: Proposer, rng: random.Random) -> list[Choices]:
+    """Choices of up to `MUTATIONS` legal networks that differ from that of `start`, and from each
+    other, in few of its choices; they name what `start` names, and leave open what it leaves."""
+    draws = JudgedProposals(proposer, rng, {}, lambda _: False)
+    known = {proposer.candidate(proposer.complete(start, rng)).architecture}
+    found: list[Choices] = []
+    with suppress(InfeasibleError):
+        for _ in range(_TRIES):
+            choices = draws.neighbor(start)
+            if choices is None or draws.candidate(choices).architecture in known:
+                continue
+            known.add(draws.candidate(choices).architecture)
+            found.append({name: choices[name] for name in start})
+            if len(found) == MUTATIONS:
+                break
+    return found
