@@ -35,6 +35,9 @@ def suggested(trial: optuna.Trial, config: StudyConfig) -> Choices:
     return trial.params
 
 
+KNOWN = 20  # networks of which somebody knows one
+
+
 @dataclass(frozen=True)
 class Older:
     """A study of the default search from which another one begins, its settings `changes` to the
@@ -52,7 +55,8 @@ class Older:
 
 @dataclass(frozen=True)
 class Arm:
-    """`share` of the studies asked for are run, where a proposal costs seconds."""
+    """`share` of the studies asked for are run, where a proposal costs seconds.  `given` is the
+    place among `KNOWN` uniform legal networks, from the best, of one that the study begins with."""
 
     sampler: str = "random"
     pruner: str = "none"
@@ -61,6 +65,7 @@ class Arm:
     share: float = 1.0
     changes: tuple[str, ...] = ()
     older: Older | None = None
+    given: int | None = None
 
     def config(self, seed: int) -> StudyConfig:
         """The wide study with this arm's search."""
@@ -197,8 +202,8 @@ def _ours() -> dict[str, Arm]:
     }
 
 
-def _heir(older: Older) -> Arm:
-    return Arm(_SHIPPED.sampler, _SHIPPED.pruner, older=older)
+def _heir(older: Older | None = None, given: int | None = None) -> Arm:
+    return Arm(_SHIPPED.sampler, _SHIPPED.pruner, older=older, given=given)
 
 
 ARMS: dict[str, Arm] = {
@@ -213,4 +218,6 @@ ARMS: dict[str, Arm] = {
     f"{DEFAULT}, from a kin study on other images": _heir(Older(known=True)),
     f"{DEFAULT}, from a misleading one on other images": _heir(Older(misleads=True, known=True)),
     f"{DEFAULT}, from one whose numbers are false": _heir(Older(misleads=True)),
+    f"{DEFAULT}, from a good network": _heir(given=1),
+    f"{DEFAULT}, from a middling network": _heir(given=KNOWN // 2),
 }

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import asdict, dataclass, field, replace
 
 import optuna
 from optuna.trial import TrialState
 
 from benchmarks.landscape.recipes import CLASSES, INPUT
-from benchmarks.search.arms import Arm, Older
+from benchmarks.search.arms import KNOWN, Arm, Older
 from benchmarks.search.world import IMAGES, World
 from search.config.candidate import Candidate
 from search.config.sections import StudyConfig
 from search.proposals.inheritance import inherit
+from search.proposals.judged import JudgedProposals
+from search.proposals.mutation import mutations
+from search.proposals.proposer import Proposer
 from search.storage.refuted import borne_out
 from search.storage.trials import Attributes, candidate_of, is_taken, write
 from search.workers.objective import make_pruner
@@ -65,6 +69,8 @@ def simulate(arm: Arm, world: World, seed: int) -> Run:
     study, config = begun(arm, seed), arm.config(seed)
     if arm.older:
         take_over(study, config, world, arm.older)
+    if arm.given is not None:
+        begin_with(study, config, world, arm.given)
     run = search(study, arm, world, config, HORIZON)
     taken = [
         Step(0.0, trial.value, world.accuracy(trial.params, candidate_of(trial)))
@@ -83,6 +89,18 @@ def take_over(study: optuna.Study, config: StudyConfig, world: World, told: Olde
     older.set_user_attr("data", {"images": "others" if told.known else "these"})
     search(older, told.arm, world.opposite if told.misleads else world, settings, OLDER)
     inherit(older, config, INPUT, CLASSES, {"images": "these"}).give(study)
+
+
+def begin_with(study: optuna.Study, config: StudyConfig, world: World, place: int) -> None:
+    """Queues the network of that place among `KNOWN` uniform ones, and its mutations."""
+    rng = random.Random(config.study.seed)
+    proposer = Proposer(config, INPUT, CLASSES)
+    draws = JudgedProposals(proposer, rng, {}, lambda _: False)
+    known = [draws.uniform() for _ in range(KNOWN)]
+    known.sort(key=lambda each: world.accuracy(each, draws.candidate(each)), reverse=True)
+    start = {name: known[place][name] for name in config.space.parameters}
+    for choices in (start, *mutations(start, proposer, rng)):
+        study.enqueue_trial(choices)
 
 
 def begun(arm: Arm, seed: int) -> optuna.Study:

@@ -16,13 +16,14 @@ from benchmarks.landscape.recipes import CLASSES, INPUT, Job, drawn, network, se
 from benchmarks.landscape.table import VERSION, Header, Row, append, load
 from benchmarks.search import world as worlds
 from benchmarks.search.__main__ import main
-from benchmarks.search.arms import ARMS, DEFAULT, RANDOM, Arm, Older
+from benchmarks.search.arms import ARMS, DEFAULT, KNOWN, RANDOM, Arm, Older, suggested
 from benchmarks.search.document import document, interval
-from benchmarks.search.simulation import Run, Step, simulate
+from benchmarks.search.simulation import Run, Step, begin_with, begun, simulate
 from benchmarks.search.world import Landscape, World
 from constraints import violations
 from search.analysis.facts import count_macs
 from search.domains import Scalar
+from search.proposals.mutation import MUTATIONS
 
 HEADER = Header(landscape=VERSION, images="0" * 16, settings=settings())
 
@@ -126,7 +127,8 @@ def test_the_noise_of_a_training_is_that_of_repeated_networks(landscape: Landsca
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, arm in ARMS.items() if arm.share == 1 and not arm.older]
+    "name",
+    [n for n, arm in ARMS.items() if arm.share == 1 and not arm.older and arm.given is None],
 )
 def test_every_arm_trains_legal_networks_and_pays_for_them(
     name: str, landscape: Landscape, monkeypatch: pytest.MonkeyPatch
@@ -164,6 +166,22 @@ def test_a_study_is_repeated_exactly(landscape: Landscape) -> None:
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.search.simulation.HORIZON", 4)
     monkeypatch.setattr("benchmarks.search.simulation.OLDER", 12)
+
+
+def test_a_study_begins_with_a_network_of_some_rank_and_with_mutations(
+    landscape: Landscape,
+) -> None:
+    world, reached = World(landscape, 0), []
+    for place in (0, KNOWN - 1):
+        arm = Arm("tpe", "none", given=place)
+        config, begins = arm.config(1), begun(arm, 1)
+        begin_with(begins, config, world, place)
+        trials = [begins.ask() for _ in range(1 + MUTATIONS)]
+        choices = [suggested(trial, config) for trial in trials]
+        candidates = [config.candidate(each, input=INPUT, classes=CLASSES) for each in choices]
+        assert len({candidate.architecture for candidate in candidates}) == 1 + MUTATIONS
+        reached.append(world.accuracy(choices[0], candidates[0]))
+    assert reached[0] > reached[1] + 2 * landscape.noise
 
 
 def test_a_study_begins_with_what_an_older_one_measured(landscape: Landscape, short: None) -> None:
