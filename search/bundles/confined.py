@@ -54,12 +54,15 @@ def write_frame(stream: BinaryIO, content: bytes) -> None:
     stream.flush()
 
 
-def main(kind: str, seconds: str, total: str, memory: str) -> None:
+def main(kind: str, seconds: str, total: str, memory: str, libraries: str) -> None:
     """Answers frame after frame: first what could not be limited, then `kind`'s work, which has
-    `seconds` of processor time until its first answer, and `total` until its last."""
+    `seconds` of processor time until its first answer, and `total` until its last; `libraries`
+    are the folders of installed packages."""
     root = Path(__file__).resolve().parents[2]
-    own = [root / "search", root / "space.py", root / "constraints.py"]
-    missing = confine(map(str, own), seconds=int(total), memory=int(memory))
+    own = [str(root / name) for name in ("search", "space.py", "constraints.py")]
+    installed = libraries.split(os.pathsep)
+    sys.path += [path for path in installed if path not in sys.path]
+    missing = confine([*own, *installed], seconds=int(total), memory=int(memory))
     allow(int(seconds))
     answers, questions = os.fdopen(os.dup(1), "wb"), sys.stdin.buffer
     os.dup2(2, 1)  # what libraries print is no answer

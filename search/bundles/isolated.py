@@ -17,6 +17,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from importlib.metadata import distributions
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -100,6 +101,12 @@ def unlimited() -> list[str]:
         return process.missing
 
 
+def _libraries() -> str:
+    """The folders in which packages are installed, a user's own and those of PYTHONPATH too."""
+    found = (each for each in distributions() if each.read_text("INSTALLER"))
+    return os.pathsep.join(dict.fromkeys(str(each.locate_file("")) for each in found))
+
+
 class _Process:
     """One confined process; `first` is its first answer, `missing` what does not limit it."""
 
@@ -130,8 +137,9 @@ class _Process:
     def _start(self, kind: str, total: int) -> subprocess.Popen[bytes]:
         # -I: no working directory, no PYTHONPATH and no user's site on the path.
         options = ["-I", "-B", "-X", "utf8", "-c", _SCRIPT]
+        told = [kind, str(START), str(total), str(MEMORY)]
         return subprocess.Popen(
-            [sys.executable, *options, str(_ROOT), kind, str(START), str(total), str(MEMORY)],
+            [sys.executable, *options, str(_ROOT), *told, _libraries()],
             cwd=self._folder.name,
             env={name: os.environ[name] for name in _KEPT if name in os.environ},
             stdin=subprocess.PIPE,

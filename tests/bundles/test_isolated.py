@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -15,7 +16,7 @@ from search.bundles.isolated import RunError
 from search.bundles.plain import NotPlainError, judged, require_plain
 from search.networks.module import build
 from search.networks.source import generate, state_key
-from tests.conftest import candidates
+from tests.conftest import STUDIES, candidates
 
 NETWORK = next(candidates(1, seed=5))
 PLAIN = generate(
@@ -100,3 +101,14 @@ def test_the_first_answer_has_a_time_of_its_own(monkeypatch: pytest.MonkeyPatch)
         isolated.network(endless, b"", NETWORK.input, {}, 1e12),
     ):
         pass
+
+
+def test_packages_may_lie_where_only_the_environment_says() -> None:
+    """As those of `pip install --user` and of a cluster's modules do."""
+    script = "from search.bundles import isolated\nwith isolated.onnx(b'', (3, 8, 8), 0): pass"
+    found = [path for path in sys.path if path.endswith("-packages")]
+    environment = {"PYTHONPATH": os.pathsep.join([str(STUDIES.parent), *found]), "HOME": os.devnull}
+    base = os.path.realpath(sys.executable)
+    ended = subprocess.run([base, "-c", script], env=environment, capture_output=True, text=True)
+    assert "RunError" in ended.stderr, "an empty file is no graph"
+    assert "ModuleNotFoundError" not in ended.stderr.splitlines()[-1]
