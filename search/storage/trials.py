@@ -112,17 +112,18 @@ def as_seen(trial: FrozenTrial, rule: Callable[[str], str]) -> FrozenTrial:
     Machine-only ones stay here: what fills screens in one line, and stands in the notes in a
     better way, hashes, and where a worker is within an epoch.  `rule` names a rule in words.
     """
-    carried, seen = Attributes.of(trial), copy(trial)
-    kept = {name: value for name, value in carried.items() if name not in _UNSEEN}
+    carried, seen = trial.user_attrs, copy(trial)
+    others = {name: v for name, v in carried.items() if name not in _NAMED}
+    kept = {name: v for name in _SEEN if (v := carried.get(name)) is not None}
+    seconds, worker, finalist = map(carried.get, ("seconds", WORKER, FINALIST))
     told: dict[str, Any] = {
-        "cost in TFLOP": _tera(carried.pflop),
-        "cost to target in TFLOP": _tera(carried.pflop_to_target),
-        "rejected": _rejected(carried.rejected, rule),
-        "seconds": None if carried.seconds is None else round(carried.seconds, 1),
-        "worker": carried.worker and "{host}, process {pid}".format_map(carried.worker),
-        "finalist": carried.finalist and "trains trial {trial} again".format_map(carried.finalist),
+        "cost in TFLOP": _tera(carried.get("pflop")),
+        "cost to target in TFLOP": _tera(carried.get("pflop_to_target")),
+        "rejected": _rejected(carried.get("rejected"), rule),
+        "seconds": None if seconds is None else round(seconds, 1),
+        "worker": worker and "{host}, process {pid}".format_map(worker),
+        "finalist": finalist and "trains trial {trial} again".format_map(finalist),
     }
-    others = {name: v for name, v in trial.user_attrs.items() if name not in NAMES}
     told = {name: value for name, value in told.items() if value is not None}
     seen.user_attrs = {**others, **kept, **told}
     return seen
@@ -132,6 +133,8 @@ _UNSEEN = (
     "architecture", "module", "recipe", "history", "moment", "candidate", "pflop",
     "pflop_to_target",
 )  # fmt: skip
+_SEEN = tuple(name for name in NAMES if name not in _UNSEEN)
+_NAMED = frozenset(NAMES)
 
 
 def _tera(pflop: float | None) -> float | None:

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.orm import Session
 
 from search.display import wording
-from search.display.dashboard.internals import note_prefix
+from search.display.dashboard.internals import PLOTS, note_prefix
 from search.storage.database import StudyStorage
 from search.storage.internals import FrozenStudy, models, storage_of, transaction
 from search.storage.patience import patient, reading
@@ -24,6 +24,7 @@ NOTES = 300_000
 and it sends them with every refresh; at 10,000 trials that is the notes of 30."""
 
 _Attribute = models.StudySystemAttributeModel
+_NOTE = _Attribute.key.like(note_prefix("%") + "%") & ~_Attribute.key.startswith(PLOTS)
 
 
 class Browsed(StudyStorage):
@@ -64,6 +65,22 @@ class Browsed(StudyStorage):
             ]
 
 
+class Unnoted(StudyStorage):
+    """The storage of a study, over its connections, that does not tell the notes of its trials:
+    for the dashboard's functions, which read all of them to write one thing."""
+
+    def __init__(self, study: optuna.Study) -> None:
+        vars(self).update(vars(study_storage(study)))
+
+    @patient
+    @reading
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        with transaction(self.scoped_session) as session:
+            rows = session.query(_Attribute.key, _Attribute.value_json)
+            kept = rows.filter(_Attribute.study_id == study_id, ~_NOTE)
+            return {key: json.loads(text) for key, text in kept}
+
+
 def _told(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """A study's attributes as a person reads them: what its images are, one by one, and what
     this program did not write.  Its settings stand in its note, clocks nowhere."""
@@ -79,8 +96,7 @@ def _worth_reading(session: Session, study_id: int) -> dict[str, Any]:
     room = NOTES // max(1, (number := trials.count()))
     if room < number:
         of_one = (_Attribute.key.startswith(note_prefix(key)) for key in _noted(trials, room))
-        notes = _Attribute.key.like(note_prefix("%") + "%")
-        rows = rows.filter(~notes | sa.or_(False, *of_one))
+        rows = rows.filter(~_NOTE | sa.or_(False, *of_one))
     return {key: json.loads(text) for key, text in rows}
 
 

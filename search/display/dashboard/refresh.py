@@ -16,6 +16,7 @@ from optuna.exceptions import StorageInternalError
 from optuna_dashboard import save_note, save_plotly_graph_object
 
 from search.display.dashboard import plots
+from search.display.dashboard.browsed import Unnoted
 from search.display.dashboard.notes import study_note
 from search.display.rhythm import Rhythm
 from search.storage.internals import study_id
@@ -31,10 +32,11 @@ def refresh(study: optuna.Study, summary: Summary) -> None:
         ("accuracy-over-RF", plots.accuracy_over(summary, "receptive_field", "receptive field")),
         ("rejections-by-rule", plots.rejections(summary)),
     )
+    unnoted = optuna.load_study(study_name=study.study_name, storage=Unnoted(study))
     with study_storage(study).together():
-        save_note(study, study_note(summary, study_id(study), datetime.now()))
+        save_note(unnoted, study_note(summary, study_id(study), datetime.now()))
         for name, figure in drawn:
-            save_plotly_graph_object(study, figure, graph_object_id=name)
+            save_plotly_graph_object(unnoted, figure, graph_object_id=name)
 
 
 class Refresher:

@@ -14,9 +14,9 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import optuna
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.exceptions import StorageInternalError
-from optuna_dashboard import wsgi
 
 from search.display.dashboard.browsed import Browsed
+from search.display.dashboard.details import dashboard
 from search.display.dashboard.guard import LOOPBACK, Guard
 from search.display.dashboard.pictures import Gallery
 from search.display.dashboard.refresh import Refresher
@@ -61,8 +61,8 @@ def open_server(
     names = {*LOOPBACK, host}
     if token is not None:
         names |= {socket.gethostname(), socket.getfqdn()}
-    storage = Browsed(study)
-    guarded = Guard(wsgi(storage, Gallery(store)), hosts=names, write=write, token=token)
+    app = dashboard(Browsed(study), Gallery(store))
+    guarded = Guard(app, hosts=names, write=write, token=token)
     kind = _Server6 if ":" in host else _Server
     try:
         return make_server(host, port, guarded, server_class=kind, handler_class=_Quiet)

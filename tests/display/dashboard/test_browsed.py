@@ -3,11 +3,12 @@ from __future__ import annotations
 import optuna
 import pytest
 from optuna.trial import TrialState
+from optuna_dashboard import get_note, save_note
 from optuna_dashboard._note import get_note_from_system_attrs
 
 from search.display.dashboard.annotation import write_note
-from search.display.dashboard.browsed import Browsed
-from search.storage.internals import study_id, trial_id
+from search.display.dashboard.browsed import Browsed, Unnoted
+from search.storage.internals import storage_of, study_id, trial_id
 from search.storage.studies import load_study
 from tests.processes import ask, created
 
@@ -81,3 +82,34 @@ def test_what_a_study_keeps_reads_as_words(study: optuna.Study) -> None:
     study.set_user_attr("clock", {"seconds": 1.0})
     (found,) = Browsed(study).get_all_studies()
     assert found.user_attrs == {"classes": "cat, dog", "validation images": 7}
+
+
+def test_plots_and_the_note_of_the_study_are_no_notes_of_trials(
+    study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.display.dashboard.browsed.NOTES", 2 * 12)
+    save_note(study, "of the study")
+    storage_of(study).set_study_system_attr(study_id(study), "dashboard:plot_data:note_1:0", "{}")
+    every = storage_of(study).get_study_system_attrs(study_id(study))
+    assert len(every) == 12 * 3 + 4, "a trial's note is a version and two pieces"
+    (browsed,) = Browsed(study).get_all_studies()
+    assert len(browsed.system_attrs) == 2 * 3 + 4
+    unnoted = Unnoted(study).get_study_system_attrs(study_id(study))
+    assert unnoted == {
+        "study:metric_names": ["accuracy"],
+        "dashboard:note_ver": 1,
+        "dashboard:note_str:0": "of the study",
+        "dashboard:plot_data:note_1:0": "{}",
+    }
+
+
+def test_what_is_written_without_notes_at_hand_is_what_the_dashboard_reads(
+    study: optuna.Study,
+) -> None:
+    unnoted = optuna.load_study(study_name=study.study_name, storage=Unnoted(study))
+    for body in ("one", "two " * 1_000, "three"):
+        save_note(unnoted, body)
+        assert get_note(study) == body
+    written = storage_of(study).get_study_system_attrs(study_id(study))
+    assert written["dashboard:note_ver"] == 3
+    assert _noted(Browsed(study)) == list(range(12))
