@@ -14,16 +14,22 @@ import optuna
 import pytest
 import torch
 
+from search.analysis.tracing.loading import read_source
 from search.bundles.export import export
+from search.config.candidate import Candidate
 from search.config.files import load
 from search.config.sections import StudyConfig
 from search.data import datasets
+from search.proposals.asked import recipe_choices
 from search.proposals.sampler import make_sampler
-from search.storage.studies import create_or_resume
+from search.storage.given import give
+from search.storage.studies import create_or_resume, study_storage
 from search.storage.summary import summarize
+from search.training.modules import Modules, read
 from search.training.trainer import Trainer
 from search.workers.objective import Objective
 from tests.conftest import STUDIES
+from tests.modules import written
 from tests.synthetic_study import build, config, train_finalists
 
 CPU = torch.device("cpu")
@@ -35,6 +41,7 @@ SMALL = (
     "space.block.squeeze_excite=4",
     "study.pruner=none",
 )
+RULES = ("limits.downsampling=1", "limits.receptive_field=16", "augmentation.hole=4")
 COMMITTED = STUDIES.parent / "docs" / "results" / "cifar10"
 
 
@@ -67,6 +74,21 @@ def trained(folder: Path, *changes: str) -> Exported:
     trainer = Trainer(config, dataset, CPU, cache=augmented(folder))
     study.optimize(Objective(config, trainer, runs=folder / "runs"), n_trials=1)
     return Exported(study, config, folder, folder / "bundle")
+
+
+def trained_module(folder: Path) -> tuple[Exported, Modules]:
+    """A study of one given module, which was trained; its bundle is not made yet."""
+    config = load(STUDIES / "quickstart.toml", (*SMALL, *RULES))
+    modules = Modules([f"{written(folder)}:colored"])
+    dataset = datasets.load(config.data)
+    recipe = config.recipe(recipe_choices(config, None))
+    network = read(read_source(f"{folder}/mine.py:colored"), dataset.input, 10, recipe)
+    study = create_or_resume(config, f"sqlite:///{folder}/s.db", data=dataset.identity)
+    give(study, Candidate(network, recipe), "mine.py:colored", {}, {})
+    study_storage(study).modules = modules.keys
+    trainer = Trainer(config, dataset, CPU, cache=augmented(folder), modules=modules)
+    study.optimize(Objective(config, trainer, runs=folder / "runs"), n_trials=1)
+    return Exported(study, config, folder, folder / "bundle"), modules
 
 
 @pytest.fixture(scope="session")

@@ -37,9 +37,19 @@ from search.networks.architecture import Architecture
 from search.networks.module import build
 from search.proposals.proposer import propose
 from search.storage.trials import candidate_of
+from search.training.modules import NONE
 from search.training.trainer import Trainer
 from space import SearchSpace
-from tests.bundles.conftest import CPU, SMALL, Exported, augmented, metrics_of, seal, trained
+from tests.bundles.conftest import (
+    CPU,
+    SMALL,
+    Exported,
+    augmented,
+    metrics_of,
+    seal,
+    trained,
+    trained_module,
+)
 from tests.conftest import STUDIES
 
 IN_PLACE = nn.BatchNorm2d | nn.ReLU | nn.Dropout | nn.AdaptiveAvgPool2d | nn.Flatten
@@ -182,10 +192,33 @@ def test_what_the_device_refuses_is_told_and_leaves_no_bundle(
     assert [path.name for path in tmp_path.iterdir()] == []
 
 
-def test_a_network_that_cannot_be_converted_is_told_in_a_line(exported: Exported) -> None:
-    network = SearchSpace(activation="relu").architecture({}, input=(3, 16, 16))
-    with pytest.raises(ConfigError, match=r"LiteRT makes no int8 file of this network: Unexpected"):
-        converted(network, nn.Linear(1, 1), np.zeros((1, 3, 16, 16), np.float32))
+class Airy(nn.Module):
+    """An operation that no format for microcontrollers knows."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.special.airy_ai(x).mean((2, 3))
+
+
+class Choosing(nn.Module):
+    """What it computes depends on the image."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((2, 3)) if x.sum() > 0 else x.amax((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (Airy(), "LiteRT makes no int8 file of this network: .*airy"),
+        (Choosing(), "torch cannot export this network: "),
+    ],
+)
+def test_a_network_that_cannot_be_converted_is_told_in_a_line(
+    module: nn.Module, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        converted(module.eval(), np.zeros((1, 3, 16, 16), np.float32))
+    assert "\n" not in str(caught.value)
 
 
 def test_rounding_is_felt_where_a_microcontroller_rounds() -> None:
@@ -193,7 +226,8 @@ def test_rounding_is_felt_where_a_microcontroller_rounds() -> None:
     choices = {"block": {"operator": "separable", "residual": True, "squeeze_excite": 4}}
     architecture = SearchSpace.model_validate(choices).architecture({})
     network = build(architecture)
-    rounded, images = imitating(network), torch.randn(4, 3, 32, 32)
+    images = torch.randn(4, 3, 32, 32)
+    rounded = imitating(network, images)
     network.train(), rounded.train()
     exact, found = network(images), rounded(images)
     steps = found / rounded.O[-1].int8.scale
@@ -203,17 +237,21 @@ def test_rounding_is_felt_where_a_microcontroller_rounds() -> None:
     assert all(p.grad is not None for p in rounded.parameters())
 
 
+@pytest.mark.parametrize("foreign", [False, True])
 def test_a_few_more_epochs_keep_the_network_and_move_its_weights(
-    exported: Exported, monkeypatch: pytest.MonkeyPatch
+    foreign: bool, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fine_tuning, "EPOCHS", 1)
-    candidate = candidate_of(exported.study.trials[0])
-    dataset = datasets.load(exported.config.data)
-    trainer = Trainer(exported.config, dataset, CPU, cache=augmented(exported.folder))
+    study, modules = trained_module(tmp_path) if foreign else (exported, NONE)
+    candidate, config = candidate_of(study.study.trials[0]), study.config
+    dataset = datasets.load(config.data)
+    trainer = Trainer(config, dataset, CPU, cache=augmented(exported.folder), modules=modules)
     network = trainer.training(candidate).evaluated
     tuned = fine_tuned(trainer, candidate, network)
     assert tuned.state_dict().keys() == network.state_dict().keys()
-    before, after = (n.O[-1].weight.detach() for n in (network, tuned))
+    layers = zip(network.modules(), tuned.modules(), strict=True)
+    weights = [(a.weight, b.weight) for a, b in layers if isinstance(a, nn.Conv2d | nn.Linear)]
+    before, after = weights[-1]  # the first may be fixed, as whitening
     assert 0 < (after - before).abs().max() < 1
 
 
@@ -273,3 +311,61 @@ def test_epochs_that_diverge_are_told_and_left_out(
     monkeypatch.setattr(fine_tuning, "LEARNING_RATE", 1e9)
     assert maker._tuned(network) is None
     assert "loss is" in told[-1]
+
+
+# --- a network that somebody else wrote ------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def of_module(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """The bundle of a module, with its int8 files; its code is gone."""
+    home = tmp_path_factory.mktemp("int8_module")
+    result, modules = trained_module(home)
+    result.export(result.bundle, int8=True, retrain=False, modules=modules)
+    (home / "mine.py").unlink()
+    return result
+
+
+def test_a_module_s_int8_files_prove_themselves(of_module: Exported) -> None:
+    checks = {found.name: found for found in verify(of_module.bundle)}
+    assert [str(found) for found in checks.values() if found.ok is False] == []
+    assert all(checks[name].ok for name in ("int8 files", "int8 onnx", "int8 device"))
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "look"),
+    [("onnx", "test_correct", "int8 onnx"), ("tflite", "test_correct", "int8 device")],
+)
+def test_a_forged_number_of_a_module_is_found(
+    of_module: Exported, tmp_path: Path, part: str, key: str, look: str
+) -> None:
+    forged = Path(shutil.copytree(of_module.bundle, tmp_path / "bundle"))
+    metrics = metrics_of(forged)
+    metrics["int8"][part][key] += 16
+    (forged / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(BundleError, match=str(metrics["int8"][part][key])):
+        proof_of(forged)[look]()
+
+
+def test_a_module_s_rounding_is_felt_where_its_layers_give_a_map() -> None:
+    torch.manual_seed(0)
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 8, 3, padding=1)
+            self.bn = nn.BatchNorm2d(8)
+            self.relu = nn.ReLU(inplace=True)
+            self.head = nn.Linear(8, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.relu(self.bn(self.conv(x))).mean((2, 3)))
+
+    network, images = Block(), torch.randn(4, 3, 8, 8)
+    rounded = imitating(network, images)
+    rounded(images)
+    steps = {name: hasattr(part, "int8") for name, part in rounded.named_children()}
+    assert steps == {"conv": False, "bn": False, "relu": True, "head": True}
+    assert network.training
+    assert rounded.training
+    assert not hasattr(network.relu, "int8")

@@ -15,26 +15,13 @@ from onnx import helper, numpy_helper
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from search.analysis.tracing.loading import load_factory, read_source
+from search.analysis.tracing.loading import load_factory
 from search.bundles.parts.graph import in_graph, portable
 from search.bundles.verify import verify
-from search.config.candidate import Candidate
-from search.config.files import load
-from search.data import datasets
 from search.errors import ConfigError, MachineError
-from search.proposals.asked import recipe_choices
-from search.storage.given import give
-from search.storage.studies import create_or_resume, study_storage
 from search.training.foreign import Foreign
-from search.training.modules import Modules, read
-from search.training.trainer import Trainer
-from search.workers.objective import Objective
-from tests.bundles.conftest import CPU, SMALL, Exported, augmented, metrics_of, seal
+from tests.bundles.conftest import Exported, metrics_of, seal, trained_module
 from tests.bundles.test_proof import answering
-from tests.conftest import STUDIES
-from tests.modules import written
-
-RULES = ("limits.downsampling=1", "limits.receptive_field=16", "augmentation.hole=4")
 
 
 @pytest.fixture(scope="module")
@@ -45,17 +32,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def given(home: Path) -> Exported:
     """A module that was trained for an epoch, and its bundle."""
-    config = load(STUDIES / "quickstart.toml", (*SMALL, *RULES))
-    modules = Modules([f"{written(home)}:colored"])
-    dataset = datasets.load(config.data)
-    recipe = config.recipe(recipe_choices(config, None))
-    network = read(read_source(f"{home}/mine.py:colored"), dataset.input, 10, recipe)
-    study = create_or_resume(config, f"sqlite:///{home}/s.db", data=dataset.identity)
-    give(study, Candidate(network, recipe), "mine.py:colored", {}, {})
-    study_storage(study).modules = modules.keys
-    trainer = Trainer(config, dataset, CPU, cache=augmented(home), modules=modules)
-    study.optimize(Objective(config, trainer, runs=home / "runs"), n_trials=1)
-    exported = Exported(study, config, home, home / "bundle")
+    exported, modules = trained_module(home)
     exported.export(exported.bundle, retrain=False, modules=modules)
     (home / "mine.py").rename(home / "gone.py")  # nothing below asks for the code
     return exported
@@ -208,9 +185,7 @@ def test_code_that_is_not_named_is_not_exported(given: Exported, tmp_path: Path)
     assert not (tmp_path / "out").exists()
 
 
-def test_what_has_no_plain_graph_is_told_before_it_is_trained(
-    given: Exported, home: Path, tmp_path: Path
-) -> None:
+def test_what_has_no_plain_graph_is_told_before_it_is_trained() -> None:
     class Sums(nn.Module):
         def forward(self, x: Any) -> Any:
             return x.flatten(1).cumsum(1)[:, :10]
@@ -225,6 +200,3 @@ def test_what_has_no_plain_graph_is_told_before_it_is_trained(
     ):
         with pytest.raises(ConfigError, match=message):
             portable(Foreign(module, (1, 8, 10)), (1, 8, 10))
-    modules = Modules([f"{home}/gone.py:colored"])
-    with pytest.raises(ConfigError, match="--int8: is for networks of the generator's layers"):
-        given.export(tmp_path / "out", int8=True, modules=modules)

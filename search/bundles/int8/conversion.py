@@ -1,4 +1,4 @@
-"""From weights to a `.tflite` file in int8: the work of a process of its own.
+"""From a network to a `.tflite` file in int8: the work of a process of its own.
 
 LiteRT brings jax, prints its progress, and warns about others; here that disturbs nobody.
 Numbers are calibrated by the least and the greatest that images give, weights per channel.
@@ -6,36 +6,34 @@ Numbers are calibrated by the least and the greatest that images give, weights p
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load
 from torch import nn
 
 from search.bundles.confined import read_frame, write_frame
-from search.networks.architecture import Architecture
-from search.networks.module import build
+from search.errors import first_line
 
 Array = NDArray[np.float32]
 
 
 def main() -> None:
-    """Reads architecture, weights and images (N, H, W, C), and answers with the file."""
+    """Reads a network as torch exports it and images (N, H, W, C), and answers with the file."""
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what LiteRT prints is no answer
-    architecture, weights, images = (read_frame(sys.stdin.buffer) or b"" for _ in range(3))
-    network = build(Architecture.from_json(json.loads(architecture))).eval()
-    network.load_state_dict(load(weights))
-    channels, height, width = network_input(architecture)
-    pixels = np.frombuffer(images, np.float32).reshape(-1, height, width, channels)
-    write_frame(answer, int8_file(network, pixels))
+    program, images = (BytesIO(read_frame(sys.stdin.buffer) or b"") for _ in range(2))
+    network = torch.export.load(program).module()
+    try:
+        write_frame(answer, int8_file(network, np.load(images)))
+    except Exception as error:  # LiteRT has many; the first line names the operation
+        sys.exit(first_line(error))
 
 
 def int8_file(network: nn.Module, pixels: Array) -> bytes:
@@ -44,17 +42,11 @@ def int8_file(network: nn.Module, pixels: Array) -> bytes:
     return _compact(_quantized(_converted(network, pixels), pixels))
 
 
-def network_input(architecture: bytes) -> tuple[int, int, int]:
-    """(channels, height, width) that the JSON of an architecture names."""
-    channels, height, width = json.loads(architecture)["input"]
-    return channels, height, width
-
-
 def _converted(network: nn.Module, pixels: Array) -> bytes:
     import litert_torch
 
     # As microcontrollers read images; otherwise the first operation would transpose them.
-    last = litert_torch.to_channel_last_io(network, args=[0]).eval()
+    last = litert_torch.to_channel_last_io(network, args=[0])
     model = litert_torch.convert(last, (torch.from_numpy(pixels[:1].copy()),))
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "model.tflite"

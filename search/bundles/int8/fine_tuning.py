@@ -10,8 +10,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +40,9 @@ _MAPS = partial(
     _INT8, observer=MovingAverageMinMaxObserver, quant_min=-128, qscheme=torch.per_tensor_affine
 )
 _WEIGHTED = (nn.Conv2d, nn.Linear)
+_COMBINING = (Residual, SqueezeExcite)
 _FOLDED = (nn.BatchNorm2d, nn.ReLU, nn.ReLU6)  # into what stands before
+_MOVED = (nn.Dropout, nn.Flatten, nn.Identity)  # the same numbers, wherever they lie
 _ORIGINAL = ".parametrizations.weight.original"
 
 
@@ -58,7 +59,8 @@ def fine_tuned(trainer: Trainer, candidate: Candidate, network: nn.Module) -> nn
         average=0.0,
         small_epochs=0.0,
     )
-    training = trainer.training(replace(candidate, recipe=recipe), imitating(network))
+    image = torch.zeros(1, *candidate.architecture.input)
+    training = trainer.training(replace(candidate, recipe=recipe), imitating(network, image))
     while training.epoch < EPOCHS:
         training.run_epoch()
     result = trainer.build(candidate.architecture)
@@ -68,15 +70,16 @@ def fine_tuned(trainer: Trainer, candidate: Candidate, network: nn.Module) -> nn
     return result.eval()
 
 
-def imitating(network: nn.Module) -> nn.Module:
-    """A copy of `network` that rounds as int8 does."""
-    copied = copy.deepcopy(network)
+def imitating(network: nn.Module, image: Tensor) -> nn.Module:
+    """A copy of `network`, which maps images such as `image`, that rounds as int8 does."""
+    copied = copy.deepcopy(network).eval()
+    stored = dict.fromkeys(_stored(copied, image))
     for part in [part for part in copied.modules() if isinstance(part, _WEIGHTED)]:
         register_parametrization(part, "weight", _WEIGHTS())
-    for module in [*_stored(copied)]:
+    for module in stored:
         module.register_module("int8", _MAPS())
         module.register_forward_hook(_rounded)
-    return copied
+    return copied.train(network.training)
 
 
 def _rounded(module: Any, _: object, output: Tensor) -> Tensor:
@@ -84,14 +87,34 @@ def _rounded(module: Any, _: object, output: Tensor) -> Tensor:
     return rounded
 
 
-def _stored(network: nn.Module) -> Iterator[nn.Module]:
+class _Run(NamedTuple):
+    module: nn.Module
+    given: Any
+    result: Any
+
+
+def _stored(network: nn.Module, image: Tensor) -> Iterator[nn.Module]:
     """The modules whose results a microcontroller stores."""
-    for part in network.modules():
-        if isinstance(part, Residual | SqueezeExcite):
-            yield part
-        elif type(part) is nn.Sequential:
-            for module, after in pairwise([*part, None]):
-                leaf = next(module.children(), None) is None or isinstance(module, _WEIGHTED)
-                moved = isinstance(module, nn.Dropout | nn.Flatten)
-                if leaf and not moved and not isinstance(after, _FOLDED):
-                    yield module
+    runs = _runs(network, image)
+    for index, run in enumerate(runs):
+        after = next((r.module for r in runs[index + 1 :] if r.given is run.result), None)
+        if not isinstance(run.module, _MOVED) and not isinstance(after, _FOLDED):
+            yield run.module
+
+
+def _runs(network: nn.Module, image: Tensor) -> list[_Run]:
+    """The layers, and the sums and products of ours, in the order in which they run."""
+    runs: list[_Run] = []
+
+    def noted(module: nn.Module, given: tuple[Any, ...], result: Any) -> None:
+        runs.append(_Run(module, given[0] if given else None, result))
+
+    layers = (m for m in network.modules() if isinstance(m, _COMBINING) or not [*m.children()])
+    handles = [layer.register_forward_hook(noted) for layer in layers]
+    try:
+        with torch.no_grad():
+            network(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return runs

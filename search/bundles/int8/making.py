@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from search.analysis.device import RUNNING
-from search.analysis.memory import memory
+from search.analysis.table import analyze
 from search.bundles.agreement import own
 from search.bundles.int8 import c_source, extra
 from search.bundles.int8.conversion import Array
@@ -30,8 +30,8 @@ from search.data.datasets import Dataset
 from search.data.images import Images
 from search.display import wording
 from search.errors import ConfigError
-from search.networks.architecture import Architecture
 from search.networks.network import Network
+from search.training.foreign import Foreign
 from search.training.trainer import Trainer
 from search.training.training import DivergedError
 
@@ -45,16 +45,14 @@ def require(network: Network, images: int) -> None:
 
     Raises:
         MachineError: the extra is not installed.
-        ConfigError: too few images, an operation that the device lacks, or a module.
+        ConfigError: too few images, or an operation that the device lacks.
     """
-    if not isinstance(network, Architecture):
-        raise ConfigError("--int8: is for networks of the generator's layers, and not for a module")
     extra.require()
     if images < LEAST:
         raise ConfigError(
             f"--int8 needs at least {LEAST} training images to calibrate on, but got {images}"
         )
-    lacking = memory(network).lacking
+    lacking = analyze(network).memory.lacking
     if lacking:
         raise ConfigError(
             f"--int8: TensorFlow Lite Micro has no {', '.join(lacking)}; {RUNNING} run there"
@@ -123,16 +121,11 @@ class Maker:
         normalization = self.trainer.normalization
         return Made(c_source.files(pair, stated.arena.total, normalization), stated)
 
-    @property
-    def _architecture(self) -> Architecture:
-        network = self.candidate.architecture
-        assert isinstance(network, Architecture)  # `require` accepts no other
-        return network
-
     def _pair(self, network: nn.Module) -> Pair:
-        images, architecture = self._calibration, self._architecture
-        graph = onnx_graph(network, architecture.input)
-        return Pair(quantized(graph, images), converted(architecture, network, images))
+        images = self._calibration
+        module = network.module if isinstance(network, Foreign) else network
+        graph = onnx_graph(module, self.candidate.architecture.input)
+        return Pair(quantized(graph, images), converted(module, images))
 
     def _tuned(self, network: nn.Module) -> Pair | None:
         """`network` after more epochs, in int8; None where they diverge."""
@@ -152,7 +145,7 @@ class Maker:
         return images
 
     def _runner(self, images: Images) -> Runner:
-        return Runner(self._architecture, self.trainer.normalization, images)
+        return Runner(self.candidate.architecture, self.trainer.normalization, images)
 
     def _shares(self, runner: Runner, pair: Pair) -> dict[str, float]:
         scores = {"onnx": runner.onnx(pair.onnx), "tflite": runner.litert(pair.tflite)}

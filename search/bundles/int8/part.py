@@ -10,7 +10,6 @@ from functools import cached_property
 
 import numpy as np
 
-from search.bundles.agreement import own
 from search.bundles.bundle import Bundle
 from search.bundles.contents import BundleError, UnknownError
 from search.bundles.findings import Findings
@@ -22,6 +21,7 @@ from search.bundles.onnx_graph import require_plain_graph
 from search.bundles.parts.part import Look, Part
 from search.bundles.proof import FAILURES
 from search.display import wording
+from search.networks.architecture import Architecture
 
 # Of so many numbers one may differ between two runtimes, by one step: 0.03 % did of one network's,
 # 0.37 % of another's (docs/results/mlperf-tiny.md), whose rounding errors meet in more layers.
@@ -86,7 +86,8 @@ class Int8Files(Part):
         return f"{c_source.SOURCE} holds the {len(self._pair.tflite):,} bytes of {c_source.TFLITE}"
 
     def _onnx(self) -> str:
-        require_plain_graph(self._pair.onnx, c_source.ONNX)
+        foreign = not isinstance(self.bundle.architecture, Architecture)
+        require_plain_graph(self._pair.onnx, c_source.ONNX, foreign=foreign)
         return self._counted("onnx", self._graph_scores)
 
     def _device(self) -> str:
@@ -137,11 +138,11 @@ class Int8Files(Part):
 
     @property
     def _runner(self) -> Runner:
-        return Runner(self.bundle.generated, self.bundle.normalization, self.proof.test_images())
+        return Runner(self.bundle.architecture, self.bundle.normalization, self.proof.test_images())
 
     @cached_property
     def _exact(self) -> Scores:
-        return self._runner.scores(own(self.bundle.reference()))
+        return self._runner.onnx(self.bundle.files["model.onnx"])
 
     @cached_property
     def _graph_scores(self) -> Scores:

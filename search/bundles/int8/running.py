@@ -9,13 +9,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from search.analysis.facts import Facts
+from search.analysis.table import analyze
 from search.bundles import isolated
 from search.bundles.agreement import batches
 from search.bundles.isolated import Predict
 from search.data.images import Images
 from search.data.normalization import Normalization
-from search.networks.architecture import Architecture
+from search.networks.network import Network
 
 Scores = NDArray[np.float32]  # (N, classes); of a file in int8 its whole numbers
 
@@ -31,7 +31,7 @@ class Pair(NamedTuple):
 class Runner:
     """Runs the files of one network on images, each in a confined process of its own."""
 
-    architecture: Architecture
+    network: Network
     normalization: Normalization
     images: Images
 
@@ -42,25 +42,25 @@ class Runner:
 
     def onnx(self, graph: bytes) -> Scores:
         """By onnxruntime."""
-        with isolated.onnx(graph, self.architecture.input, self._work) as predict:
+        with isolated.onnx(graph, self.network.input, self._work) as predict:
             return self.scores(predict)
 
     def litert(self, file: bytes) -> Scores:
         """By LiteRT's reference kernels: three times as fast as the microcontroller's own, from
         which they differ by a step in less than one number of a hundred."""
-        with isolated.litert(file, self.architecture.input, self._work) as predict:
+        with isolated.litert(file, self.network.input, self._work) as predict:
             return self.scores(predict)
 
     def micro(self, file: bytes) -> tuple[Scores, Mapping[str, int]]:
         """By TensorFlow Lite Micro; and the bytes of its arena: `total`, `head`, `tail`."""
-        room = 4 * Facts(self.architecture).memory.arena + 2**20
-        shape = self.architecture.input
+        room = 4 * analyze(self.network).memory.arena + 2**20
+        shape = self.network.input
         with isolated.micro(file, shape, self._work, room) as (arena, predict):
             return self.scores(predict), arena
 
     @property
     def _work(self) -> float:
-        return float(Facts(self.architecture).macs) * len(self.images)
+        return float(analyze(self.network).macs) * len(self.images)
 
 
 def correct(scores: Scores, images: Images) -> int:

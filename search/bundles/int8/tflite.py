@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -10,30 +9,32 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from safetensors.torch import save
+import torch
 from torch import nn
 
 from search.bundles.confined import read_frame, write_frame
 from search.bundles.int8 import conversion
 from search.bundles.int8.conversion import Array
-from search.errors import ConfigError
-from search.networks.architecture import Architecture
+from search.errors import ConfigError, first_line
 
 _LARGEST = 2**28  # bytes of a file
 
 
-def converted(architecture: Architecture, network: nn.Module, images: Array) -> bytes:
-    """`network`, which `architecture` describes, in int8; calibrated on `images`, normalized,
-    float32 (N, C, H, W).
+def converted(network: nn.Module, images: Array) -> bytes:
+    """`network`, in evaluation mode, in int8; calibrated on `images`, normalized, float32
+    (N, C, H, W).
 
     Raises:
-        ConfigError: LiteRT or the quantizer refuses an operation; says which.
+        ConfigError: torch, LiteRT or the quantizer refuses an operation; says which.
     """
-    weights = {key: t.detach().cpu().contiguous() for key, t in network.state_dict().items()}
-    frames = BytesIO()
-    pixels = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
-    for frame in (json.dumps(architecture.to_json()).encode(), save(weights), pixels.tobytes()):
-        write_frame(frames, frame)
+    program, pixels, frames = BytesIO(), BytesIO(), BytesIO()
+    try:
+        torch.export.save(torch.export.export(network, (torch.from_numpy(images[:1]),)), program)
+    except Exception as error:  # torch has many, and the module's code its own
+        raise ConfigError(f"torch cannot export this network: {first_line(error)}") from None
+    np.save(pixels, np.ascontiguousarray(images.transpose(0, 2, 3, 1)))
+    for each in (program, pixels):
+        write_frame(frames, each.getvalue())
     process = subprocess.run(
         [sys.executable, "-c", _CODE],
         input=frames.getvalue(),

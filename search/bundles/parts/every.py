@@ -19,7 +19,7 @@ PARTS: tuple[type[Part], ...] = (
     Description, Weights, Code, Onnx, StudyFile, Log, Pages, Int8Files,
 )  # fmt: skip
 OF_MODULES: tuple[type[Part], ...] = (
-    Module, ModuleWeights, ModuleOnnx, StudyFile, Log, Pages,
+    Module, ModuleWeights, ModuleOnnx, StudyFile, Log, Pages, Int8Files,
 )  # fmt: skip
 
 
