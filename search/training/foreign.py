@@ -6,11 +6,12 @@ one run of the module tells.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from search.training.runs import Run, runs
 
 _WEIGHTED = (nn.Conv2d, nn.Linear)
 
@@ -28,7 +29,8 @@ class Foreign(nn.Module):
         generator = torch.Generator().manual_seed(0)
         image = torch.randn(2, height, width, channels, generator=generator).permute(0, 3, 1, 2)
         self.takes_channels_last = _takes_channels_last(module, image)
-        uses = _uses(self, image)
+        layers = {n: m for n, m in module.named_modules() if isinstance(m, _WEIGHTED)}
+        uses = [run for run in runs(self, image, layers) if run.given is not None]
         # Names, for a copy has layers of its own.
         self._trainable = [name for name, p in module.named_parameters() if p.requires_grad]
         self._trunk = [use.name for use in uses[:-1] if _is_trunk(use)]
@@ -61,15 +63,6 @@ class Foreign(nn.Module):
         return layer
 
 
-class _Use(NamedTuple):
-    """One run of a layer."""
-
-    name: str
-    layer: nn.Module
-    image: Tensor
-    result: Tensor
-
-
 def _takes_channels_last(module: nn.Module, image: Tensor) -> bool:
     try:
         module.to(memory_format=torch.channels_last)
@@ -81,29 +74,7 @@ def _takes_channels_last(module: nn.Module, image: Tensor) -> bool:
     return True
 
 
-def _uses(network: Foreign, image: Tensor) -> list[_Use]:
-    """The convolutions and linear layers in the order in which they run."""
-    found: list[_Use] = []
-
-    def noted(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
-        def hook(layer: nn.Module, given: tuple[Any, ...], result: Any) -> None:
-            if given:
-                found.append(_Use(name, layer, given[0], result))
-
-        return hook
-
-    layers = ((n, m) for n, m in network.module.named_modules() if isinstance(m, _WEIGHTED))
-    handles = [layer.register_forward_hook(noted(name)) for name, layer in layers]
-    try:
-        with torch.no_grad():
-            network(image)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found
-
-
-def _is_trunk(use: _Use) -> bool:
+def _is_trunk(use: Run) -> bool:
     layer = use.layer
     return (
         isinstance(layer, nn.Conv2d)
@@ -113,14 +84,14 @@ def _is_trunk(use: _Use) -> bool:
     )
 
 
-def _reads(use: _Use, image: Tensor) -> bool:
+def _reads(use: Run, image: Tensor) -> bool:
     """Whether the layer is a plain convolution of the image itself, which has room for a patch."""
     layer = use.layer
     if type(layer) is not nn.Conv2d or layer.groups > 1 or not _is_own(layer.weight):
         return False
     spans = (d * (k - 1) + 1 for k, d in zip(layer.kernel_size, layer.dilation, strict=True))
     fits = all(span <= side for span, side in zip(spans, image.shape[2:], strict=True))
-    return fits and torch.equal(use.image, image)
+    return fits and torch.equal(use.given, image)
 
 
 def _is_own(weight: Tensor) -> bool:

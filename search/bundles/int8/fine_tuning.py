@@ -10,7 +10,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from torch.nn.utils.parametrize import register_parametrization
 
 from search.config.candidate import Candidate
 from search.networks.module import Residual, SqueezeExcite
+from search.training.runs import runs
 from search.training.trainer import Trainer
 
 EPOCHS = 3
@@ -87,34 +88,15 @@ def _rounded(module: Any, _: object, output: Tensor) -> Tensor:
     return rounded
 
 
-class _Run(NamedTuple):
-    module: nn.Module
-    given: Any
-    result: Any
-
-
 def _stored(network: nn.Module, image: Tensor) -> Iterator[nn.Module]:
     """The modules whose results a microcontroller stores."""
-    runs = _runs(network, image)
-    for index, run in enumerate(runs):
-        after = next((r.module for r in runs[index + 1 :] if r.given is run.result), None)
-        if not isinstance(run.module, _MOVED) and not isinstance(after, _FOLDED):
-            yield run.module
-
-
-def _runs(network: nn.Module, image: Tensor) -> list[_Run]:
-    """The layers, and the sums and products of ours, in the order in which they run."""
-    runs: list[_Run] = []
-
-    def noted(module: nn.Module, given: tuple[Any, ...], result: Any) -> None:
-        runs.append(_Run(module, given[0] if given else None, result))
-
-    layers = (m for m in network.modules() if isinstance(m, _COMBINING) or not [*m.children()])
-    handles = [layer.register_forward_hook(noted) for layer in layers]
-    try:
-        with torch.no_grad():
-            network(image)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return runs
+    layers = {
+        name: part
+        for name, part in network.named_modules()
+        if isinstance(part, _COMBINING) or not [*part.children()]
+    }
+    order = runs(network, image, layers)
+    for index, run in enumerate(order):
+        after = next((r.layer for r in order[index + 1 :] if r.given is run.result), None)
+        if not isinstance(run.layer, _MOVED) and not isinstance(after, _FOLDED):
+            yield run.layer
