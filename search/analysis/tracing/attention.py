@@ -8,6 +8,7 @@ one factor, and the window around it of the other.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from search.analysis.reach import FIRST, IDENTITY, Reach
 from search.analysis.tracing.calls import Call, Reads, Value
@@ -19,6 +20,7 @@ from search.analysis.tracing.layout import (
     Dim,
     axes,
     channels,
+    condensed,
     cut,
     length,
     moving,
@@ -45,7 +47,7 @@ def within(call: Call, first: Value, second: Value) -> Value | None:
                 "attention within windows that are no grid: not known how far it reads"
             )
         return None
-    pairs = _paired(outer, others)
+    pairs = paired(outer, others)
     if not any(a.spatial and b.spatial for a, b in pairs):
         return None
     rows_lead = bool(moving(rows)) or not moving(columns)
@@ -53,21 +55,20 @@ def within(call: Call, first: Value, second: Value) -> Value | None:
     if any((a.spatial or b.spatial) and not (a, b)[leading].spatial for a, b in pairs):
         raise LayoutError("one window is compared with several: not known how far it reads")
     batch = tuple(pair[leading] for pair in pairs)
-    size, new = _condensed((batch, free), call.builder.rank)
-    windows = [pair for pair in pairs if pair[leading].spatial]
-    mine: list[Kept] = [(new[pair[leading]], pair[0]) for pair in windows]
-    theirs: list[Kept] = [(new[pair[leading]], pair[1]) for pair in windows]
-    for digit in moving(free):
-        mine.append((new[digit], digit if rows_lead else None))
-        theirs.append((new[digit], None if rows_lead else digit))
+    (windows, new), size, _ = condensed((batch, free), call.builder.rank)
+    mine: list[Kept] = [(digit, pair[0]) for digit, pair in zip(windows, pairs, strict=True)]
+    theirs: list[Kept] = [(digit, pair[1]) for digit, pair in zip(windows, pairs, strict=True)]
+    for digit, own in zip(new, free, strict=True):
+        mine.append((digit, own if rows_lead else None))
+        theirs.append((digit, None if rows_lead else own))
     summed = moving(facing) + (moving(columns) if rows_lead else ())
     how = _window_reads(call, first, mine, moving(inner), size)
     that = _window_reads(call, second, theirs, summed, size)
     if None in how + that:
         call.note("attention along a whole axis reads all of it")
-    dims = reshape((_renamed(batch, new),), call.shape[:-2])
+    dims = reshape((windows,), call.shape[:-2])
     pair = [channels(n) for n in call.shape[-2:]]
-    pair[leading] = _renamed(free, new)
+    pair[leading] = new
     result = call.add([(first.node, how), (second.node, that)], size, (*dims, *pair), "matmul")
     if moving(rows) and moving(columns):  # of the columns only what they see is known
         apart = call.builder.apart
@@ -88,14 +89,14 @@ def summed_within(
     call: Call, value: Value, left: Sequence[Dim], mixed: Iterable[Dim], full: Reach | None
 ) -> tuple[Reads, list[int], list[Dim]]:
     """Reads, sizes and dimensions of the sums over `mixed` in each window that `left` tells."""
-    size, new = _condensed(left, call.builder.rank)
+    new, size, _ = condensed(left, call.builder.rank)
     summed = tuple(digit for dim in mixed for digit in moving(dim))
-    kept: list[Kept] = [(after, before) for before, after in new.items()]
+    kept: list[Kept] = list(zip(chain(*new), chain(*left), strict=True))
     how = [
         read_within(have, axis, kept, summed, full, size[axis])
         for axis, have in enumerate(call.size(value))
     ]
-    return how, size, [_renamed(dim, new) for dim in left]
+    return how, size, list(new)
 
 
 def read_within(
@@ -106,19 +107,29 @@ def read_within(
     full: Reach | None,
     size: int,
 ) -> Reach | None:
-    """What `size` units read of a factor's axis of `have` positions, `summed` united."""
+    """What `size` units read of a factor's axis of `have` positions, `summed` united.
+
+    Where `full` is all of the axis, so is a grid over all of it: it grows with the image.
+    """
     if have == 1:
         return IDENTITY if size == 1 else FIRST
-    own = sorted((k for k in kept if k[0].axis == axis), key=lambda k: -k[0].weight)
+    moves = (k for k in kept if k[0].axis == axis and k[0].size > 1)
+    own = sorted(moves, key=lambda k: -k[0].weight)
     united = [digit for digit in summed if digit.axis == axis]
     if length(digit for _, digit in own if digit and digit.spatial) * length(united) != have:
         raise LayoutError("attention within windows that overlap or leave gaps: not known")
+    if full is None and any(digit.weight * digit.size == have for digit in united):
+        return full
     dim = tuple(digit or Digit(CHANNEL, 1, after.size) for after, digit in own)
     return reads(dim, axis, united) if any(digit.spatial for digit in dim) else full
 
 
-def _paired(first: Iterable[Dim], second: Iterable[Dim]) -> list[tuple[Digit, Digit]]:
-    """The digits of the batch of two factors, cut so that each has its like."""
+def paired(first: Iterable[Dim], second: Iterable[Dim]) -> list[tuple[Digit, Digit]]:
+    """The digits of two values' dimensions, cut so that each has its like.
+
+    Raises:
+        LayoutError: one of them does not divide, or has its like on another axis.
+    """
     a, b = ([digit for dim in dims for digit in dim if digit.size > 1] for dims in (first, second))
     pairs = []
     while a and b:
@@ -128,19 +139,5 @@ def _paired(first: Iterable[Dim], second: Iterable[Dim]) -> list[tuple[Digit, Di
                 digits[:1] = cut(digits[0], small)
         pairs.append((a.pop(0), b.pop(0)))
     if any(x.spatial and y.spatial and x.axis != y.axis for x, y in pairs):
-        raise LayoutError("its factors hold their positions in different orders")
+        raise LayoutError("its inputs hold their positions in different orders")
     return pairs
-
-
-def _condensed(dims: Iterable[Dim], rank: int) -> tuple[list[int], dict[Digit, Digit]]:
-    """Sizes of a map that runs along `dims` alone, and its digit for each of theirs."""
-    size, new = [1] * rank, dict[Digit, Digit]()
-    found = {digit for dim in dims for digit in moving(dim)}
-    for digit in sorted(found, key=lambda digit: digit.weight):
-        new[digit] = Digit(digit.axis, size[digit.axis], digit.size)
-        size[digit.axis] *= digit.size
-    return size, new
-
-
-def _renamed(dim: Dim, new: dict[Digit, Digit]) -> Dim:
-    return tuple(new.get(digit, digit) for digit in dim)

@@ -44,7 +44,9 @@ class Builder:
     channels to what they were: the value as it came out, the dimension, each part and its
     channels; `rows` nodes at one index of an axis to such axes, the last taken last;
     `apart` nodes to those before them that some channels see and others do not;
-    `sequences` nodes to what their sequence of tokens was put together from, part by part;
+    `sequences` nodes to what their sequence of tokens was put together from: the number of
+    each part, and the dimension that it was, () where it saw nothing, None where it saw other
+    places than the rest;
     `operations` what each node is made by, and what follows it element by element.
     """
 
@@ -57,7 +59,7 @@ class Builder:
     parts: dict[int, tuple[Value, int, list[tuple[Value | None, int]]]] = field(
         default_factory=dict
     )
-    sequences: dict[int, tuple[Dim, ...]] = field(default_factory=dict)
+    sequences: dict[int, tuple[tuple[int, Dim | None], ...]] = field(default_factory=dict)
     operations: dict[int, list[str]] = field(default_factory=dict)
     _whole: set[int] = field(default_factory=set)
     _seen: dict[int, list[Reach | None]] = field(default_factory=dict)
@@ -86,7 +88,7 @@ class Builder:
         node = self.nodes[index]
         before = self.nodes[node.inputs[0]].size
         how = tuple(
-            NOTHING if left == 1 < had else reads
+            NOTHING if left == 1 < had and reads else reads
             for reads, left, had in zip(node.reads[0], node.size, before, strict=True)
         )
         if how != node.reads[0]:
@@ -211,6 +213,7 @@ _PUBLIC = {
     "bmm": "matmul",
     "baddbmm": "matmul",
     "im2col": "unfold",
+    "col2im": "fold",
 }
 
 

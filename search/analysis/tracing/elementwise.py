@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from search.analysis.reach import FIRST, IDENTITY, Reach
+from search.analysis.reach import FIRST, IDENTITY, Reach, compose, window
+from search.analysis.tracing.attention import paired, read_within
 from search.analysis.tracing.calls import Builder, Call, Reads, Value, handles
 from search.analysis.tracing.errors import LayoutError
 from search.analysis.tracing.layout import (
@@ -14,9 +15,11 @@ from search.analysis.tracing.layout import (
     along,
     axes,
     channels,
+    condensed,
     length,
     moving,
     reads,
+    reshape,
     same,
 )
 
@@ -62,8 +65,13 @@ def join(call: Call, values: list[Value], shape: Sequence[int], kind: str = "") 
     if not kind and all(value == values[0] for value in values):
         call.builder.operations.setdefault(values[0].node, []).append(call.name)
         return values[0]
-    if not agree(values):
-        values = [_plain(call, value) for value in values]
+    if not _alike(call, values):
+        if len(values) > 2:
+            return join(call, [join(call, values[:2], shape), *values[2:]], shape, kind)
+        try:
+            return _in_step(call, values, shape, kind)
+        except LayoutError:
+            values = [_plain(call, value) for value in values]
         if not agree(values):
             raise LayoutError("its inputs hold their positions in different orders")
     dims = [leading(column) for column in zip(*(value.dims for value in values), strict=True)]
@@ -76,6 +84,42 @@ def join(call: Call, values: list[Value], shape: Sequence[int], kind: str = "") 
         dims,
         kind,
     )
+
+
+def _alike(call: Call, values: list[Value]) -> bool:
+    """Whether the same index means the same position of maps of one size, or of one cell."""
+    sides = zip(*(call.size(value) for value in values), strict=True)
+    return agree(values) and all(len({*side} - {1}) < 2 for side in sides)
+
+
+def _in_step(call: Call, values: list[Value], shape: Sequence[int], kind: str) -> Value:
+    """Two maps of which one has a position for each of the result's, and the other one for
+    several of them: the sum of a window, or of what stands at the same place in each.
+
+    Raises:
+        LayoutError: neither has, or they count their positions in different orders.
+    """
+    rank, pairs = call.builder.rank, paired(*(value.dims for value in values))
+    leads: list[int] = []
+    for axis in range(rank):
+        told = [pair for pair in pairs if axis in (pair[0].axis, pair[1].axis)]
+        leads += [i for i in (0, 1) if all(pair[i].axis == axis for pair in told)][:1]
+    if len(leads) < rank or TOKENS in axes(dim for value in values for dim in value.dims):
+        raise LayoutError("positions are combined with other positions of the same axis")
+    (dim,), size, _ = condensed(
+        (tuple(pair[leads[max(digit.axis for digit in pair)]] for pair in pairs),), rank
+    )
+    inputs: list[tuple[int, Reads]] = []
+    for index, value in enumerate(values):
+        require_alike(call.builder, value, value.dims)
+        kept = [(digit, pair[index]) for digit, pair in zip(dim, pairs, strict=True)]
+        order = [(own.axis, own.weight) for _, own in sorted(kept) if own.spatial]
+        if order != sorted(order):
+            raise LayoutError("its inputs hold their positions in different orders")
+        ways = enumerate(zip(call.size(value), size, strict=True))
+        how = [read_within(have, axis, kept, (), None, want) for axis, (have, want) in ways]
+        inputs.append((value.node, how))
+    return call.add(inputs, size, reshape((dim,), shape), kind)
 
 
 def broadcast(value: Value, shape: Sequence[int]) -> Value:
@@ -137,6 +181,23 @@ def _plain(call: Call, value: Value) -> Value:
             size[axis] = length(value.dims[dim])
             dims[dim] = along(axis, size[axis])
     return call.add([(value.node, base)], size, dims)
+
+
+def laid(call: Call, value: Value, dims: Dims, first: Sequence[int]) -> Value:
+    """A map of the positions that `dims` run through, step by step from the `first` ones of
+    `value`'s map: some of these may be left out, others taken several times."""
+    new, size, old = condensed(dims, call.builder.rank)
+    if new == dims and size == list(call.size(value)) and not any(first):
+        return Value(value.node, dims)
+    how = [
+        compose(reads(dim, axis, ()), window(1, 1, -start), n)
+        for axis, (dim, start, n) in enumerate(zip(old, first, size, strict=True))
+    ]
+    result = call.add([(value.node, how)], size, new)
+    one = [axis for axis, had in enumerate(call.size(value)) if size[axis] == 1 < had]
+    if one:
+        call.builder.rows[result.node] = (*call.builder.rows.get(value.node, ()), *one)
+    return result
 
 
 def regroup(

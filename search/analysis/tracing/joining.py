@@ -71,16 +71,22 @@ def _sequence(call: Call, pieces: list[tuple[Value | None, tuple[int, ...]]], di
     shape = list(call.shape)
     shape[dim] = 1
     joined = join(call, [resized(value, dim, ()) for value, _ in pieces if value], shape)
-    alike, sequences = call.builder.alike, call.builder.sequences
-    sequence = tuple(
-        value.dims[dim] if value and alike((value.node, joined.node)) else channels(size[dim])
-        for value, size in pieces
-    )
+    sequences = call.builder.sequences
+    sequence = tuple((size[dim], _part(call, value, dim, joined)) for value, size in pieces)
     if sequences.get(joined.node, sequence) != sequence:
         here = [IDENTITY] * call.builder.rank
         joined = call.add([(joined.node, here)], call.size(joined), joined.dims)
     sequences[joined.node] = sequence
     return joined
+
+
+def _part(call: Call, value: Value | None, dim: int, joined: Value) -> Dim | None:
+    """What `Builder.sequences` tells of a part."""
+    seen = [call.builder.seen(value.node, a) for a in range(call.builder.rank)] if value else []
+    if value is None or all(reach and reach.empty for reach in seen):
+        return ()
+    alike = moving(value.dims[dim]) and call.builder.alike((value.node, joined.node))
+    return value.dims[dim] if alike else None
 
 
 def row_of(call: Call, values: list[Value]) -> Dim:

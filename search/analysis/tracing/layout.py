@@ -117,9 +117,23 @@ def cut(digit: Digit, major: int) -> tuple[Digit, Digit]:
         raise LayoutError(f"a dimension of {digit.size} positions or channels is cut at {major}")
     minor = digit.size // major
     return (
-        Digit(digit.axis, digit.weight * minor, major),
+        Digit(digit.axis, digit.weight * minor if digit.spatial else 1, major),
         Digit(digit.axis, digit.weight, minor),
     )
+
+
+def condensed(dims: Iterable[Dim], rank: int) -> tuple[Dims, list[int], list[Dim]]:
+    """`dims` of a map that runs along them alone, its sizes, and the digits of each axis as they
+    were, the major ones first."""
+    new, size = [list(dim) for dim in dims], [1] * rank
+    old: list[Dim] = [()] * rank
+    digits = ((digit, i, j) for i, dim in enumerate(new) for j, digit in enumerate(dim))
+    for digit, i, j in sorted(digits, key=lambda entry: (entry[0].weight, entry[0].size)):
+        if digit.spatial and digit.size > 1:
+            new[i][j] = digit._replace(weight=size[digit.axis])
+            size[digit.axis] *= digit.size
+            old[digit.axis] = (digit, *old[digit.axis])
+    return tuple(map(tuple, new)), size, old
 
 
 def reads(dim: Dim, axis: int, mixed: Iterable[Digit]) -> Reach:
@@ -132,13 +146,14 @@ def reads(dim: Dim, axis: int, mixed: Iterable[Digit]) -> Reach:
         if digit.axis == axis:
             mask = sum(mask << value * digit.weight for value in range(digit.size))
     minor = dim[1:] if dim and dim[0].axis == axis else dim
-    positions = _positions(minor, axis)
+    firsts = positions(minor, axis)
     if dim and dim[0].axis != axis:
-        return listed(positions, mask)
-    return Reach(tuple((first, mask) for first in positions), dim[0].weight if dim else 1)
+        return listed(firsts, mask)
+    return Reach(tuple((first, mask) for first in firsts), dim[0].weight if dim else 1)
 
 
-def _positions(dim: Dim, axis: int) -> list[int]:
+def positions(dim: Dim, axis: int) -> list[int]:
+    """Of each index of `dim` on `axis`, from the first on."""
     result = [0]
     for digit in dim:
         step = digit.weight if digit.axis == axis else 0

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from search.analysis.reach import IDENTITY, Reach, compose, listed, window
+from itertools import accumulate
+
+from search.analysis.reach import IDENTITY, NOTHING, Reach, compose, listed, window
 from search.analysis.tracing.calls import Call, Value, handles
 from search.analysis.tracing.elementwise import (
     dropped,
     mixed,
-    require_alike,
     resized,
 )
 from search.analysis.tracing.errors import LayoutError
@@ -36,7 +37,8 @@ def take(call: Call, value: Value, dim: int, how: Reach, count: int) -> Value:
     axis = found.pop()
     if axis in axes(dims[:dim] + dims[dim + 1 :]):
         raise LayoutError("it cuts positions that stand in several dimensions")
-    require_alike(call.builder, value, [dims[dim]])
+    if moving(dims[dim]) and moving(dims[dim]) != dims[dim]:
+        raise LayoutError("it cuts positions and channels that stand by turns in one dimension")
     size, base = list(call.size(value)), [IDENTITY] * call.builder.rank
     base[axis] = compose(how, reads(dims[dim], axis, ()), count)
     known = call.builder.rows.get(value.node, ())
@@ -50,18 +52,28 @@ def take(call: Call, value: Value, dim: int, how: Reach, count: int) -> Value:
 
 def _take_tokens(call: Call, value: Value, dim: int, how: Reach, count: int) -> Value:
     """One of the parts that the sequence was put together from, or tokens in any order."""
-    sequence = call.builder.sequences.get(value.node, ())
-    counts = [length(part) for part in sequence]
-    if length(value.dims[dim]) == sum(counts):
-        for index, part in enumerate(sequence):
-            if how == window(1, 1, -sum(counts[:index])) and length(moving(part)) == count:
-                return resized(value, dim, part)
+    builder, rank = call.builder, call.builder.rank
+    if axes([value.dims[dim]]) & axes(value.dims[:dim] + value.dims[dim + 1 :]):
+        raise LayoutError("it cuts positions that stand in several dimensions")
+    whole, sequence = builder.whole(value), builder.sequences.get(value.node, ())
+    starts = accumulate((size for size, _ in sequence), initial=0)
+    parts = {
+        (window(1, 1, -start), size): part
+        for start, (size, part) in zip(starts, sequence, strict=False)
+    }
+    part = (
+        parts.get((how, count)) if length(value.dims[dim]) == sum(n for n, _ in sequence) else None
+    )
+    if part:
+        return resized(value, dim, part)
+    if part == () or (whole and count == 1):
+        alone = resized(value, dim, channels(count))
+        return call.add([(value.node, [None if whole else NOTHING] * rank)], [1] * rank, alone.dims)
     taken = resized(value, dim, (Digit(TOKENS, 1, count),))
     if not sequence:
         return taken
-    here = [IDENTITY] * call.builder.rank
-    taken = call.add([(value.node, here)], call.size(value), taken.dims)
-    del call.builder.sequences[taken.node]
+    taken = call.add([(value.node, [IDENTITY] * rank)], call.size(value), taken.dims)
+    del builder.sequences[taken.node]
     return taken
 
 

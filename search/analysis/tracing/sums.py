@@ -9,7 +9,14 @@ from torch import Tensor
 from search.analysis.reach import IDENTITY, NOTHING, Reach
 from search.analysis.tracing.attention import read_within, summed_within, within
 from search.analysis.tracing.calls import Call, Reads, Value, handles
-from search.analysis.tracing.elementwise import elementwise, join, mixed, regroup, stretched
+from search.analysis.tracing.elementwise import (
+    broadcast,
+    elementwise,
+    join,
+    mixed,
+    regroup,
+    stretched,
+)
 from search.analysis.tracing.errors import LayoutError
 from search.analysis.tracing.layout import (
     TOKENS,
@@ -17,6 +24,7 @@ from search.analysis.tracing.layout import (
     along,
     axes,
     channels,
+    condensed,
     length,
     moving,
 )
@@ -153,17 +161,17 @@ def _as_product(call: Call, value: Value) -> Value:
 
 def _everywhere(call: Call, first: Value | None, second: Value | None) -> Value:
     """A product whose units see the whole image; the map that they lie on is not lost."""
-    rank = call.builder.rank
-    dims: list[Dim] = [channels(n) for n in call.shape]
-    size = [1] * rank
-    for value, place in ((first, -2), (second, -1)):
-        if value is None or len(dims) < 2 or len(value.dims) < 2:
+    dims = tuple(channels(n) for n in call.shape)
+    for value, free in ((second, -1), (first, -2)):
+        if value is None or len(value.dims) < 2 or len(dims) < 2 or TOKENS in axes(value.dims):
             continue
-        found = axes([moving(value.dims[place])])
-        if found and TOKENS not in found and all(size[axis] == 1 for axis in found):
-            dims[place] = value.dims[place]
-            size = [n if a in found else 1 for a, n in enumerate(call.size(value))]
-    nowhere: Reads = [None] * rank
+        if moving(value.dims[free]):
+            outer = broadcast(Value(value.node, value.dims[:-2]), call.shape[:-2])
+            pair = list(map(channels, call.shape[-2:]))
+            pair[free] = value.dims[free]
+            dims = (*outer.dims, *pair)
+    dims, size, _ = condensed(dims, call.builder.rank)
+    nowhere: Reads = [None] * call.builder.rank
     inputs = [(value.node, nowhere) for value in (first, second) if value]
     return call.add(inputs, size, dims, "matmul")
 

@@ -41,12 +41,14 @@ from search.analysis.tracing.calls import (
     SHAPE_ONLY,
     Builder,
     Call,
+    Handler,
     Value,
     public_name,
 )
 from search.analysis.tracing.errors import LayoutError, TraceError, UnknownOperationError
 from search.analysis.tracing.layout import Dim, along, channels, length
 from search.analysis.tracing.loading import in_words
+from search.analysis.tracing.moved import MOVING, Moved, move, numbered
 from search.analysis.tracing.remarks import about_pooling, about_weights
 from search.analysis.tracing.running import AsFunction, Intent, evaluating, image_for
 from search.analysis.tracing.seams import require_seen
@@ -131,7 +133,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         self._builder = Builder([Node("input", "", (), (), image.shape[1], size)])
         dims = ((), channels(image.shape[1]), *(along(a, n) for a, n in enumerate(size)))
         self._keep: list[Tensor] = []  # an id stays one tensor's as long as it lives
-        self._values: dict[int, Value | None] = {}
+        self._values: dict[int, Value | Moved | None] = {}
         self._remember(image, Value(0, dims))
         trainable = (p for p in module.parameters() if p.requires_grad)
         self._unused = {id(p): p.numel() for p in trainable}
@@ -222,7 +224,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         if handler is None:
             raise UnknownOperationError(self._refusal(call, "it is not known what it reads", WAY))
         try:
-            found = handler(call)
+            found = self._handled(call, handler, func, args, kwargs)
         except LayoutError as error:
             raise UnknownOperationError(self._refusal(call, str(error))) from None
         except Exception as error:  # ours, and not to be told as the module's
@@ -231,12 +233,35 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         values = found if isinstance(found, list) else [found]
         for position, tensor in enumerate(tensors):
             value = values[position] if position < len(values) else None
-            if value is not None and tuple(map(length, value.dims)) != tuple(tensor.shape):
+            if isinstance(value, Value) and tuple(map(length, value.dims)) != tuple(tensor.shape):
                 shape = tuple(map(length, value.dims))
                 fault = f"it gives {list(tensor.shape)}, but was read as giving {list(shape)}"
                 raise UnknownOperationError(self._refusal(call, fault))
             self._remember(tensor, value)
-        self._credit(values[0].node, used)
+        if isinstance(values[0], Value):
+            self._credit(values[0].node, used)
+
+    def _handled(
+        self, call: Call, handler: Handler, func: Any, args: Any, kwargs: Any
+    ) -> Value | list[Value] | list[Value | Moved]:
+        """What `handler` finds, or else where each element comes from that `func` moves."""
+        tensor = call.arguments.get("self")
+        before = self._values.get(id(tensor))
+        if not isinstance(before, Moved):
+            try:
+                return handler(call)
+            except LayoutError as error:
+                if before is None or call.name not in MOVING:
+                    raise
+                before = numbered(call, before, str(error))
+        if call.name not in MOVING:
+            raise LayoutError(before.reason)
+
+        def run(numbers: Tensor) -> object:
+            given = tree_map(lambda leaf: numbers if leaf is tensor else leaf, (args, kwargs))
+            return func(*given[0], **given[1])
+
+        return move(call, before, run)
 
     def _label(self, name: str) -> str:
         return (self.path[-1] if self.path else "") or public_name(name)
@@ -254,12 +279,14 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
             f"{way}check a part of the network that ends before it"
         )
 
-    def _remember(self, tensor: Tensor, value: Value | None) -> None:
+    def _remember(self, tensor: Tensor, value: Value | Moved | None) -> None:
         self._keep.append(tensor)
         self._values[id(tensor)] = value
 
     def _find(self, tensor: Tensor) -> Value | None:
         value = self._values.get(id(tensor))
+        if isinstance(value, Moved):
+            raise LayoutError(value.reason)
         if value is None and id(tensor) in self._values:
             raise LayoutError("it reads a by-product (indices, statistics) of another operation")
         return value
@@ -279,8 +306,12 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
 
     def graph(self, outputs: Sequence[Tensor]) -> Graph:
         """What was recorded, seen from the deepest of `outputs`."""
-        found = [self._values[id(tensor)] for tensor in outputs if id(tensor) in self._values]
-        ends = {value.node for value in found if value is not None}
+        values = [self._values.get(id(tensor)) for tensor in outputs]
+        for value in values:
+            if isinstance(value, Moved):
+                raise UnknownOperationError(f"the output cannot be analyzed: {value.reason}")
+        found = [value for value in values if isinstance(value, Value)]
+        ends = {value.node for value in found}
         if not ends:
             raise TraceError("the module's output does not depend on the image")
         nodes = tuple(
@@ -294,8 +325,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         output = max(sorted(ends), key=lambda end: len(ancestors(nodes, end)))
         graph = Graph(nodes, last_maps(nodes, output), self._total, graph_structure(nodes, output))
         try:
-            for value in filter(None, found):
-                elementwise.require_alike(self._builder, value, _grid(value))
+            for end in found:
+                elementwise.require_alike(self._builder, end, _grid(end))
             require_seen(graph)
         except LayoutError as error:
             raise UnknownOperationError(f"the output cannot be analyzed: {error}") from None

@@ -11,10 +11,18 @@ from functools import partial
 from search.analysis.graph import Window
 from search.analysis.reach import IDENTITY, LONGEST, NOTHING, Reach, compose, window
 from search.analysis.tracing.calls import Call, Value, handles
-from search.analysis.tracing.elementwise import regroup, resized, stretched
+from search.analysis.tracing.elementwise import laid, regroup, resized, stretched
 from search.analysis.tracing.errors import LayoutError
-from search.analysis.tracing.layout import Digit, Dim, along, axes, channels, length, moving
-from search.analysis.tracing.parts import take
+from search.analysis.tracing.layout import (
+    Digit,
+    Dim,
+    along,
+    axes,
+    channels,
+    length,
+    moving,
+    reshape,
+)
 
 MIXING = ("conv", "pointwise", "transposed", "filter")
 
@@ -33,6 +41,8 @@ def _windowed(
         raise LayoutError("positions stand in the batch dimension beside copies")
     if axes(outer) & inner_axes:
         return _in_parts(call, source, rank, how, kind, shown)
+    if any(len(axes([moving(dim)])) > 1 for dim in source.dims[-rank:]):
+        return _in_line(call, source, rank, how, kind, shown)
     ways = batch | dict(zip(range(-rank, 0), how, strict=True))
     holders, base = regroup(call, source, [source.dims[place] for place in ways], (mixed,))
     if None in base:
@@ -74,6 +84,42 @@ def _in_parts(
     result = call.add([(source.node, base)], size, new, kind, on_axes)
     _tell_apart(call, source, rank, result, kind in MIXING and shown.groups == 1)
     return result
+
+
+def _in_line(
+    call: Call, source: Value, rank: int, how: Sequence[Reach], kind: str, shown: Window
+) -> Value:
+    """Rows stand one behind the other: windows lie within them, one beside the other, or reach
+    from one into the next and so read columns from the last to the first, all of them."""
+    size, moves = list(call.size(source)), [at for at, d in enumerate(source.dims) if moving(d)]
+    place = moves[0] - len(source.dims)
+    dim, way, count = source.dims[place], how[place], call.shape[place]
+    rows = all(digit == (digit.axis, 1, size[digit.axis]) for digit in dim)
+    if not rows or len(dim) != 2 or len(moves) > 1 or length(dim) != math.prod(size):
+        raise LayoutError("positions of several axes stand in one dimension")
+    (axis, _, height), (other, _, width) = dim
+    base: list[Reach | None] = [IDENTITY] * len(size)
+    if way == window(way.shift, way.shift) and width % way.shift == 0:
+        base[other], size[other] = way, width // way.shift
+        new = along(axis, height) + along(other, size[other])
+    else:
+        ends = (_rows_read(*way.at(unit), width) for unit in range(count))
+        if not any(0 <= first < last < height for first, last in ends):
+            raise LayoutError("positions of several axes stand in one dimension")
+        call.note("windows that reach from the end of one row into the next read all columns")
+        base[axis], base[other] = compose(way, Reach(((0, 1),) * width, 1), count), None
+        size[axis], size[other], new = count, 1, along(axis, count)
+    dims = [new if at == moves[0] else channels(n) for at, n in enumerate(call.shape)]
+    on_axes = _on_axes(shown, [other if at == place else None for at in range(-rank, 0)], len(size))
+    result = call.add([(source.node, base)], size, dims, kind, on_axes)
+    _tell_apart(call, source, rank, result, kind in MIXING and shown.groups == 1)
+    return result
+
+
+def _rows_read(first: int, mask: int, width: int) -> tuple[int, int]:
+    """The first and the last row of a window; of one with gaps only the first."""
+    last = first if mask & (mask + 1) else first + mask.bit_length() - 1
+    return first // width, last // width
 
 
 def _only(dim: Dim) -> Digit:
@@ -238,33 +284,64 @@ def _cells(size: int, cells: int) -> Reach:
 
 @handles("im2col")
 def _im2col(call: Call) -> Value:
-    """Patches in the channels, places of patches in one dimension."""
-    value = call.value("self")
-    names = ("kernel_size", "stride", "padding", "dilation")
-    kernel, stride, padding, dilation = (_every(call[name], 2) for name in names)
-    how = [window(*entry) for entry in zip(kernel, stride, padding, dilation, strict=True)]
-    sizes = [
-        (length(dim) + 2 * p - d * (k - 1) - 1) // s + 1
-        for dim, k, s, p, d in zip(value.dims[2:], kernel, stride, padding, dilation, strict=True)
-    ]
+    """Cells of patches in the channels, places of patches in one dimension."""
+    value, steps = call.value("self"), _steps(call)
     holders, base = regroup(call, value, value.dims[2:], value.dims[1:2])
     if holders != [0, 1] or axes(value.dims[:1]):
         raise LayoutError("it makes patches of something other than rows and columns")
-    both = [
-        None if below is None else compose(own, below, n)
-        for own, below, n in zip(how, base, sizes, strict=True)
+    counts = [_places(length(dim), *step) for dim, step in zip(value.dims[2:], steps, strict=True)]
+    size = [count * step[0] for count, step in zip(counts, steps, strict=True)]
+    how = [
+        below and compose(_cells_of_patches(*step), below, n)
+        for step, below, n in zip(steps, base, size, strict=True)
     ]
-    places = along(0, sizes[0]) + along(1, sizes[1])
-    return call.add([(value.node, both)], sizes, ((), channels(call.shape[1]), places))
+    cells = tuple(Digit(axis, 1, step[0]) for axis, step in enumerate(steps))
+    places = tuple(Digit(axis, steps[axis][0], count) for axis, count in enumerate(counts))
+    maps = channels(call.shape[1] // length(cells))
+    return call.add([(value.node, how)], size, ((), maps + cells, places))
+
+
+@handles("col2im")
+def _col2im(call: Call) -> Value:
+    """Patches added up where they lie; of each all that its cells are made of."""
+    value, steps = call.value("self"), _steps(call)
+    apart = call.builder.apart.get(value.node, ())
+    if moving(value.dims[1]) or not call.builder.alike(apart):
+        raise LayoutError("it adds up patches whose cells see different places")
+    counts = [_places(n, *step) for n, step in zip(call["output_size"], steps, strict=True)]
+    dims = (*value.dims[:2], *reshape(value.dims[2:], counts))
+    how = [_transposed(*step) for step in steps]
+    return _windowed(call, Value(value.node, dims), 2, how, "", _unit_window(2))
+
+
+def _steps(call: Call) -> list[tuple[int, ...]]:
+    """Kernel, stride, padding and dilation of patches, per axis."""
+    names = ("kernel_size", "stride", "padding", "dilation")
+    return list(zip(*(_every(call[name], 2) for name in names), strict=True))
+
+
+def _places(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
+    return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def _cells_of_patches(kernel: int, stride: int, padding: int, dilation: int) -> Reach:
+    """Patch by patch what each of its cells reads."""
+    if (stride, padding, dilation) == (kernel, 0, 1):
+        return IDENTITY
+    return Reach(tuple((tap * dilation - padding, 1) for tap in range(kernel)), stride)
 
 
 @handles("unfold")
 def _unfold(call: Call) -> Value:
-    """Windows along one dimension; what a window holds becomes channels."""
-    dim = call["dimension"] % (len(call.shape) - 1)
-    how = window(call["size"], call["step"])
-    taken = take(call, call.value("self"), dim, how, call.shape[dim])
-    return Value(taken.node, (*taken.dims, channels(call["size"])))
+    """Windows along one dimension, their cells along a new one."""
+    value, dim = call.value("self"), call["dimension"] % (len(call.shape) - 1)
+    if len(value.dims[dim]) != 1:
+        raise LayoutError("it makes windows of positions or channels that stand by turns")
+    digit = value.dims[dim][0]
+    starts = digit._replace(weight=digit.weight * call["step"], size=call.shape[dim])
+    new = resized(value, dim, (starts,))
+    cells = (digit._replace(size=call["size"]),)
+    return laid(call, value, (*new.dims, cells), [0] * call.builder.rank)
 
 
 @handles(

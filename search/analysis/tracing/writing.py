@@ -13,7 +13,7 @@ from search.analysis.tracing.elementwise import (
 )
 from search.analysis.tracing.errors import LayoutError
 from search.analysis.tracing.joining import confined, in_pieces, placed_at, row_of
-from search.analysis.tracing.layout import TOKENS, axes, channels, moving
+from search.analysis.tracing.layout import TOKENS, Digit, axes, channels, moving
 from search.analysis.tracing.parts import take
 
 
@@ -48,7 +48,11 @@ def _overwritten(call: Call, over: Value | None, written: range) -> Value:
         whole = [resized(value, dim, channels(total)) for value in parts]
         return join(call, whole, call.shape)
     if len(found) > 1 or TOKENS in found:
-        raise LayoutError("it overwrites positions of several axes")
+        if not all(map(call.builder.whole, parts)):
+            raise LayoutError("it overwrites positions of several axes")
+        shape = (*call.shape[:dim], 1, *call.shape[dim + 1 :])
+        together = join(call, [resized(value, dim, ()) for value in parts], shape)
+        return resized(together, dim, (Digit(TOKENS, 1, total),))
     if under and not over:
         return take(call, under, dim, _left(written, total), total)
     placed = [(over, placed_at(written, total))] if over else []

@@ -193,6 +193,89 @@ def test_attention_along_one_axis_reads_all_of_it() -> None:
     assert "along a whole axis" in found.notes[0]
 
 
+def on_a_grid(n: Any, x: Any) -> Tensor:
+    """What stands at the same place of each window attends to one another."""
+    x = x.view(1, 2, 4, x.shape[2] // 4, 4, x.shape[3] // 4).permute(0, 3, 5, 2, 4, 1)
+    t = n.attend(x.flatten(3, 4)).view(x.shape).permute(0, 5, 3, 1, 4, 2)
+    together: Tensor = t.reshape(1, 2, t.shape[2] * t.shape[3], -1)
+    return together
+
+
+@pytest.mark.parametrize("side", [8, 16, 24])
+def test_a_grid_over_the_whole_map_grows_with_it(side: int) -> None:
+    """The gradient reaches over every image, however large, so that there is no number."""
+    module, shape = Windowed(on_a_grid), (2, side, side)
+    found = analyze(trace(module, shape))
+    assert found.receptive_field == (None, None)
+    assert "along a whole axis" in found.notes[0]
+    assert oracle.support(oracle.linearize(module), shape)[0] == (side, side)
+
+
+def tokens_of(x: Tensor) -> Any:
+    return x.flatten(2).mT
+
+
+def after_the_whole(n: Any, x: Tensor) -> Tensor:
+    """Windows once every position has seen all of them: the tokens in windows are those of x."""
+    t = n.attend(tokens_of(x))
+    windows = tokens_of(joined(n.attend(cut(t.mT.unflatten(2, (SIDE, SIDE))))))
+    return (t + windows).mT.unflatten(2, (SIDE, SIDE))
+
+
+def test_windows_of_a_map_that_is_seen_whole_are_in_their_place() -> None:
+    class Pooled(Windowed):
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.run(self, self.first(x))
+            x = self.merge(F.pixel_unshuffle(x, 2).permute(0, 2, 3, 1))
+            return (x + self.attend(x.flatten(1, 2)).view(x.shape)).mean((1, 2))
+
+    module = Pooled(after_the_whole)
+    module.merge = nn.Linear(8, 2)
+    found = analyze(trace(module, SHAPE))
+    assert (found.receptive_field, found.structure.output_cells) == ((None, None), 1)
+
+
+class Classes(Windowed):
+    """A class token before the tokens of a map, in `run` and behind it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = torch.cat([self.query, tokens_of(self.first(x))], 1)
+        result: Tensor = self.run(self, tokens)
+        return result
+
+
+def shrunk(n: Any, t: Tensor) -> Tensor:
+    """The map behind the class token at half its size, behind it again."""
+    small = n.last(F.avg_pool2d(t[:, 1:].mT.unflatten(2, (SIDE, SIDE)), 2))
+    return torch.cat([t[:, :1], tokens_of(small)], 1)
+
+
+def test_a_class_token_stands_before_maps_of_any_size() -> None:
+    """Before attention it sees nothing: 1 + 2 + 1 + 2 * 2 = 8 pixels are the map's."""
+    half = (SIDE // 2, SIDE // 2)
+    module = Classes(lambda n, t: shrunk(n, n.q(t))[:, 1:].mT.unflatten(2, half))
+    found = analyze(trace(module, SHAPE)).receptive_field
+    assert found == oracle.support(oracle.linearize(module), SHAPE)[0] == (8, 8)
+
+
+def written_behind(n: Any, t: Tensor) -> Tensor:
+    scores = n.q(t) @ n.k(shrunk(n, t)).mT
+    scores[:, 1:, 1:] = scores[:, 1:, 1:] + 1
+    return (scores.softmax(-1) @ shrunk(n, t))[:, 0]
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        written_behind,
+        lambda n, t: torch.stack([n.attend(t)[:, 0], n.attend(shrunk(n, n.attend(t)))[:, 0]], 1),
+    ],
+)
+def test_class_tokens_see_the_whole_after_attention(run: Callable[[Any, Tensor], Tensor]) -> None:
+    found = analyze(trace(Classes(run), SHAPE))
+    assert (found.receptive_field, found.structure.output_cells) == ((None, None), 1)
+
+
 @pytest.mark.parametrize(
     ("run", "words"),
     [

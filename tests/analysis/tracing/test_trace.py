@@ -211,6 +211,18 @@ def test_a_window_of_one_cell_reads_its_place_wherever_positions_stand(
     assert [int(seen.sum(axis).count_nonzero()) for axis in (1, 0)] == [field, field]
 
 
+def test_windows_over_rows_in_a_line_see_parts_of_rows_or_reach_into_the_next() -> None:
+    """Of rows of 24, four pixels lie within one; 16 lie in one or in two, and then read columns
+    from the last to the first: all of them, however long the rows are."""
+    for kernel, field in ((4, (3, 6)), (16, (4, None))):
+        module = Net(lambda n, x: n.pool(n.first(x).flatten(2)), first=C(3, 4, 3, padding=1))
+        module.pool = nn.AvgPool1d(kernel)
+        found = analyzed(module, (3, 24, 24))
+        measured = oracle.support(oracle.linearize(module), (3, 24, 24))[0]
+        assert found.receptive_field == field
+        assert measured == (field[0], field[1] or 24)
+
+
 class Tokens(nn.Module):
     """Two maps of 8 x 8, the second of a wider field, as tokens with a class token before them;
     `run` gives tokens of a map again."""
