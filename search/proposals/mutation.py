@@ -12,8 +12,8 @@ from search.proposals.judged import JudgedProposals
 from search.proposals.proposer import InfeasibleError, Proposer
 
 MUTATIONS = 2
-"""Of a given network, tried beside it: on the bench (docs/results/search.md) more of them find
-nothing sooner where it is good, and cost a study where it is not."""
+"""Of a given network, tried beside it: few, since they help little where it is good, and cost a
+study where it is not (docs/results/search.md)."""
 
 _TRIES = 500
 
