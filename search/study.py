@@ -27,7 +27,7 @@ from search.networks.network import Network
 from search.proposals.asked import given, require_fitting, require_legal
 from search.proposals.choices import expressed
 from search.proposals.inheritance import Inheritance, inherit
-from search.proposals.mutation import mutations
+from search.proposals.mutation import begin
 from search.proposals.parameters import distributions
 from search.proposals.proposer import Acceptance, InfeasibleError, Proposer, estimate, propose
 from search.storage.checkpoints import artifact_store
@@ -262,11 +262,7 @@ class Study:
         require_legal(meant, self.config)
         choices |= {k: v for k, v in told.items() if k in known and v in known[k]}
         rng = random.Random(f"{self.config.study.seed} {network.hash}")
-        beside = mutations(choices, Proposer(self.config, shape, classes), rng)
-        study = self.create()
-        for each in (choices, *beside):
-            study.enqueue_trial(each, skip_if_exists=True)
-        return len(beside)
+        return begin(self.create(), choices, Proposer(self.config, shape, classes), rng)
 
     def take_over(self, old: Study) -> Inheritance:
         """Gives this study the trials of an older one that are legal here; those that were

@@ -15,7 +15,7 @@ from search.config.candidate import Candidate
 from search.config.sections import StudyConfig
 from search.proposals.inheritance import inherit
 from search.proposals.judged import JudgedProposals
-from search.proposals.mutation import mutations
+from search.proposals.mutation import begin
 from search.proposals.proposer import Proposer
 from search.storage.refuted import borne_out
 from search.storage.trials import Attributes, candidate_of, is_taken, write
@@ -99,8 +99,7 @@ def begin_with(study: optuna.Study, config: StudyConfig, world: World, place: in
     known = [draws.uniform() for _ in range(KNOWN)]
     known.sort(key=lambda each: world.accuracy(each, draws.candidate(each)), reverse=True)
     start = {name: known[place][name] for name in config.space.parameters}
-    for choices in (start, *mutations(start, proposer, rng)):
-        study.enqueue_trial(choices)
+    begin(study, start, proposer, rng)
 
 
 def begun(arm: Arm, seed: int) -> optuna.Study:

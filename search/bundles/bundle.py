@@ -98,9 +98,14 @@ class Bundle:
         return self.architecture
 
     @property
+    def foreign(self) -> bool:
+        """Whether it holds a module."""
+        return not isinstance(self.architecture, Architecture)
+
+    @property
     def ways(self) -> tuple[str, ...]:
         """What there is that makes logits of images; the code of a module is not run."""
-        if not isinstance(self.architecture, Architecture):
+        if self.foreign:
             return ("model.onnx",)
         code = () if isinstance(self.judgment, str) else ("model.py",)
         return (WEIGHTS, *code, "model.onnx")

@@ -85,7 +85,7 @@ class Proof:
     @cached_property
     def _graph(self) -> Predict:
         graph, shape = self.bundle.files["model.onnx"], self.bundle.architecture.input
-        require_plain_graph(graph, foreign=WEIGHTS not in self.bundle.ways)
+        require_plain_graph(graph, foreign=self.bundle.foreign)
         return self._running.enter_context(isolated.onnx(graph, shape, self._work))
 
     @cached_property
@@ -122,6 +122,11 @@ class Proof:
         if "model.py" in ways and isinstance(self.traced, str):
             return tuple(way for way in ways if way != "model.py")
         return ways
+
+    @property
+    def first(self) -> Predict:
+        """The first of these, which the others must agree with."""
+        return self._way(self.ways[0])
 
     def agree(self, name: str) -> str:
         """Says how near the logits of file `name` come to those of the weights, on random images:

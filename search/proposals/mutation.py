@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+import optuna
+
 from search.proposals.filling import Choices
 from search.proposals.judged import JudgedProposals
 from search.proposals.proposer import InfeasibleError, Proposer
@@ -16,6 +18,17 @@ MUTATIONS = 2
 study where it is not (docs/results/search.md)."""
 
 _TRIES = 500
+
+
+def begin(
+    study: optuna.Study, start: Mapping[str, Any], proposer: Proposer, rng: random.Random
+) -> int:
+    """Queues `start` and its mutations, to be trained before others; answers with the number of
+    these."""
+    beside = mutations(start, proposer, rng)
+    for choices in (start, *beside):
+        study.enqueue_trial(dict(choices), skip_if_exists=True)
+    return len(beside)
 
 
 def mutations(start: Mapping[str, Any], proposer: Proposer, rng: random.Random) -> list[Choices]:

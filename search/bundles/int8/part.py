@@ -21,7 +21,6 @@ from search.bundles.onnx_graph import require_plain_graph
 from search.bundles.parts.part import Look, Part
 from search.bundles.proof import FAILURES
 from search.display import wording
-from search.networks.architecture import Architecture
 
 # Of so many numbers one may differ between two runtimes, by one step: 0.03 % did of one network's,
 # 0.37 % of another's (docs/results/mlperf-tiny.md), whose rounding errors meet in more layers.
@@ -86,8 +85,7 @@ class Int8Files(Part):
         return f"{c_source.SOURCE} holds the {len(self._pair.tflite):,} bytes of {c_source.TFLITE}"
 
     def _onnx(self) -> str:
-        foreign = not isinstance(self.bundle.architecture, Architecture)
-        require_plain_graph(self._pair.onnx, c_source.ONNX, foreign=foreign)
+        require_plain_graph(self._pair.onnx, c_source.ONNX, foreign=self.bundle.foreign)
         return self._counted("onnx", self._graph_scores)
 
     def _device(self) -> str:
@@ -142,7 +140,7 @@ class Int8Files(Part):
 
     @cached_property
     def _exact(self) -> Scores:
-        return self._runner.onnx(self.bundle.files["model.onnx"])
+        return self._runner.scores(self.proof.first)
 
     @cached_property
     def _graph_scores(self) -> Scores:
