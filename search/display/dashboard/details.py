@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial
 
 from search.display.dashboard import internals
 from search.display.dashboard.pictures import Gallery
+from search.storage.internals import trial_id
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -60,7 +61,7 @@ def _texts(
     for trial in trials:
         bare = copy(trial)
         bare.params, bare.distributions, bare.intermediate_values = {}, {}, {}
-        rest = internals.serialize_frozen_trial(study_id, bare, own.get(trial._trial_id, {}))
+        rest = internals.serialize_frozen_trial(study_id, bare, own.get(trial_id(trial), {}))
         del rest["params"], rest["intermediate_values"]
         yield (
             f'{json.dumps(rest)[:-1]}, "params": [{", ".join(parameters.of(trial))}], '
