@@ -28,6 +28,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,6 @@ from wsgiref.util import setup_testing_defaults
 
 import optuna
 import sqlalchemy as sa
-from optuna.storages import RDBStorage
 from optuna.study import MaxTrialsCallback
 from optuna.trial import TrialState
 from optuna_dashboard import wsgi
@@ -44,6 +44,7 @@ from search.config.files import load
 from search.config.sections import StudyConfig
 from search.display.dashboard.annotation import write_note
 from search.display.dashboard.browsed import Browsed
+from search.display.dashboard.details import dashboard
 from search.display.dashboard.notes import trial_note
 from search.proposals.parameters import suggest
 from search.proposals.sampler import make_sampler
@@ -240,11 +241,11 @@ def note_all(study: optuna.Study) -> None:
                 write_note(study, trial_id(trial), note)
 
 
-def first_page(storage: RDBStorage, study: optuna.Study) -> None:
+def first_page(make: Callable[[], Any], study: optuna.Study) -> None:
     environment = {"PATH_INFO": f"/api/studies/{study_id(study)}", "QUERY_STRING": "after=0"}
     setup_testing_defaults(environment)
     status: list[str] = []
-    body = b"".join(wsgi(storage)(environment, lambda line, *_: status.append(line)))
+    body = b"".join(make()(environment, lambda line, *_: status.append(line)))
     assert status == ["200 OK"], body[:200]
 
 
@@ -265,8 +266,8 @@ def looking(url: str, sizes: list[int]) -> Iterator[str]:
         note_all(load_study("seen", url))
         ours, plain = load_study("seen", url), optuna.load_study(study_name="seen", storage=url)
         cells = [timed(one.get_trials, False) for one in (ours, plain)]
-        cells += [timed(first_page, Browsed(ours), ours)]
-        cells += [timed(first_page, backend(plain), plain) if size <= PLAIN else "–"]
+        cells += [timed(first_page, partial(dashboard, Browsed(ours), None), ours)]
+        cells += [timed(first_page, partial(wsgi, backend(plain)), plain) if size <= PLAIN else "–"]
         yield f"| {size:,} | {' | '.join(cells)} |"
 
 
