@@ -9,7 +9,6 @@ import random
 import shutil
 import subprocess
 import sys
-import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -331,9 +330,8 @@ def test_bad_input_is_exit_2_and_one_line(
     case = CASES[name]
     monkeypatch.chdir(place)
     monkeypatch.delenv("STUDY_STORAGE", raising=False)
-    before, began = _made(place), time.process_time()
+    before = _made(place)
     assert run(list(case.arguments)) == 2
-    seconds = time.process_time() - began
     output = capsys.readouterr()
     assert output.out == ""
     lines = [line for line in output.err.splitlines() if line.startswith("run_study: ")]
@@ -342,7 +340,6 @@ def test_bad_input_is_exit_2_and_one_line(
     assert len(lines[0]) < 600
     assert "s3cr3t" not in output.err
     assert _made(place) == before
-    assert seconds < 2
 
 
 def test_bad_input_is_found_before_torch_is_imported(place: Path) -> None:

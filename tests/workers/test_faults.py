@@ -224,7 +224,7 @@ def test_a_signal_queues_the_trial_again(sqlite: str, tmp_path: Path, number: in
     process = start(worker, sqlite, tmp_path)
     wait_until(lambda: epochs_run(tmp_path))
     os.kill(process.pid or 0, number)
-    assert code(process, 5) == 128 + number
+    assert code(process) == 128 + number
     assert study.trials[0].state == TrialState.WAITING
     before = epochs_run(tmp_path)
     assert code(start(worker, sqlite, tmp_path)) == 0
@@ -240,7 +240,7 @@ def test_a_second_ctrl_c_ends_at_once(sqlite: str, tmp_path: Path) -> None:
     process.join(0.5)
     assert process.exitcode is None  # busy with its step
     os.kill(process.pid or 0, signal.SIGINT)
-    assert code(process, 2) == 130
+    assert code(process, 30) == 130  # half of the step
     assert code(start(worker, sqlite, tmp_path)) == 0
     assert_whole(study, 5)
 

@@ -13,7 +13,6 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-import search.workers.worker
 from search.proposals.proposer import Acceptance, InfeasibleError
 from search.storage.studies import load_study, study_storage
 from search.workers.supervisor import SUPERVISOR, Ending
@@ -134,22 +133,20 @@ def test_the_target_met_elsewhere_stops_a_running_trial(sqlite: str, tmp_path: P
     process = start(worker, sqlite, tmp_path, epochs=1000)
     wait_until(lambda: epochs_run(tmp_path))
     study.add_trial(optuna.create_trial(value=1.0))
-    assert code(process, search.workers.worker.POLL + 2) == 0
+    assert code(process) == 0
     assert (tmp_path / "reason").read_text() == "target 1 met"
     assert [trial.state.name for trial in study.trials] == ["WAITING", "COMPLETE"]
 
 
 def test_hours_are_counted_over_resumes(sqlite: str, tmp_path: Path) -> None:
-    hours = 3 / 3600
-    study = created(sqlite, trials=9, hours=hours)
+    study = created(sqlite, trials=9, hours=1)
     process = start(worker, sqlite, tmp_path, epochs=1000)
     wait_until(lambda: study.user_attrs.get("clock", {}).get("seconds", 0) > 1)
     os.kill(process.pid or 0, signal.SIGTERM)
     assert code(process) == 143
-    began = time.monotonic()
-    assert code(start(worker, sqlite, tmp_path, epochs=1000), 10) == 0
-    assert time.monotonic() - began < 3 + search.workers.worker.POLL
-    assert study.user_attrs["clock"]["seconds"] >= 3
+    study.set_user_attr("clock", {"seconds": 3598.0, "at": time.time()})
+    assert code(start(worker, sqlite, tmp_path, epochs=100_000)) == 0
+    assert study.user_attrs["clock"]["seconds"] >= 3600
     assert [trial.state.name for trial in study.trials] == ["WAITING"]
 
 
