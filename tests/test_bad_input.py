@@ -207,6 +207,10 @@ CASES = {
         "export", "quickstart", says=("quickstart", "no trial has completed yet"), late=True
     ),
     "target exists": line("export", "done", "--out", "studies", says="studies: exists", late=True),
+    "target in a file": line(
+        "export", "done", "--out", f"{QUICK}/x", says=f"{QUICK}: is no directory", late=True
+    ),
+    "init in a file": line("init", f"{QUICK}/x.toml", says=f"{QUICK}: is there already"),
     "target not writable": line(
         "export", "done", "--out", "/proc/none/x", says="/proc/none/x", late=True
     ),

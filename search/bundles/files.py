@@ -35,6 +35,9 @@ def made_at_once(out: Path) -> Iterator[Path]:
         lock.acquire()
     except Timeout:
         raise ConfigError(f"{out}: another export is making it; name another with --out") from None
+    except FileExistsError as error:
+        there = error.filename
+        raise ConfigError(f"{there}: is no directory; name another with --out") from None
     except OSError as error:
         raise ConfigError(f"{out}: {error.strerror}; name another with --out") from None
     try:

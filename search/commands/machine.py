@@ -17,12 +17,13 @@ def init(name: str, file: Path | None) -> int:
     """Writes the study file of a preset, never over another file."""
     path = file or Path("studies") / f"{name}.toml"
     text = preset(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8") as stream:
             stream.write(text)
-    except FileExistsError:
-        raise ConfigError(f"{path}: is there already; name another: init FILE") from None
+    except FileExistsError as error:  # the file, or one where its folder would be
+        there = error.filename
+        raise ConfigError(f"{there}: is there already; name another: init FILE") from None
     terminal.note(f"next: {typed('launch', path)}")
     print(path)
     return 0
