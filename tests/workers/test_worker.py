@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -15,10 +14,9 @@ from optuna.trial import TrialState
 
 from search.proposals.proposer import Acceptance, InfeasibleError
 from search.storage.studies import load_study, study_storage
-from search.workers.supervisor import SUPERVISOR, Ending
-from search.workers.worker import in_one_line, work
+from search.workers.supervisor import Ending
+from search.workers.worker import work
 from tests.processes import (
-    ROOT,
     ask,
     code,
     created,
@@ -30,8 +28,6 @@ from tests.processes import (
 )
 
 Stop = Callable[[], str | None]
-
-# --- the end of a study ----------------------------------------------------------------
 
 
 def _constant(runs: Path, value: float = 0.5) -> Any:
@@ -128,28 +124,6 @@ def test_a_search_for_the_lowest_cost_goes_on_when_the_target_is_met(sqlite: str
     assert len(study.trials) == 3
 
 
-def test_the_target_met_elsewhere_stops_a_running_trial(sqlite: str, tmp_path: Path) -> None:
-    study = created(sqlite, trials=9, target=1.0)
-    process = start(worker, sqlite, tmp_path, epochs=1000)
-    wait_until(lambda: epochs_run(tmp_path))
-    study.add_trial(optuna.create_trial(value=1.0))
-    assert code(process) == 0
-    assert (tmp_path / "reason").read_text() == "target 1 met"
-    assert [trial.state.name for trial in study.trials] == ["WAITING", "COMPLETE"]
-
-
-def test_hours_are_counted_over_resumes(sqlite: str, tmp_path: Path) -> None:
-    study = created(sqlite, trials=9, hours=1)
-    process = start(worker, sqlite, tmp_path, epochs=1000)
-    wait_until(lambda: study.user_attrs.get("clock", {}).get("seconds", 0) > 1)
-    os.kill(process.pid or 0, signal.SIGTERM)
-    assert code(process) == 143
-    study.set_user_attr("clock", {"seconds": 3598.0, "at": time.time()})
-    assert code(start(worker, sqlite, tmp_path, epochs=100_000)) == 0
-    assert study.user_attrs["clock"]["seconds"] >= 3600
-    assert [trial.state.name for trial in study.trials] == ["WAITING"]
-
-
 def test_the_last_place_is_filled_when_another_worker_dies(sqlite: str, tmp_path: Path) -> None:
     study = created(sqlite, trials=1)
     first = start(worker, sqlite, tmp_path, epochs=1000)
@@ -171,18 +145,6 @@ def test_no_feasible_candidate_ends_the_study(sqlite: str) -> None:
     with pytest.raises(InfeasibleError, match="7 proposals"):
         run(study, lambda stop: infeasible)
     assert [trial.state.name for trial in study.trials] == ["FAIL"]
-
-
-def test_a_worker_whose_launch_is_gone_ends(sqlite: str, tmp_path: Path) -> None:
-    study = created(sqlite)
-    process = start(_orphan, sqlite, tmp_path)
-    assert code(process) == 129
-    assert not study.trials
-
-
-def _orphan(url: str, runs: Path) -> None:
-    os.environ[SUPERVISOR] = "1"
-    worker(url, runs)
 
 
 def _taken_over(url: str, runs: Path) -> None:
@@ -209,42 +171,3 @@ def test_a_result_of_a_trial_that_was_taken_over_is_dropped(sqlite: str, tmp_pat
     assert [trial.state.name for trial in study.trials] == ["RUNNING"]
     os.kill(process.pid or 0, signal.SIGTERM)
     assert code(process) == 143
-
-
-def test_an_error_is_told_in_one_line() -> None:
-    assert in_one_line(ValueError("first\nsecond")) == "ValueError: first"
-    assert in_one_line(KeyError()) == "KeyError"
-
-
-# --- a trial that hangs ----------------------------------------------------------------
-
-HANGING = """
-import sys, time
-import search.workers.worker
-from tests.processes import worker
-from pathlib import Path
-
-search.workers.worker.LENIENCE = 0.5
-
-def make(runs):
-    return lambda stop: lambda trial: time.sleep(600) or 0.1 if trial.number == 0 else 0.5
-
-worker(sys.argv[1], Path(sys.argv[2]), make)
-"""
-
-
-def test_a_trial_that_hangs_is_failed_and_its_worker_starts_again(
-    sqlite: str, tmp_path: Path
-) -> None:
-    study = created(sqlite, minutes=0.5 / 60)
-    ended = subprocess.run(
-        [sys.executable, "-c", HANGING, sqlite, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        timeout=120,
-        check=False,
-    )
-    assert ended.returncode == 0
-    assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE"]
-    assert study.trials[0].user_attrs["failure"].startswith("hung beyond its 0.00833")
-    first, second = (trial.user_attrs["worker"]["pid"] for trial in study.trials)
-    assert first == second

@@ -1,0 +1,93 @@
+"""Trials that go wrong, in real worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from search.training.training import DivergedError
+from search.workers.guarded import in_one_line
+from tests.processes import code, created, start, worker
+
+Stop = Callable[[], str | None]
+
+
+def test_an_error_is_told_in_one_line() -> None:
+    assert in_one_line(ValueError("first\nsecond")) == "ValueError: first"
+    assert in_one_line(KeyError()) == "KeyError"
+
+
+def _hungry(runs: Path, always: bool, host: bool) -> Any:
+    """Asks for a petabyte with the whole batch, and with half of it when `always`."""
+
+    def make(stop: Stop) -> Any:
+        def train(trial: optuna.Trial) -> float:
+            import torch
+
+            if trial.number == 0 and (always or "batch_divisor" not in trial.user_attrs):
+                bytearray(1 << 50) if host else torch.empty(1 << 50, dtype=torch.uint8)
+            return 0.5
+
+        return train
+
+    return make
+
+
+@pytest.mark.parametrize("host", [False, True])
+def test_out_of_memory_tries_half_the_batch_once(sqlite: str, tmp_path: Path, host: bool) -> None:
+    study = created(sqlite)
+    assert code(start(worker, sqlite, tmp_path, _hungry, always=False, host=host)) == 0
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"]
+    assert study.trials[0].user_attrs["batch_divisor"] == 2
+
+
+@pytest.mark.parametrize("host", [False, True])
+def test_out_of_memory_fails_the_trial_alone(sqlite: str, tmp_path: Path, host: bool) -> None:
+    study = created(sqlite, trials=2)
+    assert code(start(worker, sqlite, tmp_path, _hungry, always=True, host=host)) == 0
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert "even with half the batch" in study.trials[0].user_attrs["failure"]
+
+
+def _diverging(runs: Path, times: int) -> Any:
+    def make(stop: Stop) -> Any:
+        def train(trial: optuna.Trial) -> float:
+            if trial.number < times:
+                raise DivergedError("loss is nan in epoch 1")
+            return 0.5
+
+        return train
+
+    return make
+
+
+def test_a_diverged_trial_fails_with_its_reason(sqlite: str, tmp_path: Path) -> None:
+    study = created(sqlite, trials=2)
+    assert code(start(worker, sqlite, tmp_path, _diverging, times=1)) == 0
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert study.trials[0].user_attrs["failure"] == "DivergedError: loss is nan in epoch 1"
+    assert study.best_trial.number != 0
+
+
+def _not_a_number(runs: Path) -> Any:
+    return lambda stop: lambda trial: float("nan") if trial.number == 0 else 0.5
+
+
+def test_a_value_that_is_no_number_is_never_the_best(sqlite: str, tmp_path: Path) -> None:
+    study = created(sqlite)
+    assert code(start(worker, sqlite, tmp_path, _not_a_number)) == 0
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE"]
+    assert "nan" in study.trials[0].user_attrs["failure"]
+
+
+def test_failures_in_a_row_stop_the_worker(sqlite: str, tmp_path: Path) -> None:
+    study = created(sqlite, trials=9, failures=3)
+    assert code(start(worker, sqlite, tmp_path, _diverging, times=99)) == 1
+    assert len(study.trials) == 3
+    assert (tmp_path / "reason").read_text() == (
+        "3 trials in a row failed; the last: DivergedError: loss is nan in epoch 1"
+    )

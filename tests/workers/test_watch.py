@@ -1,0 +1,88 @@
+"""When a worker stops, in real worker processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+
+from search.workers.supervisor import SUPERVISOR
+from tests.processes import ROOT, code, created, epochs_run, start, wait_until, worker
+
+
+def test_the_target_met_elsewhere_stops_a_running_trial(sqlite: str, tmp_path: Path) -> None:
+    study = created(sqlite, trials=9, target=1.0)
+    process = start(worker, sqlite, tmp_path, epochs=1000)
+    wait_until(lambda: epochs_run(tmp_path))
+    study.add_trial(optuna.create_trial(value=1.0))
+    assert code(process) == 0
+    assert (tmp_path / "reason").read_text() == "target 1 met"
+    assert [trial.state.name for trial in study.trials] == ["WAITING", "COMPLETE"]
+
+
+def test_hours_are_counted_over_resumes(sqlite: str, tmp_path: Path) -> None:
+    study = created(sqlite, trials=9, hours=1)
+    process = start(worker, sqlite, tmp_path, epochs=1000)
+    wait_until(lambda: study.user_attrs.get("clock", {}).get("seconds", 0) > 1)
+    os.kill(process.pid or 0, signal.SIGTERM)
+    assert code(process) == 143
+    study.set_user_attr("clock", {"seconds": 3598.0, "at": time.time()})
+    assert code(start(worker, sqlite, tmp_path, epochs=100_000)) == 0
+    assert study.user_attrs["clock"]["seconds"] >= 3600
+    assert [trial.state.name for trial in study.trials] == ["WAITING"]
+
+
+def test_a_trial_that_takes_too_long_fails(sqlite: str, tmp_path: Path) -> None:
+    study = created(sqlite, minutes=0.3 / 60, failures=1)
+    assert code(start(worker, sqlite, tmp_path, epochs=1000)) == 1
+    assert [trial.state.name for trial in study.trials] == ["FAIL"]
+    assert study.trials[0].user_attrs["failure"] == "TimeLimitError: time limit of 0.005 minutes"
+
+
+def test_a_worker_whose_launch_is_gone_ends(sqlite: str, tmp_path: Path) -> None:
+    study = created(sqlite)
+    process = start(_orphan, sqlite, tmp_path)
+    assert code(process) == 129
+    assert not study.trials
+
+
+def _orphan(url: str, runs: Path) -> None:
+    os.environ[SUPERVISOR] = "1"
+    worker(url, runs)
+
+
+HANGING = """
+import sys, time
+import search.workers.watch
+from tests.processes import worker
+from pathlib import Path
+
+search.workers.watch.LENIENCE = 0.5
+
+def make(runs):
+    return lambda stop: lambda trial: time.sleep(600) or 0.1 if trial.number == 0 else 0.5
+
+worker(sys.argv[1], Path(sys.argv[2]), make)
+"""
+
+
+def test_a_trial_that_hangs_is_failed_and_its_worker_starts_again(
+    sqlite: str, tmp_path: Path
+) -> None:
+    study = created(sqlite, minutes=0.5 / 60)
+    ended = subprocess.run(
+        [sys.executable, "-c", HANGING, sqlite, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 0
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE"]
+    assert study.trials[0].user_attrs["failure"].startswith("hung beyond its 0.00833")
+    first, second = (trial.user_attrs["worker"]["pid"] for trial in study.trials)
+    assert first == second
