@@ -323,6 +323,8 @@ def _fitting(
     def make(gone: Sequence[str]) -> Table:
         kept = [index for index, title in enumerate(titles) if title not in gone]
         table = _table(*(titles[index] for index in kept))
+        name = table.columns[0]  # which takes more lines where nothing else can go
+        name.no_wrap, name.overflow = len(gone) < len(spare), "fold"
         for row in rows:
             table.add_row(*(row[index] for index in kept))
         return table

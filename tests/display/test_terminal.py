@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -191,6 +192,19 @@ def test_no_width_cuts_names_or_totals(study: optuna.Study, width: int) -> None:
         assert summary.name in text
         assert wording.percent(study.best_value) in text
     assert "14 of 40 trials" in shown(terminal.render_status(study), width)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
+def test_a_name_longer_than_the_terminal_takes_more_lines(
+    study: optuna.Study, width: int
+) -> None:
+    name = "-".join(["0123456789"] * 11)
+    summary = dataclasses.replace(terminal.summarize(study), name=name)
+    text = shown(terminal.render_studies([summary]), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert name in "".join(line.split(" ")[0] for line in text.splitlines())
+    assert "…" not in text
+    assert wording.percent(study.best_value) in text
 
 
 def test_sample_without_survivors_is_a_funnel() -> None:
