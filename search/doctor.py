@@ -100,8 +100,11 @@ def _data(config: StudyConfig) -> Finding:
             load(section, keep=False)  # looks at each image, as launch does
         if without_test(section):
             return Finding("data", False, without_test(section), "--set data.test=0.1")
-    except (ConfigError, MachineError) as error:
-        return Finding("data", False, str(error), "--set data.root=DIR")
+    except ConfigError as error:  # another place of the data would not help
+        return Finding("data", False, str(error))
+    except MachineError as error:
+        place = "FILE.npz" if section.kind == "npz" else "DIR"
+        return Finding("data", False, str(error), f"--set data.root={place}")
     where = f"{section.kind} in {section.root}" if section.kind != "digits" else "digits"
     return Finding("data", True, f"{where}: {classes} classes of {shape} images")
 

@@ -47,7 +47,10 @@ def study_of(
     """
     path = Path(source)
     if path.suffix == ".json":
-        raise ConfigError(f"{source}: an architecture is no study file; `check` takes it")
+        raise ConfigError(
+            f"{source}: an architecture is no study file; `check` takes it, and beside a study "
+            "file `train` and `launch --from` do"
+        )
     if path.suffix == ".toml" or len(path.parts) > 1 or path.is_file():
         return Study(path, overrides=overrides, storage=storage, modules=modules)
     try:

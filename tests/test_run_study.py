@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 
@@ -125,6 +126,29 @@ def test_doctor_names_what_is_missing(capsys: pytest.CaptureFixture[str]) -> Non
     assert findings["device"]["ok"]
     assert not findings["data"]["ok"]
     assert "--set data.root" in findings["data"]["mend"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "mend"),
+    [
+        (["data.kind=torchvision", "data.name=MNISTT"], ""),
+        (["data.kind=npz", "data.root=floats.npz"], ""),
+        (["data.kind=npz", "data.root=nowhere.npz"], "--set data.root=FILE.npz"),
+        (["data.kind=imagefolder", "data.root=nowhere"], "--set data.root=DIR"),
+    ],
+)
+def test_doctor_sends_nobody_to_another_folder_where_none_would_help(
+    settings: list[str],
+    mend: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    half = np.full((4, 32, 32), 0.5)
+    np.savez("floats.npz", x_train=half, y_train=[0, 1] * 2, x_test=half, y_test=[0, 1] * 2)
+    changes = [word for each in settings for word in ("--set", each)]
+    assert run(["doctor", QUICK, "--json", *changes]) == 3
+    (found,) = (f for f in json.loads(capsys.readouterr().out) if f["name"] == "data")
+    assert not found["ok"]
+    assert found["mend"] == mend
 
 
 COMMANDS: Any = typer.main.get_command(app)

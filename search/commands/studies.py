@@ -249,7 +249,7 @@ def delete(name: str, storage: str | None, *, sure: bool) -> int:
         )
     number, runs = wording.plural(counts.total(), "trial"), place.run_directory(name)
     if not sure and not terminal.confirmed(f"Delete study {name}, {number}, {runs}?"):
-        terminal.note("nothing deleted")
+        terminal.note("nothing deleted; where nobody can be asked, --yes says so")
         return 1
     if not delete_study(study, place):
         terminal.note(f"{runs}: kept, for files of another study of this name lie there")

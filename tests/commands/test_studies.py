@@ -68,6 +68,7 @@ def test_studies_are_listed_and_deleted(place: Path, capsys: pytest.CaptureFixtu
     assert run(["list"]) == 0
     assert "demo" in capsys.readouterr().out
     assert run(["delete", "demo"]) == 1, "nobody there to say yes"
+    assert "--yes" in capsys.readouterr().err
     assert study_names("sqlite:///studies/demo.db") == ["demo"]
     assert run(["delete", "demo", "--yes"]) == 0
     assert not list((place / "studies").rglob("*demo*"))
@@ -160,7 +161,8 @@ def test_a_study_is_named_where_a_file_is_taken(
     assert run(["init", "--preset", "nothing"]) == 2
     (place / "a.json").write_text("{}")
     assert run(["launch", "a.json"]) == 2
-    assert "`check` takes it" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert all(word in told for word in ("`check` takes it", "`train`", "`launch --from`"))
 
 
 def test_the_version_and_a_short_help(capsys: pytest.CaptureFixture[str]) -> None:

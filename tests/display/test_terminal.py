@@ -195,9 +195,7 @@ def test_no_width_cuts_names_or_totals(study: optuna.Study, width: int) -> None:
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100])
-def test_a_name_longer_than_the_terminal_takes_more_lines(
-    study: optuna.Study, width: int
-) -> None:
+def test_a_name_longer_than_the_terminal_takes_more_lines(study: optuna.Study, width: int) -> None:
     name = "-".join(["0123456789"] * 11)
     summary = dataclasses.replace(terminal.summarize(study), name=name)
     text = shown(terminal.render_studies([summary]), width)
