@@ -15,10 +15,11 @@ def card(metrics: Metrics) -> str:
     """YAML between two fences: the task, and the accuracy on the test images of `metrics.json`."""
     name, images = metrics.study, metrics.data.name
     task = "image-classification"
+    told = {"accuracy": metrics.accuracy.test, "balanced_accuracy": metrics.accuracy.test_balanced}
     result = {
         "task": {"type": task},
         "dataset": {"name": images, "type": images, "split": "test"},
-        "metrics": [{"type": "accuracy", "value": metrics.accuracy.test}],
+        "metrics": [{"type": k, "value": share} for k, share in told.items() if share is not None],
     }
     # JSON is YAML.
     index = json.dumps([{"name": name, "results": [result]}])

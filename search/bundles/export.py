@@ -101,8 +101,7 @@ def export(
             trained = _as_in_trial(trainer, runs, chosen, candidate, progress)
         progress("reading the test images")
         findings = _findings(study, config, chosen, candidate, dataset, trained, device)
-        accuracy = wording.percent(findings.metrics.accuracy.test)
-        progress(f"test accuracy {accuracy}; writing the bundle")
+        progress(f"test accuracy {_told(config, findings.metrics.accuracy)}; writing the bundle")
         if int8:
             maker = Maker(candidate, dataset, trainer, config.study.seed, progress)
             made = maker.make(findings.network, findings.test)
@@ -235,6 +234,14 @@ def _findings(
             files={},
         ),
     )
+
+
+def _told(config: StudyConfig, accuracy: Accuracy) -> str:
+    """The accuracy on the test images, and the one that the search went by."""
+    told = wording.percent(accuracy.test)
+    if config.study.metric == "balanced_accuracy":
+        told += f", balanced {wording.percent(accuracy.test_balanced)}"
+    return told
 
 
 def _cost(

@@ -36,10 +36,12 @@ class _Part(BaseModel):
 
 
 class Accuracy(_Part):
-    """Shares of images classified correctly; `per_class` is of the test images."""
+    """Shares of images classified correctly; `per_class` is of the test images, and its mean
+    `test_balanced`.  `validation` is by the metric of the study."""
 
     test: _Share
     test_correct: _Count
+    test_balanced: _Share | None = None
     validation: _Share | None = None
     test_loss: _Loss | None = None
     per_class: dict[str, _Share | None] = Field(default_factory=dict)
@@ -54,6 +56,7 @@ class Accuracy(_Part):
         return cls(
             test=result.accuracy,
             test_correct=int(correct.sum()),
+            test_balanced=result.balanced_accuracy,
             validation=validation,
             test_loss=result.loss if math.isfinite(result.loss) else None,
             per_class={

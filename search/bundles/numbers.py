@@ -38,6 +38,10 @@ def from_tally(tally: Tally, classes: tuple[str, ...] | None) -> Found:
         "accuracy.test_loss": (loss, 1e-3 * max(1.0, loss)),
         "data.test": (total, 0),
     }
+    there = tally.members > 0
+    shares = tally.correct[there] / tally.members[there]
+    tipped = slack / len(shares) / int(tally.members[there].min())
+    found["accuracy.test_balanced"] = (float(shares.mean()), tipped + _EXACT)
     for name, right, count in zip(classes or (), tally.correct, tally.members, strict=False):
         share = float(right / count) if count else None
         found[f"accuracy.per_class.{name}"] = (share, slack / max(int(count), 1))
@@ -105,9 +109,12 @@ def require_headline(readme: bytes, metrics: Metrics) -> str:
         return ""
     names, cells = (re.split(r"\s*\|\s*", lines[heads[0] + n].strip("| ")) for n in (0, 2))
     again, once = metrics.again, metrics.accuracy.validation
+    validation = again.words if again else wording.percent(once)
     expected = {
         "test accuracy": f"**{wording.percent(metrics.accuracy.test)}**",
-        "validation accuracy": again.words if again else wording.percent(once),
+        "balanced test accuracy": f"**{wording.percent(metrics.accuracy.test_balanced)}**",
+        "validation accuracy": validation,
+        "balanced validation accuracy": validation,
         "receptive field": f"{wording.count(metrics.receptive_field)} px",
         "parameters": wording.count(metrics.parameters),
         "MACs": wording.macs(metrics.macs),

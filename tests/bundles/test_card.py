@@ -30,6 +30,18 @@ def test_the_hub_finds_task_and_accuracy() -> None:
     assert result["metrics"] == [{"type": "accuracy", "value": 0.8574}]
 
 
+def test_the_hub_finds_the_balanced_accuracy_where_it_is_stated() -> None:
+    accuracy = METRICS.accuracy.model_copy(update={"test_balanced": 0.625})
+    (model,) = yaml.safe_load(card(METRICS.model_copy(update={"accuracy": accuracy}))[4:-5])[
+        "model-index"
+    ]
+    (result,) = model["results"]
+    assert {each["type"]: each["value"] for each in result["metrics"]} == {
+        "accuracy": 0.8574,
+        "balanced_accuracy": 0.625,
+    }
+
+
 def test_its_own_reader_takes_it() -> None:
     hub = pytest.importorskip("huggingface_hub", reason="needs huggingface_hub")
     (result,) = hub.ModelCard(card(METRICS) + "# A network").data.eval_results

@@ -14,6 +14,7 @@ import torch
 from onnx import helper, numpy_helper
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from sklearn.metrics import balanced_accuracy_score
 
 from search.bundles import agreement, numbers, verify
 from search.bundles.agreement import DisagreementError, Tally
@@ -151,14 +152,25 @@ def compared(exported: Exported, tally: Tally, content: Any) -> str:
 
 def test_right_numbers_are_counted_and_the_others_named(exported: Exported, tally: Tally) -> None:
     said = compared(exported, tally, metrics_of(exported.bundle))
-    assert said.startswith("19 of metrics.json are right; not checked: ")
+    assert said.startswith("20 of metrics.json are right; not checked: ")
     assert {"hardware", "versions of it", "texts"} <= set(said.partition(": ")[2].split(", "))
+
+
+def test_the_balanced_accuracy_is_that_of_scikit_learn() -> None:
+    labels = np.array([0] * 9 + [1] * 3 + [3])  # no image of class 2
+    seen = np.array([0] * 8 + [1] + [1, 0, 3] + [3])
+    tally = Tally(4)
+    tally.add(np.eye(4, dtype=np.float32)[seen], labels)
+    value, slack = numbers.from_tally(tally, None)["accuracy.test_balanced"]
+    assert value == pytest.approx(balanced_accuracy_score(labels, seen))
+    assert slack >= 1 / 3 - 1e-9  # one image more or less of the smallest class
 
 
 @pytest.mark.parametrize(
     ("path", "value"),
     [
         ("accuracy/test", 0.999),
+        ("accuracy/test_balanced", 0.999),
         ("accuracy/test_loss", 0.001),
         ("accuracy/validation", 0.999),
         ("accuracy/per_class/3", 1.0),

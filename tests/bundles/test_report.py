@@ -277,6 +277,26 @@ def test_accuracy_of_the_search_is_the_mean_where_there_were_several_trainings(
         require_headline(readme, read(json.dumps(content).encode()))
 
 
+def test_a_search_by_balanced_accuracy_tells_it_of_the_test_images(
+    study: optuna.Study, digits: Dataset
+) -> None:
+    found = findings(study, digits, config=config(metric="balanced_accuracy"))
+    once = found.metrics.accuracy
+    accuracy = once.model_copy(update={"test_balanced": 0.625})
+    metrics = found.metrics.model_copy(update={"accuracy": accuracy})
+    pages = Pages.write(replace(found, metrics=metrics))
+    readme, html = pages["README.md"], pages["report.html"].decode()
+    (names, _, cells) = re.findall(r"^\|.*\|$", readme.decode(), re.MULTILINE)[:3]
+    head = dict(zip(names.split(" | "), cells.split(" | "), strict=True))
+    assert head["balanced test accuracy"] == "**62.50 %**"
+    assert "Balanced is the mean over the classes" in html.partition("</table>")[2]
+    assert head["| test accuracy"] == "| **90.00 %**"
+    assert head["balanced validation accuracy"] == f"{100 * once.validation:.2f} %"
+    assert require_headline(readme, metrics)
+    with pytest.raises(BundleError, match="balanced test accuracy"):
+        require_headline(readme, found.metrics)
+
+
 def test_importances_want_trials_that_differ(study: optuna.Study) -> None:
     found = importances(study, seeds=2, shuffles=2)
     assert found
