@@ -104,7 +104,8 @@ def require_headline(readme: bytes, metrics: Metrics) -> str:
         BundleError: it says something else.
     """
     lines = readme.decode(errors="replace").splitlines()
-    heads = [number for number, line in enumerate(lines) if line.startswith("| test accuracy |")]
+    firsts = ("| test accuracy |", "| balanced test accuracy |")
+    heads = [number for number, line in enumerate(lines) if line.startswith(firsts)]
     if len(heads) != 1 or len(lines) < heads[0] + 3:
         return ""
     names, cells = (re.split(r"\s*\|\s*", lines[heads[0] + n].strip("| ")) for n in (0, 2))
