@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from search.config.refusals import refusal
 from search.config.secrecy import concealed
 from search.config.sections import StudyConfig, StudySection
 from search.errors import ConfigError
@@ -123,7 +124,7 @@ def require_name(name: str) -> str:
     try:
         return StudySection(name=name).name
     except ValidationError as error:
-        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        reason = refusal(error.errors()[0])
         raise ConfigError(f"study name {_shown(name)}: {reason}") from None
 
 
@@ -155,7 +156,7 @@ def _explain(error: ErrorDetails, raw: Mapping[str, Any]) -> str:
         return f"{key}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
     if error["type"] == "missing":
         return f"{key}: missing"
-    message = error["msg"].removeprefix("Value error, ")
+    message = refusal(error)
     given = error["input"]
     if isinstance(given, Mapping) or repr(given) in message or key == "study.storage":
         return f"{key}: {concealed(message)}"

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from search.config.refusals import refusal
 from search.errors import first_line
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would call out to the network on import
@@ -56,6 +57,5 @@ def _reason(error: Exception) -> str:
     if not isinstance(cause, ValidationError):
         return first_line(error)
     first = cause.errors()[0]
-    message = first["msg"].removeprefix("Value error, ")
     given = "" if first["type"] == "missing" else f" (got {first['input']!r})"
-    return f"{'.'.join(map(str, first['loc']))}: {message}{given}"
+    return f"{'.'.join(map(str, first['loc']))}: {refusal(first)}{given}"

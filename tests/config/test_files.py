@@ -51,6 +51,33 @@ def test_overrides_must_read_key_equals_value(override: str, tmp_path: Path) -> 
         load(_file(tmp_path, MINIMAL + "trials = 3"), [override])
 
 
+@pytest.mark.parametrize(
+    ("override", "must"),
+    [
+        ("study.track=tensorboard", "must be a list (got 'tensorboard')"),
+        ("study.objectives=[]", "must not be empty (got [])"),
+        ("study.storage=''", "must not be empty"),
+        ("study.target=high", "must be a number (got 'high')"),
+        ("study.target=2", "must be less than or equal to 1 (got 2)"),
+        ("study.seed=1.5", "must be a whole number (got 1.5)"),
+        ("study.metric=f1", "must be 'accuracy' or 'balanced_accuracy' (got 'f1')"),
+        ("data.root=3", "must be a path (got 3)"),
+        ("data.channels=2", "must be 1 or 3 (got 2)"),
+        ("data.image_size=x", "must be a whole number (got 'x')"),
+        ("space.fill=3", "must be a table (got 3)"),
+        ("augmentation.extra=3", "must be a list (got 3)"),
+        ("augmentation.flip_probability=nan", "must be a finite number (got nan)"),
+        (f"study.name={'a' * 101}", "must have at most 100 characters"),
+    ],
+)
+def test_what_a_value_must_be_is_said_in_one_way(override: str, must: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(_file(tmp_path, MINIMAL), [override])
+    said = str(caught.value)
+    assert f"{override.partition('=')[0]}: {must}" in said
+    assert "should" not in said
+
+
 @pytest.mark.parametrize("word", ["0", "off", '"off"'])
 def test_a_rule_that_is_switched_off_stays_off(tmp_path: Path, word: str) -> None:
     config = load(_file(tmp_path, MINIMAL), [f"limits.dilated={word}"])
