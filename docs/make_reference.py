@@ -262,6 +262,9 @@ def _bounds(words: str) -> str:
     return f"{float(low):,.10g} to {float(high):,.10g}"
 
 
+KINDS = {"integer": "a whole number", "number": "a number", "boolean": "true or false"}
+
+
 def _in_words(schema: dict[str, Any]) -> str:
     """What a JSON schema allows."""
     options = [option for option in schema.get("anyOf", [schema]) if option.get("type") != "null"]
@@ -272,7 +275,7 @@ def _in_words(schema: dict[str, Any]) -> str:
         return _listed(only.get("enum") or [only["const"]])
     if only["type"] == "array":
         return f"list of {_in_words(only['items'])}"
-    kind = {"integer": "a whole number", "number": "a number"}.get(only["type"], "text")
+    kind = KINDS.get(only["type"], "text")
     edges = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     bounds = [f"{sign} {only[edge]:,}" for edge, sign in edges.items() if edge in only]
     return f"{kind} {', '.join(bounds)}".strip()

@@ -296,6 +296,24 @@ def test_a_search_by_balanced_accuracy_tells_it_of_the_test_images(
         require_headline(readme, found.metrics)
 
 
+def test_each_transform_of_ones_own_has_a_column_beside_the_three(
+    study: optuna.Study, digits: Dataset
+) -> None:
+    extra = [{"name": "InvertImg", "p": 0.0}, {"name": "ColorJitter"}]
+    augmented = config().model_copy(
+        update={"augmentation": AugmentationSection.model_validate({"extra": extra})}
+    )
+    text, pictures = report(findings(study, digits, config=augmented))
+    assert "These transforms on training images" in text
+    (axes,) = pictures["figures/augmentations.png"].axes
+    columns = [label.get_text() for label in axes.get_xticklabels()]
+    assert columns[4:-1] == ["InvertImg\np = 0", "ColorJitter\np = 0.5"]
+    shown = np.asarray(axes.images[0].get_array())[..., 0].astype(float)
+    wide = shown.shape[1] / len(columns)
+    original, inverted = (shown[4:20, int(k * wide) + 8 : int(k * wide) + 24] for k in (0, 4))
+    assert np.abs(original + inverted - 255).mean() < 1, "always applied, whatever its chance"
+
+
 def test_importances_want_trials_that_differ(study: optuna.Study) -> None:
     found = importances(study, seeds=2, shuffles=2)
     assert found
