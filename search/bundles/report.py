@@ -178,8 +178,8 @@ def _augmentations(findings: Findings) -> Figure:
         alone = section.model_copy(update={**never, key: always})
         versions[f"{name}\np = {chance:g}"] = _augmented(originals, alone, data.mean, strength)
     for extra in section.extra:
-        always = extra.model_copy(update={"p": 1.0})
-        alone = section.model_copy(update={**never, "extra": (always,)})
+        certain = extra.model_copy(update={"p": 1.0})
+        alone = section.model_copy(update={**never, "extra": (certain,)})
         name = f"{extra.name}\np = {extra.build().p:g}"
         versions[name] = _augmented(originals, alone, data.mean, strength)
     versions["all, as trained"] = _augmented(originals, section, data.mean, strength)
