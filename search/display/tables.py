@@ -41,7 +41,7 @@ def leader(trial: Progress) -> Row:
     )
 
 
-STUDIES: Row = ("study", "trials", "pruned", "accepted", "best", *wording.SIZES, "time", "target")
+STUDIES: Row = ("study", "trials", "accepted", "best", *wording.SIZES, "cost", "time", "target")
 
 
 def study(summary: Summary) -> Row:
@@ -51,10 +51,10 @@ def study(summary: Summary) -> Row:
     return (
         summary.name,
         wording.count(summary.finished),
-        wording.count(summary.states["pruned"]),
         wording.percent(summary.accepted / summary.proposed, 1) if summary.proposed else "–",
         wording.percent(best.accuracy if best else None),
         *wording.sizes(*(best.sizes if best else (None, None, None))),
+        wording.flops(summary.cost or None),
         wording.duration(summary.spent),
         wording.percent(target) + (" met" if summary.met else ""),
     )

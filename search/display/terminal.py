@@ -263,7 +263,7 @@ def render_studies(summaries: Sequence[Summary]) -> Fitting:
     """One line a study."""
     titles = ("Study", *tables.STUDIES[1:])
     rows = list(map(tables.study, summaries))
-    return _fitting(titles, rows, ("pruned", "accepted", "time", "MACs", "RF", "target"), told=True)
+    return _fitting(titles, rows, ("accepted", "time", "MACs", "cost", "RF", "target"), told=True)
 
 
 def status_json(study: Study) -> dict[str, Any]:

@@ -161,6 +161,11 @@ class Summary:
         return self.states["complete"] + self.states["pruned"] + self.states["fail"]
 
     @property
+    def cost(self) -> float:
+        """PFLOP of its own trials; the search ends with the one that meets the target."""
+        return sum(trial.pflop or 0.0 for trial in self.own)
+
+    @property
     def compared(self) -> int:
         """How many trials have ended, wherever they come from."""
         return sum(trial.state in ("complete", "pruned", "fail") for trial in self.trials)
@@ -187,6 +192,7 @@ class Summary:
             "trials_left": max(0, section.trials - self.finished),
             "given": self.given,
             "taken": self.taken,
+            "pflop_spent": self.cost,
             "seconds_spent": self.spent,
             "seconds_left": self.left,
             "started": self.started.isoformat() if self.started else None,

@@ -20,6 +20,12 @@ def test_studies_stand_side_by_side(
         for seed, name in enumerate(("one", "two"))
     ]
     best = [study.best_value for study in studies]
+    costs = (0.0125, 0.25)
+    for study, cost in zip(studies, costs, strict=True):
+        for share in (0.2, 0.8):
+            trial = study.best_trial
+            trial.user_attrs["pflop"] = share * cost
+            study.add_trial(trial)
     assert run(["compare", "one", "two", "--html", "both.html"]) == 0
     table = capsys.readouterr().out
     shown = {line.split()[0]: line for line in table.splitlines() if line.strip()}
@@ -32,4 +38,8 @@ def test_studies_stand_side_by_side(
     document = json.loads(capsys.readouterr().out)
     assert [study["study"] for study in document] == ["one", "two"]
     assert [study["best"]["accuracy"] for study in document] == best
+    assert [study["pflop_spent"] for study in document] == pytest.approx(costs)
+    for name, cost in zip(("one", "two"), ("12.5 TFLOP", "250 TFLOP"), strict=True):
+        assert cost in shown[name]
+        assert cost in html
     assert run(["compare", "one", "three"]) == 2
