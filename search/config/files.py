@@ -54,7 +54,7 @@ def _text(path: Path) -> str:
             )
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such study file") from None
+        raise ConfigError(f"{path}: no such study file; init writes a first one") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is not a text file") from None
     except OSError as error:

@@ -83,7 +83,7 @@ class Watch:
         if not self._section.goes_on and self.target_met():
             return Ending(f"target {self._section.target:g} met", 0)
         if self._section.hours is not None and hours >= self._section.hours:
-            return self.spent(f"{self._section.hours:g} hours")
+            return self.spent(self._section.hours, "hour")
         return None
 
     def search_is_over(self) -> None:
@@ -100,12 +100,13 @@ class Watch:
             return False  # and nothing asked of the storage
         return self._section.met(self._storage.best_value(study_id(self._study)))
 
-    def spent(self, budget: str) -> Ending:
-        """The ending of a study whose budget is used up."""
+    def spent(self, budget: float, noun: str) -> Ending:
+        """The ending of a study whose budget, so many trials or hours, is used up."""
         if self.target_met():
             return Ending(f"target {self._section.target:g} met", 0)
         short = self._section.target is not None
-        return Ending(f"the budget of {budget} is spent", 1 if short else 0)
+        named = f"{budget:.12g} {noun}{'' if budget == 1 else 's'}"
+        return Ending(f"the budget of {named} is spent", 1 if short else 0)
 
     def begin(self, trial: Trial) -> None:
         """The time of `trial` runs from now."""

@@ -90,7 +90,7 @@ def _work(study: optuna.Study, config: StudyConfig, guarded: Guarded, watch: Wat
     while (ending := watch.ending(fresh=True)) is None:
         if not _run_one(study, guarded):
             if _trained(storage, study) >= config.study.trials:
-                ending = watch.spent(f"{config.study.trials} trials")
+                ending = watch.spent(config.study.trials, "trial")
                 break
             _await_others(storage, study)
         elif guarded.failure and guarded.failures >= config.study.failures:

@@ -145,7 +145,7 @@ def test_a_finalist_that_learns_nothing_is_lost_and_no_noise_of_the_others(sqlit
 def test_one_that_alone_is_left_and_all_lost(sqlite: str) -> None:
     settings = _settings(trials=1)
     study = create_or_resume(settings, sqlite)
-    assert _work(study, settings).reason == "the budget of 1 trials is spent"
+    assert _work(study, settings).reason == "the budget of 1 trial is spent"
     assert len(study.trials) == 3
     leader = standing(study.trials, settings).leader
     assert leader is not None
