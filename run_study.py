@@ -12,7 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from search.config.secrecy import concealed, require_no_password
-from search.errors import WARNING, LimitsError, MachineError, printable
+from search.errors import WARNING, ConfigError, LimitsError, MachineError, printable
 from search.version import NAME, version
 
 # Before torch is imported: threads that wait spin for some microseconds and then sleep.  The layers
@@ -262,6 +262,8 @@ def check(
     forms = [
         name for name, asked in (("json", json), ("markdown", markdown), ("csv", csv)) if asked
     ]
+    if len(forms) > 1:
+        raise ConfigError(f"--{' and --'.join(forms)}: name one of them")
     return networks.check(
         target, input, limits, overrides or [], storage, form=forms[0] if forms else "text"
     )

@@ -235,6 +235,7 @@ CASES = {
     "huge input": line(
         "check", "studies/baseline.json", "--input", "3,999999999,9", says="--input 3,999999999,9"
     ),
+    "two forms": line("check", "studies/baseline.json", "--json", "--csv", says="--json and --csv"),
     "axes": line("check", "studies/baseline.json", "--input", "3,32", says="--input"),
     "no factory": line("check", "factory.py:nothing", says="nothing", late=True),
     "no module": line("check", "factory.py:number", says="nn.Module", late=True),

@@ -145,18 +145,18 @@ def _lines(before: Progress | None, trial: Progress, summary: Summary) -> Iterab
     if trial.parameters is not None and (before is None or before.parameters is None):
         field, parameters, macs = wording.sizes(*trial.sizes)
         yield f"{name} started: RF {field}, {parameters} parameters, {macs} MACs{_tried(trial)}"
-    accuracy = wording.percent(trial.accuracy)
+    accuracy = f"{wording.measure(summary.config.study)} {wording.percent(trial.accuracy)}"
     if trial.accuracy is not None and trial.epoch > (before.epoch if before else 0):
         epoch = f"epoch {trial.epoch}/{trial.epochs or '?'}"
-        yield f"{name} {epoch}: accuracy {accuracy}{_left(trial)}"
+        yield f"{name} {epoch}: {accuracy}{_left(trial)}"
     if before is not None and before.state == trial.state:
         return
     if trial.state == "complete":
         again = trial.finalist is not None
         best = "" if again else f", best so far {wording.percent(summary.best[0].accuracy)}"
-        yield f"{name} completed: accuracy {accuracy}{best}"
+        yield f"{name} completed: {accuracy}{best}"
     elif trial.state == "pruned":
-        yield f"{name} pruned at epoch {trial.epoch}: accuracy {accuracy}"
+        yield f"{name} pruned at epoch {trial.epoch}: {accuracy}"
     elif trial.state == "fail":
         yield f"{name} failed: {trial.failure or 'no reason recorded'}"
 

@@ -284,7 +284,7 @@ def status_view(
     if summary.running:
         parts += ["", _running(summary.running, running)]
     if summary.best:
-        parts += ["", _leaders(summary.best[:leaders])]
+        parts += ["", _leaders(summary, leaders)]
     if summary.config.study.target is not None:
         parts += ["", _road(summary, summary.config.study.target)]
     if summary.standing.begun:
@@ -352,9 +352,10 @@ def _running(trials: Sequence[Progress], most: int) -> RenderableType:
     return Group(table, Text(f"and {len(trials) - most:,} more", "dim"))
 
 
-def _leaders(trials: Sequence[Progress]) -> Fitting:
-    rows = list(map(tables.leader, trials))
-    return _fitting(("Best", *tables.LEADERS[1:]), rows, ("cost", "time", "MACs"))
+def _leaders(summary: Summary, most: int) -> Fitting:
+    titles = ("Best", wording.measure(summary.config.study), *tables.LEADERS[2:])
+    rows = list(map(tables.leader, summary.best[:most]))
+    return _fitting(titles, rows, ("cost", "time", "MACs"))
 
 
 def _finalists(summary: Summary) -> RenderableType:
