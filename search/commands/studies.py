@@ -66,7 +66,7 @@ def launch(
             _tell_code(study)
         run = partial(study.launch, workers=workers, device=device, per_gpu=per_gpu, ray=ray)
         view, ending = _watched(study, run)
-    told = partial(typed, storage=storage, modules=modules)
+    told = partial(typed, storage=_told(study, storage), modules=modules)
     view.finish(ending.reason, *next_commands(view.summary, ending.code, source, told, overrides))
     return ending.code
 
@@ -81,10 +81,16 @@ def train(
     terminal.note(_place(device, None))
     view, ending = _watched(study, partial(study.train, number, device=device))
     exported = ("export", study.name, "--trial", str(number))
-    export = typed(*exported, storage=storage, modules=modules)
+    export = typed(*exported, storage=_told(study, storage), modules=modules)
     again = typed("train", target, source, storage=storage, overrides=overrides)
     view.finish(ending.reason, again if ending.code else export)
     return ending.code
+
+
+def _told(study: Study, storage: str | None) -> str | None:
+    """The `--storage` by which the study's name leads to it, None where none is needed."""
+    here = storage is not None or find_place(None, None, study.name) == study.place
+    return storage if here else study.place.secret
 
 
 def _given(study: Study, target: str, storage: str | None) -> int:

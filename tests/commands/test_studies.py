@@ -11,11 +11,13 @@ import pytest
 import sqlalchemy as sa
 
 from run_study import run
-from search.commands.studies import _token, next_commands
+from search import Study
+from search.commands.studies import _token, _told, next_commands
 from search.commands.typed import typed
 from search.config.files import overridden
 from search.display.dashboard.server import TOKEN
 from search.errors import MachineError
+from search.presets import preset
 from search.storage.studies import find_study, load_study, study_names, study_storage
 from search.storage.summary import summarize
 from tests.synthetic_study import build, config
@@ -59,6 +61,23 @@ def test_what_comes_next_depends_on_how_it_ended(
     assert missed[-1] == f"c1c4-search launch s.toml --set study.seed=1 --trials {budget}"
     small = summarize(study, overridden(summary.config, ["study.trials=1"]))
     assert next_commands(small, 1, source, typed, [])[-1].endswith("--trials 6")
+
+
+@pytest.mark.parametrize(
+    ("given", "kept", "told"),
+    [
+        (None, "", None),
+        (None, "sqlite:///mine.db", "sqlite:///mine.db"),
+        ("sqlite:///other.db", "sqlite:///mine.db", "sqlite:///other.db"),
+    ],
+)
+def test_what_comes_next_finds_the_study_that_its_file_keeps_elsewhere(
+    place: Path, given: str | None, kept: str, told: str | None
+) -> None:
+    text = preset("quickstart")
+    where = f'[study]\nstorage = "{kept}"' if kept else "[study]"
+    (place / "s.toml").write_text(text.replace("[study]", where))
+    assert _told(Study(Path("s.toml"), storage=given), given) == told
 
 
 def test_studies_are_listed_and_deleted(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
