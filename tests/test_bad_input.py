@@ -150,7 +150,7 @@ CASES = {
     **{
         f"name {name[:9]!r}": changed(f"study.name={json.dumps(name)}", says=("study.name", words))
         for name, words in {
-            "": "at least 1",
+            "": "must not be empty",
             "a\0b": r"'a\x00b'",
             "a\nb": r"'a\nb'",
             "../up": "'../up'",

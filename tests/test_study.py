@@ -16,6 +16,7 @@ from search.proposals.proposer import InfeasibleError
 from search.storage.studies import study_config
 from search.workers.supervisor import Ending, Workers
 from tests.conftest import STUDIES
+from tests.synthetic_study import build, config
 
 
 @pytest.mark.parametrize("name", search.__all__)
@@ -61,13 +62,10 @@ def test_a_study_goes_on_as_it_was_begun_where_nothing_else_is_asked_for(
         Study(file, overrides=["study.pruner=median"]).create()
 
 
-def test_trials_are_a_table_for_pandas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "studies").mkdir()
-    study = Study(STUDIES / "quickstart.toml", overrides=["study.trials=1", "study.finalists=1"])
-    study.launch()
-    (trial,) = study.load().trials
-    (row,) = study.load().trials_dataframe().to_dict("records")
+def test_trials_are_a_table_for_pandas(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/demo.db"
+    (trial,) = build(config(), url, trials=1, running=0).trials
+    (row,) = Study("demo", storage=url).load().trials_dataframe().to_dict("records")
     assert row["value_accuracy"] == trial.value
     assert row["user_attrs_parameters"] == trial.user_attrs["parameters"]
     assert {key[7:]: row[key] for key in row if key.startswith("params_")} == trial.params
