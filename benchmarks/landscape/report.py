@@ -129,20 +129,24 @@ def facts(rows: Sequence[Row]) -> str:
     return _markdown(("fact", "Spearman with accuracy"), lines)
 
 
+def _largest_first(named: Iterator[tuple[str, Estimate]]) -> list[tuple[str, Estimate]]:
+    """Those that are certain, by the size of the effect, whatever its sign."""
+    certain = [(name, each) for name, each in named if each.certain]
+    return sorted(certain, key=lambda pair: -abs(pair[1].value))
+
+
 def choices(rows: Sequence[Row]) -> str:
     """What each value of a choice adds, and how each number ranks: those that are certain."""
-    named = [(name, each) for name, each in _effects(rows) if each.certain]
-    ranked = [(name, each) for name, each in _ranks(rows) if each.certain]
-    key: Callable[[tuple[str, Estimate]], float] = lambda pair: -abs(pair[1].value)  # noqa: E731
+    named, ranked = _largest_first(_effects(rows)), _largest_first(_ranks(rows))
     return "\n\n".join(
         [
             _markdown(
                 ("choice", "networks", "points of accuracy against the others"),
-                [[name, str(each.n), each.format(1, 100)] for name, each in sorted(named, key=key)],
+                [[name, str(each.n), each.format(1, 100)] for name, each in named],
             ),
             _markdown(
                 ("number", "networks", "Spearman with accuracy"),
-                [[name, str(each.n), each.format(2)] for name, each in sorted(ranked, key=key)],
+                [[name, str(each.n), each.format(2)] for name, each in ranked],
             ),
         ]
     )

@@ -239,7 +239,7 @@ def _findings(
 def _told(config: StudyConfig, accuracy: Accuracy) -> str:
     """The accuracy on the test images, and the one that the search went by."""
     told = wording.percent(accuracy.test)
-    if config.study.metric == "balanced_accuracy":
+    if config.study.balanced:
         told += f", balanced {wording.percent(accuracy.test_balanced)}"
     return told
 

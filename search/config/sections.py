@@ -145,6 +145,11 @@ class StudySection(_Section):
         return frozenset(type(self).model_fields) - self.model_fields_set - {*RESUMABLE, "storage"}
 
     @property
+    def balanced(self) -> bool:
+        """Whether an accuracy counts each class alike, and not each image."""
+        return self.metric == "balanced_accuracy"
+
+    @property
     def goes_on(self) -> bool:
         """Whether the target ends trials alone, and the search looks for a lower cost to it."""
         return "pflop" in self.objectives

@@ -48,7 +48,7 @@ def study(summary: Summary) -> Row:
     """One study, under the titles `STUDIES`."""
     best = summary.best[0] if summary.best else None
     target = summary.config.study.target
-    unlike = " balanced" if best and summary.config.study.metric == "balanced_accuracy" else ""
+    unlike = " balanced" if best and summary.config.study.balanced else ""
     return (
         summary.name,
         wording.count(summary.finished),

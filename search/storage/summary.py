@@ -162,7 +162,7 @@ class Summary:
 
     @property
     def cost(self) -> float:
-        """PFLOP of its own trials; the search ends with the one that meets the target."""
+        """PFLOP of its own trials; what is given or trained again as a finalist is no search."""
         return sum(trial.pflop or 0.0 for trial in self.own)
 
     @property

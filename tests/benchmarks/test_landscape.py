@@ -267,7 +267,6 @@ def test_images_of_other_classes_are_refused(
     assert "2 classes" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not COMMITTED.exists(), reason="no table is committed yet")
 def test_the_committed_table_is_of_this_program() -> None:
     table = load(COMMITTED)
     assert table.header.settings == recipes.settings()

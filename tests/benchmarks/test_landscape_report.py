@@ -122,7 +122,6 @@ def test_a_table_of_few_networks_is_told_in_a_line(
     assert output.err.count("\n") == 1
 
 
-@pytest.mark.skipif(not report.COMMITTED.exists(), reason="no table is committed yet")
 def test_the_page_is_of_the_committed_table() -> None:
     page = report.COMMITTED.with_name("landscape.md").read_text()
     assert page == report.page(load(report.COMMITTED))

@@ -8,6 +8,7 @@ from typing import Any
 
 import optuna
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from search.config.sections import StudyConfig
 from search.errors import ConfigError
@@ -21,14 +22,12 @@ NAMES = ["tensorboard"]
 
 
 def read(folder: Path) -> Any:
-    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    events = reader.EventAccumulator(str(folder))
+    events = EventAccumulator(str(folder))
     events.Reload()
     return events
 
 
 def test_curves_and_facts_of_a_trial_arrive(sqlite: str, tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
     study = build(config(), sqlite, trials=6, running=0)
     (own,) = trackers(NAMES, tmp_path)
     for number in (0, 3, 5):  # completed, pruned, failed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -26,10 +25,6 @@ from search.storage.studies import load_study
 from search.workers import cluster
 from search.workers.supervisor import Ending, Workers
 from tests.processes import ROOT, wait_until
-
-needs_ray = pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None, reason="Ray is not installed"
-)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +73,6 @@ def script(text: str) -> list[str]:
     return [sys.executable, "-c", f"import os, signal, sys, time\n{text}"]
 
 
-@needs_ray
 def test_ray_starts_a_killed_worker_again_and_its_trial_goes_on(
     ray: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,7 +133,6 @@ def _reported(database: Path) -> list[Row]:
         ).fetchall()
 
 
-@needs_ray
 def test_a_signal_reaches_the_workers_and_no_password_does_reach_ray(
     ray: str, head: tuple[str, Path], tmp_path: Path
 ) -> None:
@@ -173,7 +166,6 @@ def _command_lines(place: Path) -> Iterator[str]:
         yield " ".join(process.info["cmdline"] or [])
 
 
-@needs_ray
 @pytest.mark.parametrize(
     ("end", "outcome"),
     [
@@ -196,7 +188,6 @@ def test_workers_speak_for_the_study(
     assert str(error.value) == str(outcome)
 
 
-@needs_ray
 def test_a_worker_that_always_dies_is_given_up(
     ray: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,7 +198,6 @@ def test_a_worker_that_always_dies_is_given_up(
     assert (tmp_path / "worker-0.log").read_text() == "why\n" * 2
 
 
-@needs_ray
 def test_a_cluster_without_gpus_gives_none(ray: str) -> None:
     assert cluster._share(Workers([], "x", 2, Path())) == {
         "num_cpus": 1,
@@ -219,7 +209,6 @@ def test_a_cluster_without_gpus_gives_none(ray: str) -> None:
         cluster._share(Workers([], "x", 1, Path(), "cuda:1", None))
 
 
-@needs_ray
 def test_gpus_are_shared(ray: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 8.0, "GPU": 2.0})
     asked = ((8, "auto", 4, 0.25), (2, "cuda", None, 1), (2, "cpu", None, 0))
@@ -228,7 +217,6 @@ def test_gpus_are_shared(ray: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert cluster._share(workers) == {"num_cpus": 1, "num_gpus": gpus}
 
 
-@needs_ray
 def test_sqlite_is_not_shared_between_machines(ray: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "another")
     with pytest.raises(ConfigError, match=r"cannot share a SQLite file.*postgresql://"):
