@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 from search.analysis.arena import Buffer, aligned
@@ -45,7 +46,9 @@ _STATE = {
 # Flash: tables of a flatbuffer (flatbuffers.dev, "FlatBuffer Internals"), each with the four
 # bytes that point at it.  Tables of equal fields share a layout.
 _CODE, _LAYOUT = 16, 12
-_PER_CHANNEL = 4 + 8  # a scale and a zero point
+_SCALE, _ZERO_POINT = 4, 8
+_CONSTANT = 52  # a tensor's record and its buffer's; axes, numbers and quantization aside
+_MAP = 48 + _SCALE + _ZERO_POINT  # a feature map's record, quantized; its axes aside
 _OPTIONS = {
     "CONV_2D": 12,
     "DEPTHWISE_CONV_2D": 16,
@@ -115,13 +118,13 @@ class Program:
     def add(
         self,
         kind: str,
-        map_bytes: int,
+        shape: Size,
         *sources: int,
         constants: int = 0,
         options: int = 0,
-        rank: int = 4,
     ) -> int:
-        """An operation on maps `sources` that writes a map of `map_bytes`, which it returns.
+        """An operation on maps `sources` that writes a map of `shape`, without the batch, and
+        returns that.
 
         It also reads `constants` tensors of the file; `options` are bytes of its record that
         others of its kind do without.
@@ -130,10 +133,11 @@ class Program:
         for source in sources:
             size, first, _ = self.buffers[source]
             self.buffers[source] = size, first, self.steps
-        self.buffers.append((aligned(map_bytes), self.steps, self.steps))
+        self.buffers.append((aligned(math.prod(shape)), self.steps, self.steps))
         self.kinds[kind] += 1
         self.tail += _NODE + _TENSOR + _STATE[kind]
-        self.flash += _record(kind, len(sources) + constants, options) + _map(rank)
+        self.flash += _record(kind, len(sources) + constants, options) + _MAP
+        self._shape(1, *shape)
         self._share("code", kind, flash=_CODE)
         if kind not in _OPTIONS:
             self._share("no options", flash=_LAYOUT)
@@ -145,84 +149,91 @@ class Program:
         padded, same = source, any(layer.padding) and layer.is_same(size)
         if any(layer.padding) and not same:
             sides = (n + 2 * p for n, p in zip(size, layer.padding, strict=True))
-            map_bytes = layer.in_channels * math.prod(sides)
-            padded = self.add("PAD", map_bytes, source, constants=1)
-            self._share("padding", layer.padding, flash=_constant(32, rank=2), tail=_TENSOR)
+            padded = self.add("PAD", (*sides, layer.in_channels), source, constants=1)
+            self._numbers("padding", layer.padding, shape=(4, 2))
         kept = layer.size_after(size)
-        map_bytes = layer.out_channels * math.prod(kept)
-        result = self._window(padded, map_bytes, layer, same=same)
+        shape = (*kept, layer.out_channels)
+        result = self._window(padded, shape, layer, same=same)
         for name in layer.activations:
-            result = self.activation(result, map_bytes, name)
+            result = self.activation(result, shape, name)
         return result, kept
 
-    def _window(self, source: int, map_bytes: int, layer: Convolution, *, same: bool) -> int:
+    def _window(self, source: int, shape: Size, layer: Convolution, *, same: bool) -> int:
         channels = layer.out_channels
         # With one input channel, every filter is a channel's own.
         depthwise = layer.groups == layer.in_channels
         kind = "DEPTHWISE_CONV_2D" if depthwise else "CONV_2D"
         fused = layer.activations[:1] and layer.activations[0] in FUSED
         dilated = max(layer.dilation) > 1
-        weights = layer.in_channels // layer.groups * channels * math.prod(layer.kernel)
-        self._weights(weights, channels, rank=4)
+        outer, inner = (1, channels) if depthwise else (channels, layer.in_channels // layer.groups)
+        self._weights((outer, *layer.kernel, inner), channels)
         if depthwise:  # it says which axis has the channels
-            self.flash += 8 if channels % 2 == 0 else 4
+            self.flash += 4
             self._share("axis", flash=22)
         self._share(kind, same, fused, dilated, flash=_LAYOUT + 2 * bool(fused) + 6 * dilated)
         options = 4 * (not same) + 4 * bool(fused) + 8 * dilated
-        return self.add(kind, map_bytes, source, constants=2, options=options)
+        return self.add(kind, shape, source, constants=2, options=options)
 
-    def activation(self, source: int, map_bytes: int, name: str) -> int:
+    def activation(self, source: int, shape: Size, name: str) -> int:
         """A function of each value; those that a convolution has folded in cost nothing."""
         if name in FUSED:
             return source
         if name in LACKING:
             self.lacking.add(name)
         if name == "silu":
-            factors = self.add("LOGISTIC", map_bytes, source)
-            return self.add("MUL", map_bytes, source, factors)
-        return self.add(_KERNELS.get(name, "MUL"), map_bytes, source)
+            factors = self.add("LOGISTIC", shape, source)
+            return self.add("MUL", shape, source, factors)
+        return self.add(_KERNELS.get(name, "MUL"), shape, source)
 
     def mean(self, source: int, channels: int, axes: tuple[int, int], *, keep: bool) -> int:
         """Over space; `keep` says whether (1, 1, C) is left, or (C,)."""
-        self._share("numbers", axes, flash=_constant(8, rank=1), tail=_TENSOR)
+        self._numbers("numbers", axes, shape=(2,))
         if keep:
             self._share("kept", flash=_LAYOUT)
-        rank = 4 if keep else 2
-        result = self.add("MEAN", channels, source, constants=1, options=4 * keep, rank=rank)
+        shape = (1, 1, channels) if keep else (channels,)
+        result = self.add("MEAN", shape, source, constants=1, options=4 * keep)
         self.scratch.append((aligned(4 * channels), self.steps, self.steps))  # its sums
         return result
 
     def linear(self, source: int, features: int, outputs: int) -> int:
         """A fully connected layer."""
-        self._weights(features * outputs, outputs, rank=2)
+        self._weights((outputs, features), outputs)
         self._share("FULLY_CONNECTED", flash=_LAYOUT)
-        return self.add("FULLY_CONNECTED", outputs, source, constants=2, rank=2)
+        return self.add("FULLY_CONNECTED", (outputs,), source, constants=2)
 
     def flat(self, source: int, count: int) -> int:
         """The same numbers as one row."""
-        self._share("numbers", (1, count), flash=_constant(8, rank=1), tail=_TENSOR)
-        return self.add("RESHAPE", count, source, constants=1, rank=2)
+        self._numbers("numbers", (1, count), shape=(2,))
+        return self.add("RESHAPE", (count,), source, constants=1)
 
-    def _weights(self, count: int, channels: int, rank: int) -> None:
+    def _weights(self, shape: Size, channels: int) -> None:
         """Filters and biases in the file; a multiplier and a shift per channel in the tail."""
-        self.flash += _constant(count, rank=rank, channels=channels)
-        self.flash += _constant(4 * channels, rank=1, channels=channels)
-        self.flash += 4  # one of both scales is moved to a multiple of 8
+        for size, own in ((math.prod(shape), shape), (4 * channels, (channels,))):
+            self.flash += _CONSTANT + aligned(size, 4) + 12 + _SCALE * channels
+            self._shape(*own)
+            self._list("zero points", channels, size=4 + _ZERO_POINT * channels, count=channels)
         self.tail += 2 * _TENSOR + 2 * aligned(4 * channels)
 
+    def _numbers(self, *key: object, shape: Size) -> None:
+        """A tensor of whole numbers, of `shape`, that other operations may read as well."""
+        self._share(*key, flash=_CONSTANT + 4 * (len(shape) + math.prod(shape)), tail=_TENSOR)
+
+    def _shape(self, *shape: int) -> None:
+        self._list("shape", shape, size=4 * len(shape), count=len(shape))
+
+    def _list(self, *key: object, size: int, count: int) -> None:
+        """`count` whole numbers, in `size` bytes; equal lists lie in the file once, but for
+        those of one number (see `bundles.int8.sharing`)."""
+        if count > 1:
+            self._share(*key, flash=size)
+        else:
+            self.flash += size
+
     def _share(self, *key: object, flash: int, tail: int = 0) -> None:
-        self.shared.add(Shared(key, flash, tail))
+        self.shared.add(_one(key, flash, tail))
 
 
-def _map(rank: int) -> int:
-    """Bytes of a feature map's record: its shape, scale and zero point."""
-    return 48 + 4 * rank + _PER_CHANNEL
-
-
-def _constant(size: int, *, rank: int, channels: int = 0) -> int:
-    """Bytes of a tensor of `size` bytes with its records, quantized by `channels`."""
-    quantization = 16 + _PER_CHANNEL * channels if channels else 0
-    return 52 + aligned(size, 4) + 4 * rank + quantization
+_one = lru_cache(maxsize=65_536)(Shared)  # sets compare an object with itself at once
 
 
 def _record(kind: str, inputs: int, options: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from search.analysis.device import Convolution, Program
+from search.analysis.device import Convolution, Program, Size
 from search.analysis.graph import CONVOLUTIONS, Graph, Node
 from search.analysis.memory import Memory, demand_of, joined
 from search.analysis.reach import NOTHING
@@ -33,7 +33,7 @@ def _operation(program: Program, graph: Graph, index: int, maps: list[int]) -> i
     node = graph.nodes[index]
     sources = [maps[index] for index in node.inputs]
     before = graph.nodes[node.inputs[0]]
-    map_bytes = node.channels * math.prod(node.size)
+    shape = (*node.size, node.channels)
     after = _after(node)
     if node.kind in CONVOLUTIONS and node.window:
         window, padding = node.window, tuple(before for before, _ in node.window.padding)
@@ -49,9 +49,9 @@ def _operation(program: Program, graph: Graph, index: int, maps: list[int]) -> i
         )
         result, _ = program.convolution(sources[0], before.size, layer)
         return result
-    result = _other(program, graph, index, sources, map_bytes)
+    result = _other(program, graph, index, sources, shape)
     for name in after:
-        result = program.activation(result, map_bytes, name)
+        result = program.activation(result, shape, name)
     return result
 
 
@@ -61,7 +61,7 @@ def _after(node: Node) -> tuple[str, ...]:
     return tuple(_FUSED.get(name, name) for name in node.operations[1:] if name not in free)
 
 
-def _other(program: Program, graph: Graph, index: int, sources: list[int], map_bytes: int) -> int:
+def _other(program: Program, graph: Graph, index: int, sources: list[int], shape: Size) -> int:
     node = graph.nodes[index]
     before = graph.nodes[node.inputs[0]]
     if node.kind == "linear":
@@ -69,11 +69,11 @@ def _other(program: Program, graph: Graph, index: int, sources: list[int], map_b
         return program.linear(sources[0], weights // node.channels, node.channels)
     if node.kind.endswith("pool"):
         kind = "MAX_POOL_2D" if node.kind == "maxpool" else "AVERAGE_POOL_2D"
-        return program.add(kind, map_bytes, sources[0])
+        return program.add(kind, shape, sources[0])
     if math.prod(before.size) > 1 and all(reads is NOTHING for reads in node.reads[0]):
         return _mean(program, graph, index, sources[0])
     kind = "MUL" if node.operations[:1] == ("mul",) else "ADD"
-    return program.add(kind, map_bytes, *sources)
+    return program.add(kind, shape, *sources)
 
 
 def _mean(program: Program, graph: Graph, index: int, source: int) -> int:

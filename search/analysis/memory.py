@@ -15,7 +15,7 @@ from search.analysis.device import Convolution, Program, Shared, Size
 from search.networks.architecture import Architecture, Layer, Output, Unit
 
 _TAIL = 752  # of the interpreter and its allocator; input and output as tensors
-_FLASH = 468  # the root, the layouts that every network has, and the record of the image
+_FLASH = 456  # the root, the layouts that every network has, and the record of the image
 
 
 class Memory(NamedTuple):
@@ -83,8 +83,10 @@ def joined(image: int, parts: Sequence[Demand]) -> Memory:
     # The kind of the first operation has number 0, which a record leaves out.
     first_kind = next(iter(parts[0].kinds))
     unnumbered = sum(part.kinds[first_kind] for part in parts)
-    tail = sum(part.tail for part in parts) + sum(each.tail for each in shared)
-    flash = sum(part.flash for part in parts) + sum(each.flash for each in shared)
+    tail, flash = sum(part.tail for part in parts), sum(part.flash for part in parts)
+    for _, own_flash, own_tail in shared:
+        flash += own_flash
+        tail += own_tail
     return Memory(
         planned([*buffers, *scratch], step),
         aligned(_TAIL + tail),
@@ -100,11 +102,11 @@ def _unit(unit: Unit, size: Size) -> Demand:
     result = 0
     for layer in unit.layers:
         result, size = program.convolution(result, size, _convolution(layer))
-    map_bytes = unit.out_channels * math.prod(size)
+    shape = (*size, unit.out_channels)
     if unit.squeeze_excite:
-        result = _gated(program, result, unit, map_bytes)
+        result = _gated(program, result, unit, shape)
     if unit.residual:
-        program.add("ADD", map_bytes, result, 0)
+        program.add("ADD", shape, result, 0)
     return demand_of(program, size)
 
 
@@ -121,14 +123,14 @@ def _convolution(layer: Layer) -> Convolution:
     )
 
 
-def _gated(program: Program, source: int, unit: Unit, map_bytes: int) -> int:
+def _gated(program: Program, source: int, unit: Unit, shape: Size) -> int:
     channels, hidden = unit.out_channels, unit.squeeze_excite
     result = program.mean(source, channels, (1, 2), keep=True)
     reduce = Convolution(channels, hidden, activations=("relu",))
     expand = Convolution(hidden, channels, activations=("sigmoid",))
     for layer in (reduce, expand):
         result, _ = program.convolution(result, (1, 1), layer)
-    return program.add("MUL", map_bytes, source, result)
+    return program.add("MUL", shape, source, result)
 
 
 @lru_cache(maxsize=4_096)
@@ -136,7 +138,7 @@ def _output(output: Output, features: int, size: Size) -> Demand:
     program = Program([(0, 0, 0)])
     if output.pool_kernel:
         cells = (convolved(n, output.pool_kernel, output.pool_stride, 0, 1) for n in size)
-        result = program.add("AVERAGE_POOL_2D", features * math.prod(cells), 0)
+        result = program.add("AVERAGE_POOL_2D", (*cells, features), 0)
     else:
         result = program.mean(0, features, (2, 1), keep=output.classifier == "conv")
     if output.classifier == "conv":

@@ -69,8 +69,11 @@ def _quantized(model: bytes, pixels: Array) -> bytes:
 
 
 def _compact(model: bytes) -> bytes:
-    """The same without what no interpreter needs: names of tensors inside, signatures, notes."""
+    """The same without what no interpreter needs: names of tensors inside, signatures, notes, and
+    the second copy of equal shapes and zero points."""
     from ai_edge_litert.tools import flatbuffer_utils
+
+    from search.bundles.int8.sharing import SharingBuilder
 
     content: Any = flatbuffer_utils.read_model_from_bytearray(bytearray(model))
     content.metadata = content.signatureDefs = content.metadataBuffer = None
@@ -79,10 +82,13 @@ def _compact(model: bytes) -> bytes:
     graph.name = None
     for tensor in graph.tensors:
         tensor.name = None
+        tensor.shape = np.array(tensor.shape, np.int32)  # as zero points are, so that it is shared
     graph.tensors[graph.inputs[0]].name = "image"
     graph.tensors[graph.outputs[0]].name = "logits"
     used = sorted({0, *(tensor.buffer for tensor in graph.tensors)})  # 0 must be there, empty
     content.buffers = [content.buffers[number] for number in used]
     for tensor in graph.tensors:
         tensor.buffer = used.index(tensor.buffer)
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(content))
+    builder = SharingBuilder()
+    builder.Finish(content.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
