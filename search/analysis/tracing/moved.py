@@ -59,13 +59,19 @@ def numbered(call: Call, value: Value, reason: str) -> Moved:
 
 
 def move(call: Call, before: Moved, run: Callable[[Tensor], object]) -> list[Value | Moved]:
-    """What `run` makes of the elements: values where they stand in products of digits."""
+    """What `run` makes of the elements: values where they stand in products of digits.
+
+    Raises:
+        LayoutError: nothing is left; an empty part of several may stay unread.
+    """
     if call.name == "constant_pad_nd":  # by what, does not matter
         after: object = F.pad(before.numbers, call["pad"])
     elif "view" in call.name or call.name == "_reshape_alias":  # whatever its memory allows
         after = before.numbers.reshape(call.shape)
     else:
         after = run(before.numbers)
+    if isinstance(after, Tensor) and not after.numel():
+        raise LayoutError("it leaves a map without positions")
     return [
         _found(call, before.source, numbers) or Moved(before.source, numbers, before.reason)
         for numbers in tree_leaves(after)
@@ -73,8 +79,9 @@ def move(call: Call, before: Moved, run: Callable[[Tensor], object]) -> list[Val
 
 
 def _found(call: Call, source: Value, numbers: Tensor) -> Value | None:
-    """The value whose elements stand as `numbers` say; None where that is no product."""
-    if not numbers.all():
+    """The value whose elements stand as `numbers` say; None where that is no product, or
+    nothing."""
+    if not (numbers.numel() and numbers.all()):
         return None
     places = torch.stack(
         [_positions(source, axis)[numbers - 1] for axis in range(call.builder.rank)], -1

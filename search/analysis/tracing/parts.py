@@ -27,6 +27,8 @@ from search.analysis.tracing.layout import (
 
 def take(call: Call, value: Value, dim: int, how: Reach, count: int) -> Value:
     """`count` indices of one dimension, read at `how`."""
+    if not count:
+        raise LayoutError("it leaves a map without positions")
     dims = list(value.dims)
     dim %= len(dims)
     found = axes([moving(dims[dim])]) or axes([dims[dim]])

@@ -37,6 +37,15 @@ class Cells(nn.Module):
         return result
 
 
+class Last(nn.Module):
+    def __init__(self, run: Callable[[Any, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.run = run
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(self, x)
+
+
 def patches(x: Tensor, **how: int) -> Tensor:
     """Channels, the cells of 3 x 3 patches, and where they lie."""
     cells = F.unfold(x, 3, **how)
@@ -153,3 +162,24 @@ def test_cells_that_are_no_map_again_are_refused(
 ) -> None:
     with pytest.raises(UnknownOperationError, match=words):
         trace(Cells(run), SHAPE)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda n, x: x[..., SIDE:],
+        lambda n, x: x[..., 5:5],
+        lambda n, x: x[:, 2:],
+        lambda n, x: x.narrow(2, 0, 0),
+        lambda n, x: x.split([0, SIDE], 3)[0],
+        lambda n, x: F.pad(x, (0, -SIDE)),
+    ],
+)
+def test_what_leaves_nothing_is_refused_in_words(run: Callable[[Any, Tensor], Tensor]) -> None:
+    with pytest.raises(UnknownOperationError, match="it leaves a map without positions"):
+        trace(nn.Sequential(nn.Conv2d(2, 2, 3, padding=1), Last(run)), SHAPE)
+
+
+def test_an_empty_part_that_nobody_reads_is_none_of_the_network() -> None:
+    module = Cells(lambda n, x: x.split([0, 2], 1)[1] + x.split([0, SIDE], 3)[1])
+    assert analyze(trace(module, SHAPE)).receptive_field == (5, 5)
