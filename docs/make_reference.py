@@ -57,7 +57,8 @@ SECTIONS: dict[str, tuple[type[BaseModel], dict[str, str]]] = {
             "four times each, where it is not given.",
             "track": "Tools that are told of each trial when it has ended: tensorboard, mlflow, "
             "wandb; each is an extra.",
-            "storage": "The database's URL; no password in it.",
+            "storage": "The database's URL; no password in it. Where nothing names one, it is "
+            "SQLite beside the study file, or in studies/ there.",
         },
     ),
     "data": (

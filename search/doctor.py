@@ -17,7 +17,7 @@ from search.data.datasets import load, without_test
 from search.data.sources import source
 from search.errors import ConfigError, MachineError
 from search.storage.opening import is_empty, open_storage
-from search.storage.places import find_place
+from search.storage.places import Place
 from search.training.devices import choose_device, choose_dtype, describe_device
 
 PACKAGES = (
@@ -42,8 +42,8 @@ class Finding:
     mend: str = ""
 
 
-def examine(config: StudyConfig, storage: str | None, device: str) -> list[Finding]:
-    """Looks at device, versions, data, storage and disk for the study of `config`.
+def examine(config: StudyConfig, place: Place, device: str) -> list[Finding]:
+    """Looks at device, versions, data, storage and disk for the study of `config` at `place`.
 
     Nothing is made, downloaded or changed.
     """
@@ -53,8 +53,8 @@ def examine(config: StudyConfig, storage: str | None, device: str) -> list[Findi
         _device(device),
         _memory(),
         _data(config),
-        _storage(config, storage),
-        _disk(config),
+        _storage(place),
+        _disk(config, place.run_directory(config.study.name)),
     ]
 
 
@@ -109,10 +109,8 @@ def _data(config: StudyConfig) -> Finding:
     return Finding("data", True, f"{where}: {classes} classes of {shape} images")
 
 
-def _storage(config: StudyConfig, flag: str | None) -> Finding:
-    name = config.study.name
+def _storage(place: Place) -> Finding:
     try:
-        place = find_place(flag, config.study.storage, name)
         if is_empty(place):
             return Finding("storage", True, f"{place}: launch will make it")
         open_storage(place)
@@ -121,8 +119,9 @@ def _storage(config: StudyConfig, flag: str | None) -> Finding:
     return Finding("storage", True, f"{place}: answers")
 
 
-def _disk(config: StudyConfig) -> Finding:
-    free = shutil.disk_usage(Path.cwd()).free
+def _disk(config: StudyConfig, runs: Path) -> Finding:
+    there = next(folder for folder in runs.absolute().parents if folder.is_dir())
+    free = shutil.disk_usage(there).free
     # CIFAR-10's size: 50,000 images of 32 x 32 x 3 bytes.
     needed = config.augmentation.epochs * 50_000 * 3_072
     detail = f"{free / 1e9:.1f} GB free; augmented epochs of CIFAR-10 take {needed / 1e9:.1f} GB"

@@ -111,9 +111,10 @@ class Study:
         self._overrides = overrides
         self.identity: dict[str, Any] = {}
         if isinstance(source, Path) or source.endswith(".toml"):
-            self.config = files.load(Path(source), overrides)
+            file = Path(source)
+            self.config = files.load(file, overrides)
             section = self.config.study
-            self.place = find_place(storage, section.storage, section.name)
+            self.place = find_place(storage, section.storage, section.name, file)
         else:
             self.place = find_place(storage, None, files.require_name(source))
             kept = study_config(load_study(source, self.place))

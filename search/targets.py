@@ -24,7 +24,7 @@ from search.networks.architecture import Architecture, ArchitectureError
 from search.networks.glance import glance
 from search.networks.network import Network
 from search.proposals.asked import recipe_choices
-from search.storage.places import STUDIES
+from search.storage.places import home
 from search.storage.trials import architecture_of, candidate_of
 from search.study import Study
 
@@ -56,7 +56,7 @@ def study_of(
     try:
         return Study(source, overrides=overrides, storage=storage, modules=modules)
     except NoStudyError:
-        files = [file for file in (path, STUDIES / f"{source}.toml") if file.exists()]
+        files = [file for file in (path, home() / f"{source}.toml") if file.exists()]
         if not files:
             raise
         return Study(files[0], overrides=overrides, storage=storage, modules=modules)

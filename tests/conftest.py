@@ -10,6 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("COLUMNS", None)
 
 import random
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,14 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)  # likewise behind nohup
 pytest_plugins = ["tests.servers"]
 
 STUDIES = Path(__file__).parent.parent / "studies"
+
+
+def own(name: str = "quickstart") -> Path:
+    """A copy of a study file in studies/ of the working directory, where its database belongs."""
+    folder = Path("studies")
+    folder.mkdir(exist_ok=True)
+    return Path(shutil.copy(STUDIES / f"{name}.toml", folder))
+
 
 # Three epochs on few images.
 RECIPE = Recipe(

@@ -15,7 +15,7 @@ from search.errors import ConfigError
 from search.proposals.proposer import InfeasibleError
 from search.storage.studies import study_config
 from search.workers.supervisor import Ending, Workers
-from tests.conftest import STUDIES
+from tests.conftest import STUDIES, own
 from tests.synthetic_study import build, config
 
 
@@ -28,10 +28,9 @@ def test_what_is_public_is_there(name: str) -> None:
 
 def test_nothing_is_made_before_create(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "studies").mkdir()
-    study = Study(STUDIES / "quickstart.toml", overrides=["study.name=mine"])
+    study = Study(own(), overrides=["study.name=mine"])
     assert study.estimate().accepted > 0
-    assert not list(tmp_path.glob("studies/*"))
+    assert [file.name for file in tmp_path.glob("studies/*")] == ["quickstart.toml"]
     study.create()
     again = Study("mine", overrides=["study.trials=3"])
     assert again.config.study.trials == 3
@@ -77,8 +76,8 @@ def test_what_is_infeasible_is_told_before_anything_is_made(
     monkeypatch.chdir(tmp_path)
     changes = ["limits.parameters=100", "study.proposals=3000"]
     with pytest.raises(InfeasibleError, match=r"3,000 proposals.*parameters rejects 100\.0%"):
-        Study(STUDIES / "quickstart.toml", overrides=changes).create()
-    assert not list(tmp_path.iterdir())
+        Study(own(), overrides=changes).create()
+    assert [file.name for file in tmp_path.glob("**/*.*")] == ["quickstart.toml"]
 
 
 def test_a_study_that_is_not_there_is_named(
@@ -93,7 +92,6 @@ def test_a_study_that_is_not_there_is_named(
 def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two classes of ten images, 32 x 32, in the folder `2024`."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "studies").mkdir()
     rng = np.random.default_rng(0)
     for name in ("cat", "dog"):
         place = tmp_path / "2024" / "train" / name
@@ -106,7 +104,7 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _of(images: Path, *changes: str) -> Study:
     settings = ["study.name=mine", "data.kind=imagefolder", f"data.root='{images}'", *changes]
-    return Study(STUDIES / "quickstart.toml", overrides=[*settings, "data.validation=0.2"])
+    return Study(own(), overrides=[*settings, "data.validation=0.2"])
 
 
 def _another_class(images: Path) -> None:

@@ -35,6 +35,7 @@ def doctor(
     """Tells what is there and what is missing."""
     from search.doctor import examine
 
-    findings = examine(study_of(source, overrides, storage).config, storage, device)
+    study = study_of(source, overrides, storage)
+    findings = examine(study.config, study.place, device)
     show_findings(findings, as_json=as_json)
     return 0 if all(finding.ok for finding in findings) else 3

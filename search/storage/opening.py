@@ -81,8 +81,9 @@ def require_fit(place: Place) -> None:
     path = place.file
     if path is None:
         return
-    if not path.parent.is_dir() and path.parent != STUDIES:
-        raise ConfigError(f"storage {place}: directory {path.parent} does not exist")
+    above = path.parent.parent if path.parent.name == STUDIES else path.parent
+    if not above.is_dir():
+        raise ConfigError(f"storage {place}: directory {above} does not exist")
     kind = file_system(path, _mounts())
     if kind in NETWORK_FILE_SYSTEMS:
         raise MachineError(
@@ -191,8 +192,8 @@ def _exclusive(place: Place) -> Iterator[None]:
 @contextmanager
 def _locked(path: Path, place: Place) -> Iterator[None]:
     try:
-        if path.parent == STUDIES:
-            make_private(STUDIES)
+        if path.parent.name == STUDIES:
+            make_private(path.parent)
         # filelock would wait for permission as for another process
         open(path, "ab", opener=private).close()
     except OSError as error:

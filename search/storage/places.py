@@ -12,7 +12,7 @@ from sqlalchemy.exc import ArgumentError
 from search.config.secrecy import HARMLESS, concealed, require_no_password
 from search.errors import ConfigError
 
-STUDIES = Path("studies")
+STUDIES = "studies"
 
 _DRIVERS = {
     "postgres": "postgresql+psycopg",
@@ -87,11 +87,27 @@ class Place:
 
     def run_directory(self, name: str) -> Path:
         """Where checkpoints, artifacts and logs of the study `name` lie."""
-        return (self.file.parent if self.file else STUDIES) / "runs" / name
+        return (self.file.parent if self.file else home()) / "runs" / name
 
 
-def find_place(flag: str | Place | None, file: str | None, name: str) -> Place:
-    """Where a study is kept: flag, else STUDY_STORAGE, else the study file's, else SQLite.
+def home(file: Path | None = None) -> Path:
+    """The folder for databases of studies that none names: that of the study file `file` (without
+    one, this folder) if it is called studies, else studies/ in it.
+
+    What lies in a bundle is proved, so that nothing is put there: its study file has its
+    database here, too.
+    """
+    folder = file.parent if file else Path()
+    if file and (folder / "metrics.json").exists():
+        folder = Path()
+    return folder if folder.resolve().name == STUDIES else folder / STUDIES
+
+
+def find_place(
+    flag: str | Place | None, told: str | None, name: str, file: Path | None = None
+) -> Place:
+    """Where the study `name` is kept: flag, else STUDY_STORAGE, else what its study file `file`
+    has told, else SQLite in `home(file)`.
 
     Raises:
         ConfigError: the flag holds a password, which every user of the machine could read, or
@@ -101,13 +117,15 @@ def find_place(flag: str | Place | None, file: str | None, name: str) -> Place:
         require_no_password(flag)
     if flag is not None:
         return Place.of(flag)
-    return Place.of(os.environ.get("STUDY_STORAGE") or file or f"sqlite:///{STUDIES}/{name}.db")
+    if named := os.environ.get("STUDY_STORAGE") or told:
+        return Place.of(named)
+    return Place(URL.create("sqlite", database=str(home(file) / f"{name}.db")))
 
 
 def places(flag: str | None) -> list[Place]:
-    """The databases in which studies may lie: the one that is named, else those of studies/."""
+    """The databases in which studies may lie: the one that is named, else those of `home()`."""
     named = flag or os.environ.get("STUDY_STORAGE")
-    found = [named] if named else [f"sqlite:///{path}" for path in sorted(STUDIES.glob("*.db"))]
+    found = [named] if named else [f"sqlite:///{path}" for path in sorted(home().glob("*.db"))]
     return [Place.of(place) for place in found]
 
 

@@ -21,11 +21,11 @@ from search.storage.studies import create_or_resume, load_study, study_config
 from search.storage.trials import Attributes, candidate_of
 from search.study import Study
 from search.workers.supervisor import Ending
-from tests.conftest import STUDIES
+from tests.conftest import STUDIES, own
 from tests.modules import written as written_module
 from tests.synthetic_study import CLASSES, INPUT, feasible
 
-QUICK = str(STUDIES / "quickstart.toml")
+QUICK = "studies/quickstart.toml"
 OTHER = ("--set", "study.name=other")
 
 
@@ -34,7 +34,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where nothing is yet, and nothing is trained."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("STUDY_STORAGE", raising=False)
-    (tmp_path / "studies").mkdir()
+    own()
     monkeypatch.setattr(Study, "launch", _launch)
     monkeypatch.setattr("search.study.ESTIMATED", 20)
     return tmp_path
@@ -97,7 +97,7 @@ def test_what_cannot_be_trained_is_refused_and_nothing_is_made(
         assert message in capsys.readouterr().err
     assert run(["train", baseline, QUICK, "--set", "data.image_size=16"]) == 2
     assert "reads images [3, 32, 32]" in capsys.readouterr().err
-    assert not list((place / "studies").iterdir())
+    assert not list((place / "studies").glob("*.db*"))
 
 
 def test_a_module_is_trained_and_shows_everywhere(

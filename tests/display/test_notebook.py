@@ -16,7 +16,7 @@ from search.config.sections import DEFAULT_LIMITS
 from search.display.notebook import html
 from search.storage.summary import summarize
 from search.targets import read_architecture
-from tests.conftest import STUDIES
+from tests.conftest import STUDIES, own
 from tests.synthetic_study import build, config
 
 BASELINE = read_architecture(STUDIES / "baseline.json")
@@ -83,10 +83,10 @@ def test_spaces_limits_and_studies_show(tmp_path: Path, monkeypatch: pytest.Monk
     space = SearchSpace.model_validate({"head": [0, 64], "dropout": {"low": 0.0, "high": 0.5}})
     assert rows(space)[1:] == [["head", "0, 64"], ["dropout", "0 to 0.5"]]
     assert ["parameters < 200,000"] in rows(Limits.from_mapping(DEFAULT_LIMITS))
-    study = Study(STUDIES / "quickstart.toml")
+    study = Study(own())
     assert "not launched yet" in html(study)
     assert rows(study.estimate())[1][:3] == ["proposed", "2,000", "100.0 %"]
-    place = Study(STUDIES / "quickstart.toml").place.secret
+    place = study.place.secret
     made = build(config("demo"), place.replace("quickstart", "demo"))
     leaders = rows(summarize(made))
     assert leaders[1][:2] == [f"#{made.best_trial.number}", f"{100 * made.best_value:.2f} %"]

@@ -26,6 +26,45 @@ def test_flag_before_environment_before_file_before_default(
     assert find_place(None, None, "x").secret == "sqlite:///studies/x.db"
 
 
+@pytest.mark.parametrize(
+    ("here", "file", "database"),
+    [
+        (".", None, "studies/x.db"),
+        (".", "studies/x.toml", "studies/x.db"),
+        (".", "x.toml", "studies/x.db"),
+        ("studies", "x.toml", "x.db"),
+        ("studies", None, "x.db"),
+        ("other", "../studies/x.toml", "../studies/x.db"),
+        ("other", "../x.toml", "../studies/x.db"),
+        ("other", "/tmp/x.toml", "/tmp/studies/x.db"),
+        (".", "bundle/study.toml", "studies/x.db"),  # what is proved stays as it is
+        ("bundle", "study.toml", "studies/x.db"),
+    ],
+)
+def test_a_database_lies_beside_the_study_file(
+    here: str, file: str | None, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("studies", "other", "bundle"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "bundle" / "metrics.json").write_text("{}")
+    monkeypatch.chdir(tmp_path / here)
+    monkeypatch.delenv("STUDY_STORAGE", raising=False)
+    place = find_place(None, None, "x", Path(file) if file else None)
+    assert place.file == Path(database)
+    assert Place.of(place.secret) == place
+
+
+def test_names_that_urls_give_a_meaning_are_names_in_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = tmp_path / "b%20c#d"
+    odd.mkdir()
+    monkeypatch.delenv("STUDY_STORAGE", raising=False)
+    place = find_place(None, None, "x", odd / "x.toml")
+    assert place.file == odd / "studies" / "x.db"
+    assert Place.of(place.secret).file == place.file
+
+
 @pytest.mark.parametrize("rest", ["me:s3cret@host/db", "me@host/db?password=s3cret"])
 def test_a_password_on_the_command_line_is_refused_and_not_repeated(rest: str) -> None:
     with pytest.raises(ConfigError, match="STUDY_STORAGE") as caught:
