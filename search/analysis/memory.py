@@ -15,7 +15,7 @@ from search.analysis.device import Convolution, Program, Shared, Size
 from search.networks.architecture import Architecture, Layer, Output, Unit
 
 _TAIL = 752  # of the interpreter and its allocator; input and output as tensors
-_FLASH = 456  # the root, the layouts that every network has, and the record of the image
+_FLASH = 464  # the root, the layouts that every network has, and the record of the image
 
 
 class Memory(NamedTuple):
