@@ -221,6 +221,23 @@ def test_a_network_that_cannot_be_converted_is_told_in_a_line(
     assert "\n" not in str(caught.value)
 
 
+def test_every_calibration_image_counts() -> None:
+    """The quantizer's own way forgets them."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    torch.manual_seed(0)
+    images = 0.1 * np.random.default_rng(0).standard_normal((40, 3, 8, 8)).astype(np.float32)
+    images[0], images[1] = 5, -4
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    interpreter = Interpreter(model_content=converted(network.eval(), images))
+    (given,), (answer,) = interpreter.get_input_details(), interpreter.get_output_details()
+    exact = network(torch.from_numpy(images)).detach().numpy()
+    for numbers, tensor in ((images, given), (exact, answer)):
+        scale, zero = tensor["quantization"]
+        assert (-128 - zero) * scale == pytest.approx(min(numbers.min(), 0), abs=scale)
+        assert (127 - zero) * scale == pytest.approx(max(numbers.max(), 0), abs=scale)
+
+
 def test_rounding_is_felt_where_a_microcontroller_rounds() -> None:
     torch.manual_seed(0)
     choices = {"block": {"operator": "separable", "residual": True, "squeeze_excite": 4}}

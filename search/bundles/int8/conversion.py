@@ -56,16 +56,32 @@ def _converted(network: nn.Module, pixels: Array) -> bytes:
 
 def _quantized(model: bytes, pixels: Array) -> bytes:
     from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_quantizer.calibrator import Calibrator
     from ai_edge_quantizer.quantizer import Quantizer
     from ai_edge_quantizer.recipe import static_wi8_ai8
+    from ai_edge_quantizer.recipe_manager import RecipeManager
 
     ((signature, names),) = Interpreter(model_content=model).get_signature_list().items()
     (given,) = names["inputs"]
-    quantizer = Quantizer(model, static_wi8_ai8())
-    images = [{given: image[None]} for image in pixels]
+    recipes = RecipeManager()
+    recipes.load_quantization_recipe(static_wi8_ai8())
     # In order, so that equal images give equal files.
-    seen = quantizer.calibrate({signature: images}, num_threads=1)
-    return bytes(quantizer.quantize(seen).quantized_model or b"")
+    calibrator = Calibrator(model, num_threads=1, qsv_update_func=_widest)
+    calibrator.calibrate({signature: [{given: image[None]} for image in pixels]}, recipes)
+    quantizer = Quantizer(model, static_wi8_ai8())
+    return bytes(quantizer.quantize(calibrator.get_model_qsvs()).quantized_model or b"")
+
+
+def _widest(range: dict[str, Array], image: dict[str, Array]) -> dict[str, Array]:
+    """The range of a tensor with what one more image gives.
+
+    The quantizer's own is a moving average: it forgets all but some twenty images and cuts
+    off what is greater than in the mean of them, which cost a network 0.8 % of its accuracy.
+    """
+    if not range:
+        return image
+    least, greatest = np.minimum(range["min"], image["min"]), np.maximum(range["max"], image["max"])
+    return {"min": least, "max": greatest}
 
 
 def _compact(model: bytes) -> bytes:
