@@ -127,7 +127,8 @@ def _seen(reads: Reach | None, below: Reach | None, size: int) -> Reach | None:
 def last_maps(nodes: Sequence[Node], output: int) -> tuple[int, ...]:
     """The last feature maps on the way to `output`: it, or what is pooled globally before.
 
-    Per axis the way goes back through everything that sees nothing that counts.
+    Per axis the way goes back through everything that reads nothing that counts.  A layer that
+    meets nothing but the zeros which a transposed one has put in between is a map that sees none.
     """
     found: set[int] = set()
     for axis in range(len(nodes[0].size)):
@@ -135,13 +136,20 @@ def last_maps(nodes: Sequence[Node], output: int) -> tuple[int, ...]:
         pending, visited = [output], set[int]()
         while pending:
             index = pending.pop()
-            reach = reaches[index]
-            if reach is None or not reach.empty:
+            node = nodes[index]
+            reads = zip(node.inputs, node.reads, strict=True)
+            if _sees(reaches[index]) or any(
+                _sees(how[axis]) and _sees(reaches[n]) for n, how in reads
+            ):
                 found.add(index)
             elif index not in visited:
                 visited.add(index)
-                pending += nodes[index].inputs
+                pending += node.inputs
     return tuple(sorted(found))
+
+
+def _sees(reach: Reach | None) -> bool:
+    return reach is None or not reach.empty
 
 
 def widest_last(graph: Graph, reaches: list[Reaches]) -> Reaches:

@@ -144,10 +144,10 @@ def _analysis(graph: Graph, memory: Memory) -> Analysis:
     reaches = image_reaches(graph)
     last = widest_last(graph, reaches)
     return Analysis(
-        receptive_field=_each(last, "span"),
+        receptive_field=_each(last, "span", nothing=0),
         jump=_each(last, "jump"),
         center=_each(last, "center"),
-        pixels_seen=_each(last, "seen"),
+        pixels_seen=_each(last, "seen", nothing=0),
         parameters=graph.parameters,
         macs=sum(node.macs for node in graph.nodes),
         activation_bytes=peak_bytes(graph),
@@ -161,9 +161,11 @@ def _analysis(graph: Graph, memory: Memory) -> Analysis:
     )
 
 
-def _each(reaches: Reaches, attribute: str) -> tuple[Any, ...]:
+def _each(reaches: Reaches, attribute: str, nothing: int | None = None) -> tuple[Any, ...]:
+    """Per axis; `nothing` is what is said of units that see none of it."""
     return tuple(
-        None if reach is None or reach.empty else getattr(reach, attribute) for reach in reaches
+        nothing if reach is not None and reach.empty else reach and getattr(reach, attribute)
+        for reach in reaches
     )
 
 
