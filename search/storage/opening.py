@@ -197,7 +197,9 @@ def _locked(path: Path, place: Place) -> Iterator[None]:
         # filelock would wait for permission as for another process
         open(path, "ab", opener=private).close()
     except OSError as error:
-        raise MachineError(f"storage {place}: {path}: {error.strerror}") from None
+        raise MachineError(
+            f"storage {place}: {path}: {error.strerror}; name another place with --storage"
+        ) from None
     try:
         # older releases of filelock would give it the mode of any new file
         with FileLock(path, timeout=PATIENCE, mode=stat.S_IMODE(path.stat().st_mode)):

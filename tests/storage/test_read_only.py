@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from search.storage.studies import study_names
 from tests.processes import ROOT, code, start
 from tests.synthetic_study import build, config
 
@@ -87,3 +88,20 @@ def test_there_a_study_is_shown_and_exported_and_what_writes_says_so(folder: Pat
     for line in told:
         assert line.startswith("run_study: storage sqlite:///"), line
         assert "can be read here, and not written" in line
+
+
+def test_a_study_file_on_a_read_only_disk_has_its_database_elsewhere(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    file = shutil.copy(ROOT / "studies" / "quickstart.toml", folder)
+    launch = (sys.executable, "run_study.py", "launch", file)
+    refused = _in_a_namespace(*launch, folder=folder)
+    assert refused.returncode == 3
+    assert "Read-only file system; name another place with --storage" in refused.stderr
+    create = (
+        "import sys; from search import Study; Study(sys.argv[1], storage=sys.argv[2]).create()"
+    )
+    url = f"sqlite:///{tmp_path_factory.mktemp('elsewhere')}/mine.db"
+    program = (sys.executable, "-c", create, file, url)
+    assert _in_a_namespace(*program, folder=folder).returncode == 0
+    assert study_names(url) == ["quickstart"]
