@@ -48,6 +48,7 @@ _STATE = {
 _CODE, _LAYOUT = 16, 12
 _SCALE, _ZERO_POINT = 4, 8
 _CONSTANT = 52  # a tensor's record and its buffer's; axes, numbers and quantization aside
+_QUANTIZED = 12  # of a constant by channels; scales and zero points aside
 _MAP = 48 + _SCALE + _ZERO_POINT  # a feature map's record, quantized; its axes aside
 _OPTIONS = {
     "CONV_2D": 12,
@@ -209,7 +210,7 @@ class Program:
     def _weights(self, shape: Size, channels: int) -> None:
         """Filters and biases in the file; a multiplier and a shift per channel in the tail."""
         for size, own in ((math.prod(shape), shape), (4 * channels, (channels,))):
-            self.flash += _CONSTANT + aligned(size, 4) + 12 + _SCALE * channels
+            self.flash += _CONSTANT + aligned(size, 4) + _QUANTIZED + _SCALE * channels
             self._shape(*own)
             self._list("zero points", channels, size=4 + _ZERO_POINT * channels, count=channels)
         self.tail += 2 * _TENSOR + 2 * aligned(4 * channels)

@@ -83,10 +83,8 @@ def joined(image: int, parts: Sequence[Demand]) -> Memory:
     # The kind of the first operation has number 0, which a record leaves out.
     first_kind = next(iter(parts[0].kinds))
     unnumbered = sum(part.kinds[first_kind] for part in parts)
-    tail, flash = sum(part.tail for part in parts), sum(part.flash for part in parts)
-    for _, own_flash, own_tail in shared:
-        flash += own_flash
-        tail += own_tail
+    tail = sum(part.tail for part in parts) + sum(each.tail for each in shared)
+    flash = sum(part.flash for part in parts) + sum(each.flash for each in shared)
     return Memory(
         planned([*buffers, *scratch], step),
         aligned(_TAIL + tail),

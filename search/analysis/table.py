@@ -164,7 +164,7 @@ def _analysis(graph: Graph, memory: Memory) -> Analysis:
 def _each(reaches: Reaches, attribute: str, nothing: int | None = None) -> tuple[Any, ...]:
     """Per axis; `nothing` is what is said of units that see none of it."""
     return tuple(
-        nothing if reach is not None and reach.empty else reach and getattr(reach, attribute)
+        None if reach is None else nothing if reach.empty else getattr(reach, attribute)
         for reach in reaches
     )
 

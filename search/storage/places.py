@@ -119,14 +119,18 @@ def find_place(
         return Place.of(flag)
     if named := os.environ.get("STUDY_STORAGE") or told:
         return Place.of(named)
-    return Place(URL.create("sqlite", database=str(home(file) / f"{name}.db")))
+    return _in_file(home(file) / f"{name}.db")
 
 
 def places(flag: str | None) -> list[Place]:
     """The databases in which studies may lie: the one that is named, else those of `home()`."""
-    named = flag or os.environ.get("STUDY_STORAGE")
-    found = [named] if named else [f"sqlite:///{path}" for path in sorted(home().glob("*.db"))]
-    return [Place.of(place) for place in found]
+    if named := flag or os.environ.get("STUDY_STORAGE"):
+        return [Place.of(named)]
+    return [_in_file(path) for path in sorted(home().glob("*.db"))]
+
+
+def _in_file(path: Path) -> Place:
+    return Place(URL.create("sqlite", database=str(path)))
 
 
 def _parsed(text: str) -> URL:
