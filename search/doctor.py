@@ -13,7 +13,7 @@ import torch
 
 from search.config.sections import StudyConfig
 from search.data.augmentation import require_fit
-from search.data.datasets import load, without_test
+from search.data.datasets import load, load_test, without_test
 from search.data.sources import source
 from search.errors import ConfigError, MachineError
 from search.storage.opening import is_empty, open_storage
@@ -100,6 +100,8 @@ def _data(config: StudyConfig) -> Finding:
             load(section, keep=False)  # looks at each image, as launch does
         if without_test(section):
             return Finding("data", False, without_test(section), "--set data.test=0.1")
+        if not data.downloads:
+            load_test(section, keep=False)  # whether they can be read, as export does
     except ConfigError as error:  # another place of the data would not help
         return Finding("data", False, str(error))
     except MachineError as error:

@@ -151,6 +151,17 @@ def test_doctor_sends_nobody_to_another_folder_where_none_would_help(
     assert found["mend"] == mend
 
 
+def test_doctor_looks_whether_an_export_could_read_the_test_images(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    images, labels = np.random.default_rng(0).integers(0, 256, (20, 32, 32), np.uint8), [0, 1] * 10
+    np.savez("small.npz", x_train=images, y_train=labels, x_test=images[:, :9], y_test=labels)
+    changes = ["--set", "data.kind=npz", "--set", "data.root=small.npz"]
+    assert run(["doctor", QUICK, "--json", *changes]) == 3
+    (found,) = (f for f in json.loads(capsys.readouterr().out) if f["name"] == "data")
+    assert "test images (height, width, channels) are (9, 32, 1)" in found["detail"]
+
+
 COMMANDS: Any = typer.main.get_command(app)
 
 

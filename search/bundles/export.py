@@ -30,6 +30,7 @@ from search.bundles.rival import rivals
 from search.config.candidate import Candidate
 from search.config.sections import StudyConfig
 from search.data.datasets import Dataset, load, load_test, without_test
+from search.data.images import Images
 from search.data.normalization import Normalization
 from search.display import wording
 from search.errors import ConfigError, MachineError
@@ -66,7 +67,8 @@ def export(
 
     With `retrain` the candidate is trained again, by the trial's recipe and seed, on
     training and validation images together; else the trial's own weights are exported, or
-    trained again as in the trial where they are gone.  Then the test images are read, once.
+    trained again as in the trial where they are gone.  The test images are read once, before
+    that, so that those which no export can use cost no training.
     `out`, which is returned, comes to be complete or not at all.  With `int8` it also holds the
     network for microcontrollers.
 
@@ -90,6 +92,8 @@ def export(
             require(candidate.architecture, len(dataset.train))
         if isinstance(candidate.architecture, TracedModule):  # told before anything is trained
             portable(modules.build(candidate.architecture), candidate.architecture.input)
+        progress("reading the test images")
+        test = load_test(config.data)
         make = partial(
             Trainer, config, device=device, cache=cache, processes=processes, modules=modules
         )
@@ -99,8 +103,7 @@ def export(
         else:
             trainer = make(dataset=dataset)
             trained = _as_in_trial(trainer, runs, chosen, candidate, progress)
-        progress("reading the test images")
-        findings = _findings(study, config, chosen, candidate, dataset, trained, device)
+        findings = _findings(study, config, chosen, candidate, dataset, test, trained, device)
         progress(f"test accuracy {_told(config, findings.metrics.accuracy)}; writing the bundle")
         if int8:
             maker = Maker(candidate, dataset, trainer, config.study.seed, progress)
@@ -187,10 +190,10 @@ def _findings(
     trial: FrozenTrial,
     candidate: Candidate,
     dataset: Dataset,
+    test: Images,
     trained: _Trained,
     device: torch.device,
 ) -> Findings:
-    test = load_test(config.data)
     # On the CPU in full precision, as the bundle is proved anywhere.
     network = trained.network.cpu().eval()
     result = evaluate(network, test, trained.normalization, torch.device("cpu"))

@@ -35,20 +35,15 @@ class Arrays(Source):
     def read(self, train: bool) -> tuple[Images, tuple[str, ...]]:
         arrays = self._arrays()
         names = self._names(arrays)
-        pixels, labels = (arrays[name] for name in names[0 if train else 1])
-        labels, known = labels.squeeze(), arrays[names[0][1]]
-        if labels.dtype.kind not in "iu" or labels.shape != pixels.shape[:1]:
-            raise ConfigError(
-                f"{self.section.root}: labels must be one integer for each image, but are "
-                f"{labels.dtype} {labels.shape} for images {pixels.shape}"
-            )
-        classes = tuple(map(str, arrays.get("classes", range(int(known.max()) + 1))))
-        if labels.min() < 0 or labels.max() >= len(classes):
-            raise ConfigError(
-                f"{self.section.root}: labels must lie in 0..{len(classes) - 1}, but are "
-                f"{labels.min()}..{labels.max()}"
-            )
         try:
+            classes = _classes(arrays.get("classes"), _labels(arrays, names[0]))
+            part = names[0 if train else 1]
+            pixels, labels = arrays[part[0]], _labels(arrays, part)
+            if labels.min() < 0 or labels.max() >= len(classes):
+                raise ValueError(
+                    f"{part[1]} must lie in 0..{len(classes) - 1}, but is in "
+                    f"{labels.min()}..{labels.max()}"
+                )
             channels = self.section.channels or channels_last(pixels).shape[-1]
             pixels = fitted(pixels, self.section.image_size, channels)
         except ValueError as error:
@@ -65,9 +60,13 @@ class Arrays(Source):
         if not path.is_file():
             raise MachineError(f"{path}: no such file; name one with --set data.root=FILE.npz")
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return dict(arrays)
-        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            with path.open("rb") as file:
+                if not zipfile.is_zipfile(file):
+                    raise ValueError("not whole, or not what np.savez writes")
+                file.seek(0)
+                with np.load(file, allow_pickle=False) as arrays:
+                    return dict(arrays)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise ConfigError(f"{path}: not a readable .npz ({first_line(error)})") from None
 
     def _names(self, arrays: dict[str, NDArray[Any]]) -> tuple[tuple[str, str], tuple[str, str]]:
@@ -77,6 +76,40 @@ class Arrays(Source):
         raise ConfigError(
             f"{self.section.root}: must hold x_train and y_train, but holds {', '.join(arrays)}"
         )
+
+
+def _labels(arrays: dict[str, NDArray[Any]], pair: tuple[str, str]) -> NDArray[Any]:
+    """The labels of a pair of images and labels: one integer for each image, one image at least."""
+    images, labels = (arrays[name] for name in pair)
+    flat = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+    if flat.dtype.kind not in "iu" or flat.ndim != 1 or flat.shape != images.shape[:1]:
+        raise ValueError(
+            f"{pair[1]} must be one integer for each image, but is {labels.dtype} "
+            f"{labels.shape} for images {images.shape}"
+        )
+    if not len(flat):
+        raise ValueError(f"{pair[0]} holds no images")
+    return flat
+
+
+def _classes(names: NDArray[Any] | None, labels: NDArray[Any]) -> tuple[str, ...]:
+    """The names of the classes; where there are none, the numbers of the training `labels`."""
+    if names is None:
+        # Before a number of classes is believed: more than images there cannot be.
+        if labels.min() != 0 or labels.max() >= len(labels):
+            raise ValueError(
+                "labels must count the classes from 0, but those for training are in "
+                f"{labels.min()}..{labels.max()}"
+            )
+        return tuple(map(str, range(int(labels.max()) + 1)))
+    if names.ndim != 1 or names.dtype.kind != "U":
+        raise ValueError(
+            f"classes must be a list of names, as text, but is {names.dtype} {names.shape}"
+        )
+    known = tuple(map(str, names))
+    if len(set(known)) < len(known) or not all(name and name.isprintable() for name in known):
+        raise ValueError("classes must be names, each another, all of characters that print")
+    return known
 
 
 def channels_last(images: NDArray[Any]) -> NDArray[Any]:
@@ -98,7 +131,10 @@ def fitted(images: NDArray[Any], size: int | None, channels: int) -> Pixels:
     """
     pixels = channels_last(images)
     if pixels.dtype != np.uint8:
-        raise ValueError(f"images must be uint8, from 0 to 255, but are {pixels.dtype}")
+        raise ValueError(
+            f"images must be uint8, from 0 to 255, but are {pixels.dtype}, from {pixels.min()} to "
+            f"{pixels.max()}; scale and convert them"
+        )
     if pixels.shape[-1] == channels and not size:
         return np.ascontiguousarray(pixels)
     gray = pixels.shape[-1] == 1

@@ -1,7 +1,8 @@
 """What a study learns from: training and validation images, their statistics.
 
-The test images are read by `load_test` alone, which only an export calls.  Libraries that
-take seconds to import are imported where they are used: bad input is told at once.
+The test images are read by `load_test` alone, which only an export calls, and `doctor`, to tell
+whether an export can read them.  Libraries that take seconds to import are imported where they
+are used: bad input is told at once.
 """
 
 from __future__ import annotations
@@ -130,7 +131,8 @@ def describe(section: DataSection) -> tuple[tuple[int, int, int], int]:
 
 
 def load_test(section: DataSection, *, keep: bool = True) -> Images:
-    """The test images.  Read once, at export; nothing is ever chosen on them.  `keep` as in `load`.
+    """The test images.  Measured on once, at export; nothing is ever chosen on them.  `keep` is
+    as in `load`.
 
     Raises:
         ConfigError, MachineError: as `load` does, and for images of another size.
@@ -183,6 +185,8 @@ def _split(images: Images, share: float, seed: int, key: str) -> tuple[Images, I
 
 
 def _require_two_of_each(images: Images, classes: tuple[str, ...]) -> None:
+    if len(classes) < 2:
+        raise ConfigError(f"data: only one class, {classes[0]}; at least two are needed")
     counts = np.bincount(images.labels, minlength=len(classes))
     for name, count in zip(classes, counts, strict=True):
         if count < 2:

@@ -107,6 +107,18 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "mine"
 
 
+def test_test_images_that_no_export_can_use_are_told_before_anything_is_trained(
+    exported: Exported, folder: Path, tmp_path: Path
+) -> None:
+    for path in (folder / "test" / "3").iterdir():
+        path.write_bytes(b"no image")
+    changes = ["data.kind=imagefolder", f"data.root={folder}", "data.validation=0.25"]
+    config, steps = overridden(exported.config, changes), []
+    with pytest.raises(ConfigError, match="not a readable image"):
+        exported.export(tmp_path / "bundle", config=config, progress=steps.append)
+    assert steps == ["reading the test images"]
+
+
 def test_the_study_file_names_no_place_on_this_machine(
     exported: Exported, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

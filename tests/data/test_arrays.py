@@ -68,12 +68,26 @@ def test_without_test_images_some_can_be_split_off(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"x_train": COLOR / 255}, "must be uint8, from 0 to 255, but are float64"),
+        (
+            {"x_train": np.linspace(0, 1, COLOR.size).reshape(COLOR.shape)},
+            "must be uint8, from 0 to 255, but are float64, from 0.0 to 1.0; scale and convert",
+        ),
+        ({"x_train": COLOR[:0], "y_train": LABELS[:0]}, "x_train holds no images"),
+        ({"y_train": np.array(1)}, r"one integer for each image, but is int64 \(\)"),
+        ({"y_train": np.eye(2, dtype=int)[LABELS]}, r"one integer .* but is int64 \(20, 2\)"),
+        ({"y_train": LABELS + 1}, r"must count the classes from 0, .* are in 1\.\.2"),
+        ({"y_train": np.where(LABELS, 10**15, 0)}, r"must count .* are in 0\.\.1000000000000000"),
+        ({"classes": np.array("ab")}, r"must be a list of names, as text, but is <U2 \(\)"),
+        ({"classes": np.array([["a"], ["b"]])}, r"as text, but is <U1 \(2, 1\)"),
+        ({"classes": np.array([b"a", b"b"])}, r"as text, but is \|S1 \(2,\)"),
+        ({"classes": np.array(["a", "a"])}, "must be names, each another"),
+        ({"classes": np.array(["a", ""])}, "must be names, each another"),
+        ({"classes": np.array(["a", "\x1b[31m"])}, "all of characters that print"),
         ({"x_train": COLOR[..., :2]}, r"1 or 3 channels, but are \(20, 8, 10, 2\)"),
-        ({"y_train": LABELS[:5]}, r"one integer for each image, but are int64 \(5,\)"),
-        ({"y_train": LABELS / 2}, "one integer for each image, but are float64"),
-        ({"y_train": LABELS - 1}, r"must lie in 0\.\.0, but are -1\.\.0"),
-        ({"classes": np.array(["one"])}, r"must lie in 0\.\.0, but are 0\.\.1"),
+        ({"y_train": LABELS[:5]}, r"one integer for each image, but is int64 \(5,\)"),
+        ({"y_train": LABELS / 2}, "one integer for each image, but is float64"),
+        ({"y_train": LABELS - 1}, r"must count the classes from 0, .* are in -1\.\.0"),
+        ({"classes": np.array(["one"])}, r"must lie in 0\.\.0, but is in 0\.\.1"),
         ({"y_train": np.array([{}] * 20)}, "not a readable .npz"),
     ],
 )
@@ -88,10 +102,32 @@ def test_what_is_no_data_set_is_told(
 def test_a_file_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(MachineError, match="no such file"):
         load(_section(tmp_path / "none.npz"))
-    for content in (b"", b"PK\3\4 cut off", b"text"):
+    np.save(tmp_path / "one.npy", COLOR)
+    one = (tmp_path / "one.npy").read_bytes()
+    for content in (b"", b"PK\3\4 cut off", b"text", one):
         (tmp_path / "bad.npz").write_bytes(content)
-        with pytest.raises(ConfigError, match=r"bad\.npz: not a readable \.npz"):
+        with pytest.raises(ConfigError, match=r"bad\.npz: not a readable \.npz \(not whole"):
             load(_section(tmp_path / "bad.npz"))
     path = _saved(tmp_path, a=COLOR)
     with pytest.raises(ConfigError, match="must hold x_train and y_train, but holds a"):
         load(_section(path))
+
+
+def test_one_class_is_nothing_to_tell_apart(tmp_path: Path) -> None:
+    path = _saved(tmp_path, x_train=COLOR, y_train=LABELS * 0, x_test=COLOR, y_test=LABELS * 0)
+    with pytest.raises(ConfigError, match="only one class, 0; at least two are needed"):
+        load(_section(path))
+
+
+def test_images_and_labels_for_the_test_are_judged_like_those_for_training(tmp_path: Path) -> None:
+    good = {"x_train": COLOR, "y_train": LABELS}
+    for images, labels, words in (
+        (COLOR[:0], LABELS[:0], "x_test holds no images"),
+        (COLOR, LABELS + 1, r"y_test must lie in 0\.\.1, but is in 1\.\.2"),
+        (COLOR[:1], LABELS, r"y_test must be one integer for each image"),
+    ):
+        path = _saved(tmp_path, **good, x_test=images, y_test=labels)
+        with pytest.raises(ConfigError, match=words):
+            load_test(_section(path))
+    path = _saved(tmp_path, **good, x_test=COLOR[:1], y_test=LABELS[:1])
+    assert len(load_test(_section(path))) == 1, "one image is one"
