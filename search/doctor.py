@@ -96,18 +96,18 @@ def _data(config: StudyConfig) -> Finding:
             return Finding("data", False, data.absent(), mend)
         shape, classes = data.describe()
         require_fit(config.augmentation, shape)
-        if not data.downloads:
+        if data.is_unpacked:
             load(section, keep=False)  # looks at each image, as launch does
         if without_test(section):
             return Finding("data", False, without_test(section), "--set data.test=0.1")
-        if not data.downloads:
+        if data.is_unpacked:
             load_test(section, keep=False)  # whether they can be read, as export does
     except ConfigError as error:  # another place of the data would not help
         return Finding("data", False, str(error))
     except MachineError as error:
         place = "FILE.npz" if section.kind == "npz" else "DIR"
         return Finding("data", False, str(error), f"--set data.root={place}")
-    where = f"{section.kind} in {section.root}" if section.kind != "digits" else "digits"
+    where = f"{data.called} in {section.root}" if section.kind != "digits" else "digits"
     return Finding("data", True, f"{where}: {classes} classes of {shape} images")
 
 

@@ -118,7 +118,7 @@ def load(section: DataSection, *, keep: bool = True) -> Dataset:
     train, validation = _split(images, section.validation, section.seed, "data.validation")
     if (train.pixels == train.pixels[0, 0, 0]).all():
         raise ConfigError("data: all training images are of one color: nothing to learn from")
-    return Dataset(section.kind, classes, train, validation)
+    return Dataset(data.called, classes, train, validation)
 
 
 def describe(section: DataSection) -> tuple[tuple[int, int, int], int]:

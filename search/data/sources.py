@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from search.config.sections import DataSection
 from search.data.images import Images
-from search.errors import require_known
+from search.errors import ConfigError, require_known
 
 Shape = tuple[int, int, int]
 
@@ -22,6 +22,7 @@ class Source(ABC):
 
     kind: ClassVar[str]
     downloads: ClassVar[bool] = False
+    by_name: ClassVar[bool] = False  # several sets in one kind: `data.name` tells them apart
 
     def __init__(self, section: DataSection, *, keep: bool = True) -> None:
         self.section = section
@@ -56,6 +57,16 @@ class Source(ABC):
         return ""
 
     @property
+    def is_unpacked(self) -> bool:
+        """Whether what is there can be read with nothing written."""
+        return True
+
+    @property
+    def called(self) -> str:
+        """What people call these images; the kind, where it has no other name."""
+        return self.kind
+
+    @property
     def channels(self) -> int:
         """Of the images as they are read: what the section asks for, else 3."""
         return self.section.channels or 3
@@ -65,7 +76,13 @@ def source(section: DataSection, *, keep: bool = True) -> Source:
     """The data set that `section` names.
 
     Raises:
-        ConfigError: there is none of that kind.
+        ConfigError: there is none of that kind, or one that has a name of its own.
     """
     require_known("data.kind", section.kind, sorted(_KINDS))
+    if section.name is not None and not _KINDS[section.kind].by_name:
+        kinds = " or ".join(name for name, kind in _KINDS.items() if kind.by_name)
+        raise ConfigError(
+            f"data.name = {section.name!r}: is for data.kind = {kinds}, not {section.kind}; "
+            f"--set data.kind={kinds}, or leave it away"
+        )
     return _KINDS[section.kind](section, keep=keep)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
-from urllib.error import URLError
 
 import numpy as np
 
@@ -60,6 +59,7 @@ class Torchvision(Source):
 
     kind = "torchvision"
     downloads = True
+    by_name = True
 
     @property
     def name(self) -> str:
@@ -71,6 +71,10 @@ class Torchvision(Source):
         return self.section.name
 
     @property
+    def called(self) -> str:
+        return self.name
+
+    @property
     def channels(self) -> int:
         return self.section.channels or SETS[self.name].shape[0]
 
@@ -80,37 +84,60 @@ class Torchvision(Source):
         return (self.channels, size or height, size or width), SETS[self.name].classes
 
     def read(self, train: bool) -> tuple[Images, tuple[str, ...]]:
-        what = SETS[self.name]
-        data = self._open(what.train if train else what.test)
-        labels = np.asarray(data.targets if hasattr(data, "targets") else data.labels)
-        pixels = fitted(np.asarray(data.data), self.section.image_size, self.channels)
+        what, there = SETS[self.name], self.section.root.exists()
+        try:
+            data = self._open(what.train if train else what.test)
+            labels = np.asarray(data.targets if hasattr(data, "targets") else data.labels)
+            pixels = np.asarray(data.data)
+            found = labels.astype(np.int64) - what.first
+            if found.shape != pixels.shape[:1] or not set(found) <= set(range(what.classes)):
+                raise ValueError("its labels do not fit its images")
+        except Exception as error:  # whatever torchvision stumbles over in a damaged file
+            if not there:
+                with suppress(OSError):  # not empty: what was loaded so far is kept
+                    self.section.root.rmdir()
+            raise MachineError(self._unread(error)) from None
         names = getattr(data, "classes", range(what.classes + what.first))[what.first :]
-        return Images(pixels, labels.astype(np.int64) - what.first), tuple(map(str, names))
+        fit = fitted(pixels, self.section.image_size, self.channels)
+        return Images(fit, found), tuple(map(str, names))
 
     def _open(self, arguments: dict[str, Any]) -> Any:
         from torchvision import datasets
 
-        root = self.section.root
-        there = root.exists()
-        try:
-            make = getattr(datasets, self.name.partition("-")[0])
-            return make(str(root), download=self.keep, **arguments)
-        except (URLError, RuntimeError, OSError) as error:
-            if not there:
-                with suppress(OSError):  # not empty: what was loaded so far is kept
-                    root.rmdir()
-            raise MachineError(
-                f"{self.name} is neither in {root} nor could it be downloaded "
-                f"({first_line(error)}). Give a copy: --set data.root=DIR with "
-                f"{' or '.join(f'DIR/{entry}' for entry in SETS[self.name].entries)}, or "
-                "--set data.kind=imagefolder with DIR/train/<class>/* and DIR/test/<class>/*"
-            ) from None
+        make = getattr(datasets, self.name.partition("-")[0])
+        return make(str(self.section.root), download=self.keep, **arguments)
+
+    def _unread(self, error: Exception) -> str:
+        """Why nothing could be read, and what to do."""
+        root, entries = self.section.root, SETS[self.name].entries
+        reason = f"({first_line(error)})"
+        if self._there():
+            told = f"{self.name} in {root} is damaged or not whole {reason}"
+        else:
+            told = f"{self.name} is neither in {root} nor could it be downloaded {reason}"
+        join = " or " if any(map(_is_archive, entries)) else " and "
+        return (
+            f"{told}. Give a copy: --set data.root=DIR with "
+            f"{join.join(f'DIR/{entry}' for entry in entries)}, or "
+            "--set data.kind=imagefolder with DIR/train/<class>/* and DIR/test/<class>/*"
+        )
+
+    def _there(self) -> list[str]:
+        """What lies below the root."""
+        return [name for name in SETS[self.name].entries if (self.section.root / name).exists()]
 
     def absent(self) -> str:
-        entries = SETS[self.name].entries
-        if any((self.section.root / entry).exists() for entry in entries):
+        if self._there():
             return ""
         return f"{self.name} is not in {self.section.root} yet; launch downloads it"
+
+    @property
+    def is_unpacked(self) -> bool:
+        return not all(map(_is_archive, self._there()))
+
+
+def _is_archive(entry: str) -> bool:
+    return entry.endswith(".tar.gz")
 
 
 class Cifar10(Torchvision):
@@ -118,3 +145,5 @@ class Cifar10(Torchvision):
 
     kind = "cifar10"
     name = "CIFAR10"
+    called = kind
+    by_name = False

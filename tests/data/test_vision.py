@@ -16,7 +16,7 @@ from torchvision import datasets
 from search.config.sections import DataSection
 from search.data.datasets import describe, load, load_test
 from search.data.vision import SETS
-from search.errors import MachineError
+from search.errors import ConfigError, MachineError
 
 RNG = np.random.default_rng(0)
 Write = Callable[[Path, np.ndarray, np.ndarray, bool], list[Path]]
@@ -162,12 +162,55 @@ def test_what_was_written_is_read(
             assert np.abs(found.pixels.astype(int).sum() - written.astype(int).sum()) < written.size
         else:
             assert by_bytes == order
+    assert data.name == name, "not torchvision: so report, model card and doctor call it"
     gray = section.model_copy(update={"channels": 3, "image_size": 12})
     assert load(gray).input == (3, 12, 12)
 
 
 def test_what_is_not_there_and_cannot_be_loaded_is_told(tmp_path: Path) -> None:
     section = DataSection(kind="torchvision", name="SVHN", root=tmp_path / "none")
-    with pytest.raises(MachineError, match=r"SVHN is neither in .*none.* DIR/train_32x32\.mat"):
+    with pytest.raises(MachineError, match=r"SVHN is neither in .*none.* DIR/train_32x32\.mat and"):
         load(section, keep=False)
     assert not (tmp_path / "none").exists()
+
+
+def _damaged(root: Path) -> dict[str, Callable[[], None]]:
+    """What may have happened to the files of an MNIST below `root`."""
+    raw = root / "MNIST" / "raw"
+    images, labels = raw / "train-images-idx3-ubyte", raw / "train-labels-idx1-ubyte"
+    return {
+        "cut off": lambda: images.write_bytes(images.read_bytes()[:500]) and None,
+        "another file": lambda: labels.write_text("hello there") and None,
+        "empty": lambda: labels.write_bytes(b"") and None,
+        "too few labels": lambda: _idx(labels, np.arange(5)) and None,
+        "labels of another set": lambda: _idx(labels, np.arange(20) + 3) and None,
+        "one file gone": images.unlink,
+    }
+
+
+@pytest.mark.parametrize("how", _damaged(Path()))
+def test_what_is_there_and_cannot_be_read_is_told(how: str, tmp_path: Path) -> None:
+    labels = np.arange(20) % 10
+    for train in (True, False):
+        images = RNG.integers(0, 256, (20, 28, 28, 1), np.uint8)
+        WRITERS["MNIST"](tmp_path, images, labels, train)
+    section = DataSection(kind="torchvision", name="MNIST", root=tmp_path, validation=0.5)
+    load(section, keep=False)
+    _damaged(tmp_path)[how]()
+    with pytest.raises(MachineError, match=r"MNIST in .* is damaged or not whole \(.+\)\. Give"):
+        load(section, keep=False)
+
+
+def test_both_files_are_asked_for_where_both_are_needed(tmp_path: Path) -> None:
+    (tmp_path / "train_32x32.mat").write_bytes(b"another")
+    section = DataSection(kind="torchvision", name="SVHN", root=tmp_path)
+    with pytest.raises(
+        MachineError, match=r"SVHN in .*DIR/train_32x32\.mat and DIR/test_32x32\.mat"
+    ):
+        load(section, keep=False)
+
+
+def test_a_name_that_nobody_would_read_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"data\.name = 'MNIST': .*--set data\.kind=torchvision"):
+        describe(DataSection(name="MNIST"))
+    assert describe(DataSection()) == ((3, 32, 32), 10)

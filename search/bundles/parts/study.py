@@ -22,14 +22,17 @@ class StudyFile(Part):
 
     @property
     def found(self) -> Found:
-        config = self.bundle.config
+        config, told = self.bundle.config, self.bundle.stated.data.name
+        data = config.data
+        # Of torchvision's the name, but that older bundles tell the kind.
+        called = told if told in (data.name, data.kind) else data.kind
         return {
             "study": (config.study.name, 0),
             "target": (config.study.target, 0),
             "seeds.study": (config.study.seed, 0),
             "seeds.data": (config.data.seed, 0),
             "seeds.augmentation": (config.augmentation.seed, 0),
-            "data.name": (config.data.kind, 0),
+            "data.name": (called, 0),
         }
 
 
