@@ -8,6 +8,7 @@ are used: bad input is told at once.
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -111,10 +112,7 @@ def load(section: DataSection, *, keep: bool = True) -> Dataset:
         MachineError: where the images are not there and cannot be fetched.
     """
     data = source(section, keep=keep)
-    images, classes = data.read(train=True)
-    if section.test is not None:
-        images, _ = _split_test(images, data)
-    _require_two_of_each(images, classes)
+    images, _, classes = _read(data)
     train, validation = _split(images, section.validation, section.seed, "data.validation")
     if (train.pixels == train.pixels[0, 0, 0]).all():
         raise ConfigError("data: all training images are of one color: nothing to learn from")
@@ -138,8 +136,8 @@ def load_test(section: DataSection, *, keep: bool = True) -> Images:
         ConfigError, MachineError: as `load` does, and for images of another size.
     """
     data = source(section, keep=keep)
-    if section.test is not None:
-        return _split_test(data.read(train=True)[0], data)[1]
+    if section.test is not None and (test := _read(data)[1]) is not None:
+        return test
     images, _ = data.read(train=False)
     (channels, height, width), _ = data.describe()
     if images.pixels.shape[1:] != (height, width, channels):
@@ -159,38 +157,58 @@ def without_test(section: DataSection) -> str:
     )
 
 
-def _split_test(images: Images, data: Source) -> tuple[Images, Images]:
+def _read(data: Source) -> tuple[Images, Images | None, tuple[str, ...]]:
+    """The training images, the test images where those are a share of them, and the classes."""
+    images, classes = data.read(train=True)
+    share = data.section.test
+    if share is None:
+        _require_of_each(2, images, classes)
+        return images, None, classes
     if not data.without_test():
         raise ConfigError(
-            f"data.test = {data.section.test}: {data.section.kind} in {data.section.root} has "
+            f"data.test = {share}: {data.section.kind} in {data.section.root} has "
             "test images of its own; leave data.test away"
         )
-    assert data.section.test is not None
+    _require_of_each(3, images, classes)
     # A seed of its own: the test images must not move with the validation split's.
-    return _split(images, data.section.test, 0, "data.test")
+    images, test = _split(images, share, 0, "data.test")
+    _require_of_each(2, images, classes)
+    return images, test, classes
 
 
 def _split(images: Images, share: float, seed: int, key: str) -> tuple[Images, Images]:
-    """All but a stratified `share` of the images, and that share."""
+    """All but a stratified `share` of the images, and that share; each has all classes, of which
+    there must be two images at least."""
     from sklearn.model_selection import train_test_split
 
-    indices = np.arange(len(images))
+    labels = images.labels
     try:
         rest, held = train_test_split(
-            indices, test_size=share, random_state=seed, stratify=images.labels
+            np.arange(len(images)), test_size=share, random_state=seed, stratify=labels
         )
-    except ValueError as error:
-        raise ConfigError(f"{key} = {share}: {error}") from None
+    except ValueError:
+        classes = len(np.unique(labels))
+        least = math.ceil(1_000 * classes / len(images)) / 1_000
+        raise ConfigError(
+            f"{key} = {share}: of {len(images)} images in {classes} classes it must be from "
+            f"{least} to {1 - least:g}, so that all classes are on both sides"
+        ) from None
+    for _ in range(2):  # a share of a rare class may be less than one image
+        for label in np.setdiff1d(labels[rest], labels[held]):
+            moved = rest[labels[rest] == label][0]
+            rest, held = rest[rest != moved], np.append(held, moved)
+        rest, held = held, rest
     return images.take(np.sort(rest)), images.take(np.sort(held))
 
 
-def _require_two_of_each(images: Images, classes: tuple[str, ...]) -> None:
+def _require_of_each(least: int, images: Images, classes: tuple[str, ...]) -> None:
     if len(classes) < 2:
         raise ConfigError(f"data: only one class, {classes[0]}; at least two are needed")
+    uses = ("to train on", "to validate on", "to test on")[:least]
     counts = np.bincount(images.labels, minlength=len(classes))
     for name, count in zip(classes, counts, strict=True):
-        if count < 2:
+        if count < least:
             raise ConfigError(
-                f"data: class {name} has {count} training images; at least 2 are needed, one to "
-                "train on and one to validate on"
+                f"data: class {name}: training images: {count}; at least {least} are needed, one "
+                f"{', one '.join(uses)}"
             )

@@ -14,7 +14,7 @@ from search.data import pictures
 from search.data.cache import cached
 from search.data.images import Images, Pixels
 from search.data.sources import Shape, Source
-from search.errors import ConfigError, MachineError
+from search.errors import ConfigError, MachineError, printable
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +41,11 @@ class ImageFolder(Source):
         root = self.section.root
         classes = _class_names(root / "train")
         folder = root / ("train" if train else "test")
-        if _class_names(folder) != classes:
-            raise ConfigError(f"{folder}: its classes must be those of {root / 'train'}")
+        if other := sorted(set(_class_names(folder)) ^ set(classes)):
+            raise ConfigError(
+                f"{folder}: its classes must be those of {root / 'train'}; only one of the two "
+                f"has {_some(other)}"
+            )
         found = [_files(folder / name) for name in classes]
         files = [path for paths in found for path in paths]
         labels = np.repeat(np.arange(len(classes)), [len(paths) for paths in found])
@@ -88,6 +91,12 @@ class ImageFolder(Source):
         return pixels
 
 
+def _some(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(map(printable, names[:3])) + more
+
+
 def _class_names(folder: Path) -> tuple[str, ...]:
     if not folder.is_dir():
         raise MachineError(
@@ -119,8 +128,8 @@ def _files(folder: Path) -> list[Path]:
             kind = "a link to nothing" if path.is_symlink() else "no regular file"
             raise ConfigError(f"{path}: {kind}; remove it")
     if others:
-        names = ", ".join(path.name for path in others[:3])
-        log.warning("%s: %d are no images and left out: %s …", folder, len(others), names)
+        names = _some([path.name for path in others])
+        log.warning("%s: left out, for it is no image by its name: %s", folder, names)
     if not found:
         raise ConfigError(f"{folder}: a class without images")
     return found

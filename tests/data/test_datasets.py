@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +84,9 @@ def test_a_class_without_images_is_named(folder: Path) -> None:
 
 def test_classes_of_training_and_test_images_are_equal(folder: Path) -> None:
     (folder / "test" / "eel").mkdir()
-    with pytest.raises(ConfigError, match="its classes must be those of"):
+    with pytest.raises(
+        ConfigError, match=r"classes must be those of .*; only one of the two has eel$"
+    ):
         load_test(_section(folder))
 
 
@@ -99,6 +102,56 @@ def test_the_split_is_stratified_and_seeded(digits: Dataset) -> None:
     again = load(DataSection(kind="digits", validation=0.2))
     other = load(DataSection(kind="digits", validation=0.2, seed=1))
     assert again.fingerprint == digits.fingerprint != other.fingerprint
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_rare_class_is_on_both_sides_of_each_split(folder: Path, seed: int) -> None:
+    shutil.rmtree(folder / "test")
+    for index in range(60):  # of three images a tenth is less than one
+        Image.new("RGB", (12, 12), (9, 3 * index, 9)).save(folder / f"train/cat/{index + 10}.png")
+    for index in range(3, 10):
+        (folder / f"train/dog/{index}.png").unlink()
+    split = _section(folder, validation=0.1, test=0.1, seed=seed)
+    data, test = load(split), load_test(split)
+    parts = (data.train, data.validation, test)
+    assert [int((part.labels == 1).sum()) for part in parts] == [1, 1, 1]
+    assert sum(map(len, parts)) == 73
+    assert data.largest_class < 1
+    many = load(_section(folder, validation=0.9, seed=seed))
+    assert {0, 1} == set(many.train.labels) == set(many.validation.labels)
+
+
+def test_a_share_that_cannot_hold_all_classes_is_refused_in_our_words(folder: Path) -> None:
+    for share in (0.01, 0.99):
+        with pytest.raises(
+            ConfigError,
+            match=rf"^data\.validation = {share}: of 20 images in 2 classes it must be from "
+            r"0\.1 to 0\.9, so",
+        ):
+            load(_section(folder, validation=share))
+    for share in (0.1, 0.9):
+        load(_section(folder, validation=share))
+
+
+def test_a_class_of_two_images_cannot_be_in_three_parts(folder: Path) -> None:
+    shutil.rmtree(folder / "test")
+    for index in range(2, 10):
+        (folder / f"train/dog/{index}.png").unlink()
+    with pytest.raises(ConfigError, match=r"class dog: training images: 2; .*one to test on$"):
+        load(_section(folder, test=0.3))
+    load(_section(folder))
+
+
+def test_what_is_no_image_is_told_by_name(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in "abcde":
+        (folder / "train" / "cat" / f"{name}.txt").touch()
+    (folder / "train" / "dog" / "f.txt").touch()
+    load(_section(folder))
+    assert (
+        "cat: left out, for it is no image by its name: a.txt, b.txt, c.txt and 2 more"
+        in caplog.text
+    )
+    assert caplog.text.rstrip().endswith("f.txt")
 
 
 def test_training_validation_and_test_images_are_disjoint(digits: Dataset) -> None:

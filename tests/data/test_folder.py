@@ -258,7 +258,7 @@ def test_what_macos_leaves_is_no_image_and_notes_are_left_out_aloud(
 def test_a_class_with_one_image_is_named(folder: Path) -> None:
     (folder / "train" / "eel").mkdir()
     Image.new("RGB", (8, 8), "red").save(folder / "train" / "eel" / "0.png")
-    with pytest.raises(ConfigError, match="class eel has 1 training images; at least 2"):
+    with pytest.raises(ConfigError, match="class eel: training images: 1; at least 2"):
         load(_section(folder))
 
 
