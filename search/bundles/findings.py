@@ -13,7 +13,7 @@ from torch import nn
 
 from constraints import Verdict
 from search.bundles.importance import Importance
-from search.bundles.metrics import Again, Metrics
+from search.bundles.metrics import Metrics
 from search.bundles.rival import Rivals
 from search.config.candidate import Candidate
 from search.config.sections import StudyConfig
@@ -59,12 +59,6 @@ class Findings:
         network = self.candidate.architecture
         assert isinstance(network, Architecture)
         return network
-
-    @property
-    def again(self) -> Again | None:
-        """What further trainings of the exported trial tell, None where there were none."""
-        means = (each for each in self.summary.standing.ordered if each.mean is not None)
-        return next((Again.of(each) for each in means if each.trial == self.number), None)
 
     @cached_property
     def predicted(self) -> NDArray[np.int64]:

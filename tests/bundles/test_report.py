@@ -40,7 +40,7 @@ from search.storage.summary import summarize
 from search.storage.trials import candidate_of
 from search.study import Study
 from search.version import version
-from tests.bundles.conftest import COMMITTED, Exported
+from tests.bundles.conftest import Exported
 from tests.synthetic_study import build, config, feasible
 
 SECTIONS = (
@@ -69,9 +69,12 @@ def findings(study: optuna.Study, dataset: Dataset, **changes: Any) -> Findings:
     logits = np.eye(10, dtype=np.float32)[test.labels] * 5
     logits[::10] = np.roll(logits[::10], 1, axis=1)
     verdict = check(candidate_of(trial).architecture, study_config.rules)
+    summary = summarize(study, study_config)
     metrics = Metrics(
         version=1,
         study="demo",
+        trial=trial.number,
+        search=Search.of(summary),
         retrained=True,
         accuracy=Accuracy(validation=trial.values[0], test=0.9, test_correct=9 * len(test) // 10),
         receptive_field=verdict.analysis.smaller_field,
@@ -99,7 +102,7 @@ def findings(study: optuna.Study, dataset: Dataset, **changes: Any) -> Findings:
             {**e, "accuracy": float("nan"), "validation_loss": float("nan")}
             for e in trial.user_attrs["history"]
         ],
-        "summary": summarize(study, study_config),
+        "summary": summary,
         "rivals": None,
         "importance": None,
         "metrics": metrics,
@@ -262,15 +265,7 @@ def test_accuracy_of_the_search_is_the_mean_where_there_were_several_trainings(
     mean = f"{100 * leader.mean:.2f} ± {100 * leader.error:.2f} % over {leader.trainings} trainings"
     assert readme.decode().count(mean) >= 2  # the first table, and the target's verdict
     assert f"measured {100 * leader.accuracy:.2f} %, once" in readme.decode()
-    content = {
-        **json.loads((COMMITTED / "metrics.json").read_text()),
-        "trial": found.number,
-        "accuracy": {**found.metrics.accuracy.model_dump(), "test_correct": 9},
-        "receptive_field": found.metrics.receptive_field,
-        "parameters": found.verdict.analysis.parameters,
-        "macs": found.verdict.analysis.macs,
-        "search": Search.of(found.summary).model_dump(mode="json"),
-    }
+    content = found.metrics.model_dump(mode="json", exclude_unset=True)
     assert require_headline(readme, read(json.dumps(content).encode()))
     content["search"]["finalists"][0]["mean"] += 0.001
     with pytest.raises(BundleError, match="validation accuracy"):
