@@ -23,6 +23,7 @@ from PIL import Image
 from docs import make_figures, make_reference, make_site
 from run_study import app, run
 from search.config.files import parse
+from search.config.sections import RESUMABLE
 from search.study import Study
 from search.workers.supervisor import Ending
 from tests.conftest import STUDIES
@@ -320,6 +321,13 @@ def test_the_reference_is_what_the_code_says() -> None:
 def test_study_files_are_valid(page: Path) -> None:
     for block in blocks(page, "toml"):
         parse({"study": {"name": "excerpt"}, **tomllib.loads(block)}, page.name)
+
+
+def test_what_may_change_on_resume_is_named() -> None:
+    (sentence,) = re.findall(
+        r"[^.\n]* may change; anything else", (ROOT / "docs/howto.md").read_text()
+    )
+    assert tuple(re.findall(r"`(\w+)`", sentence)) == RESUMABLE
 
 
 def test_the_arithmetic_is_right() -> None:

@@ -25,8 +25,6 @@ PROJECT = ("search", "space", "constraints", "run_study")
 RESULT, ERROR = b"\0", b"\1"
 _MOST_CALLS = 10_000  # of layers by one another, for one image
 
-Answer = Callable[[bytes], bytes]
-
 
 def read_frame(stream: BinaryIO, largest: int | None = None) -> bytes | None:
     """The next frame, None at the end.

@@ -94,9 +94,9 @@ def _assigned(body: Iterable[ast.stmt]) -> Iterable[str]:
                 yield name
 
 
-def _refuse(node: ast.AST, reason: str = "") -> NotPlainError:
+def _refuse(node: ast.stmt | ast.expr | ast.arg, reason: str = "") -> NotPlainError:
     reason = reason or f"{type(node).__name__} is nothing that a plain network needs here"
-    return NotPlainError(f"line {getattr(node, 'lineno', 0)}: {reason}")
+    return NotPlainError(f"line {node.lineno}: {reason}")
 
 
 def _top_level(node: ast.stmt, names: _Names) -> None:
@@ -116,10 +116,10 @@ def _top_level(node: ast.stmt, names: _Names) -> None:
 
 def _imports(node: ast.Import | ast.ImportFrom) -> None:
     module = node.module if isinstance(node, ast.ImportFrom) else None
-    relative = isinstance(node, ast.ImportFrom) and (node.level or module is None)
+    relative = isinstance(node, ast.ImportFrom) and node.level
     for alias in node.names:
         if relative or alias.asname or alias.name not in _IMPORTS.get(module, ()):
-            raise _refuse(node, f"imports {module or alias.name}, not torch alone")
+            raise _refuse(node, f"{ast.unparse(node)!r} is not of torch alone")
 
 
 def _literal(node: ast.expr) -> None:
@@ -133,7 +133,7 @@ def _literal(node: ast.expr) -> None:
             raise _refuse(node)
 
 
-def _require_free(node: ast.AST, name: str, taken: Iterable[str] = ()) -> None:
+def _require_free(node: ast.stmt | ast.arg, name: str, taken: Iterable[str] = ()) -> None:
     if name in _RESERVED or name in taken or name.startswith("__"):
         raise _refuse(node, f"gives {name} another meaning")
 

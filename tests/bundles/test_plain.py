@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -112,6 +113,86 @@ def test_no_call_but_a_layers(place: bytes, line: str) -> None:
     assert PLAIN.count(place) == 1
     with pytest.raises(NotPlainError):
         judged(PLAIN.replace(place, f"        {line}\n".encode() + place))
+
+
+LEGAL = """
+A = (1, "a")
+class B(nn.Module):
+    def __init__(self, n: int, m: float = 0.5) -> None:
+        super().__init__()
+        self.e = nn.Sequential(*(nn.ReLU() for _ in range(1000)))
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.e(x)
+        return y + x
+"""
+
+
+@pytest.mark.parametrize(
+    ("legal", "other", "reason"),
+    [
+        ("A = (1,", "A = (open,", "Name is nothing"),
+        ('A = (1, "a")', "A = open", "Name is nothing"),
+        ("A =", "nn =", "gives nn another meaning"),
+        ("A =", "B =", "gives B another meaning"),
+        ("A =", "__all__ =", "gives __all__ another meaning"),
+        ("A =", "import os\nA =", "'import os' is not of torch alone"),
+        ("A =", "from os import path\nA =", "'from os import path' is not of torch alone"),
+        ("A =", "from .torch import nn\nA =", "'from .torch import nn' is not of torch alone"),
+        ("A =", "from . import torch\nA =", "'from . import torch' is not of torch alone"),
+        ("class B", "class range", "gives range another meaning"),
+        ("class B", "@A\nclass B", "class B has decorators"),
+        ("(nn.Module)", "(nn.Module, metaclass=A)", "class B has decorators"),
+        ("(nn.Module)", "(nn.Module, nn.Sequential)", "class B has decorators"),
+        ("(nn.Module)", "(nn.ReLU)", "class B is no nn.Module"),
+        ("(nn.Module)", "(torch.Module)", "class B is no nn.Module"),
+        ("    def forward", "    e = 1\n    def forward", "Assign is nothing"),
+        ("    def forward", "    @A\n    def forward", "forward has decorators"),
+        ("(self, x: Tensor)", "(self, x, *y)", "forward has decorators"),
+        ("(self, x: Tensor)", "(self, x, **y)", "forward has decorators"),
+        ("(self, x: Tensor)", "(self=1, x=1)", "forward has a default for self"),
+        ("(self, x: Tensor)", "(self=1, /, x=1)", "forward has a default for self"),
+        ("(self, n: int", "(this, n: int", "__init__ must begin with self"),
+        ("n: int", "torch: int", "gives torch another meaning"),
+        ("n: int", "B: int", "gives B another meaning"),
+        ("n: int", "n: print", "the annotation print means nothing"),
+        ("-> Tensor", "-> print", "the annotation print means nothing"),
+        ("= 0.5", "= open", "Name is nothing"),
+        ("m: float = 0.5", "*, m: float = open", "Name is nothing"),
+        ("range(1000)", "range(1001)", "repeats more than 1,000 times"),
+        ("nn.ReLU() for", "open for", "uses open"),
+        ("self.e = nn", "self._e = nn", "uses self._e"),
+        ("nn.ReLU()", "nn.LazyLinear(3)", "calls nn.LazyLinear, which is no layer"),
+        ("nn.ReLU()", "open(3)", "calls open, which is no layer"),
+        ("nn.ReLU()", "nn.ReLU(inplace=open)", "uses open"),
+        ("self.e(x)", "self.e(x, y=open)", "uses open"),
+        ("y = ", "nn = ", "gives nn another meaning"),
+        ("y + x", "open + x", "uses open"),
+        ("y + x", "y + open", "uses open"),
+        ("y + x", "(y, open)", "uses open"),
+    ],
+)
+def test_each_rule_is_one_change_away(legal: str, other: str, reason: str) -> None:
+    head = PLAIN.decode()
+    assert judged(f"{head}{LEGAL}".encode())
+    assert LEGAL.count(legal) == 1
+    with pytest.raises(NotPlainError, match=rf"line \d+: {re.escape(reason)}") as told:
+        judged(f"{head}{LEGAL.replace(legal, other)}".encode())
+    line = int(str(told.value).split()[1].rstrip(":"))
+    assert 0 <= line - head.count("\n") - LEGAL[: LEGAL.index(legal)].count("\n") - 1 <= 1
+
+
+@pytest.mark.parametrize(("made", "left"), [("nn.Sequential", 997), ("C", 995)])
+def test_ten_thousand_layers_are_the_most(made: str, left: int) -> None:
+    """Those in loops and in arguments; calls of `super` and `__init__` count as two."""
+    small = "class C(nn.Sequential):\n    def __init__(self) -> None:\n        super().__init__()\n"
+    many = "*(nn.Sequential(*(nn.ReLU() for _ in range(999))) for _ in range(9))"
+    large = small.replace("class C", "class D").replace(
+        "__init__()", f"__init__({made}({many}, *(nn.ReLU() for _ in range(LEFT))))"
+    )
+    code = f"{PLAIN.decode()}\n{small}{large}"
+    assert judged(code.replace("LEFT", f"{left}").encode())
+    with pytest.raises(NotPlainError, match="D makes more than 10,000 layers"):
+        judged(code.replace("LEFT", f"{left + 1}").encode())
 
 
 @pytest.mark.parametrize(
