@@ -213,17 +213,24 @@ def _merged(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]
 
 def with_halvings(space: Mapping[str, Any], total: int) -> dict[str, Any]:
     """`[space]` of a study file in which the transitions share `total` halvings, as evenly as
-    can be and the first ones first, unless it says how many each has."""
-    common = space.get("block", {})
-    transition = common.get("transition", {}) if isinstance(common, Mapping) else {}
-    if isinstance(transition, Mapping) and "halvings" in transition:
+    can be and the first ones first; those that it gives a number leave the rest to the others.
+    Nothing is shared where it says what all have."""
+    said = {name: _halvings(space.get(name, {})) for name in ("block", *BLOCK_NAMES[:-1])}
+    if said.pop("block") is not None:
         return dict(space)
-    ends = BLOCK_NAMES[:-1]
+    rest = max(0, total - sum(number for number in said.values() if isinstance(number, int)))
+    free = [name for name, number in said.items() if not isinstance(number, int)]
     result = dict(space)
-    for index, name in enumerate(ends):
+    for index, name in enumerate(free):
         own = space.get(name, {})
-        number = (max(0, total) + len(ends) - 1 - index) // len(ends)
+        number = (rest + len(free) - 1 - index) // len(free)
         if isinstance(own, Mapping):
             share = {"transition": {"halvings": min(number, MOST_HALVINGS)}}
             result[name] = _merged(share, own)
     return result
+
+
+def _halvings(block: object) -> object:
+    """What a section of `[space]` says of them, as it is written; nothing where it does not."""
+    transition = block.get("transition") if isinstance(block, Mapping) else None
+    return transition.get("halvings") if isinstance(transition, Mapping) else None

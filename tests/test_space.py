@@ -147,8 +147,11 @@ def test_what_a_space_says_of_its_halvings_holds() -> None:
     said = {"block": {"transition": {"halvings": [0, 2]}}, "C2": {"transition": {"dilation": 2}}}
     space = _asking(3, **said)
     assert {space.C1.transition.halvings, space.C2.transition.halvings} == {Choice(values=(0, 2))}
-    one = _asking(3, C2={"transition": {"halvings": 0}})
-    assert [getattr(one, name).transition.halvings for name in ("C1", "C2", "C3")] == [1, 0, 1]
+    for total, number, shares in ((2, 0, [0, 1, 1]), (3, 2, [2, 1, 0]), (1, 2, [2, 0, 0])):
+        one = _asking(total, C1={"transition": {"halvings": number}})
+        assert [getattr(one, name).transition.halvings for name in ("C1", "C2", "C3")] == shares
+    some = _asking(3, C3={"transition": {"halvings": [0, 1]}})
+    assert [some.C1.transition.halvings, some.C2.transition.halvings] == [1, 1]
     assert _asking("off") == SearchSpace(), "three, as ever"
 
 

@@ -152,8 +152,8 @@ def without_test(section: DataSection) -> str:
     """Why an export would find no test images, and what to do; nothing where it finds some."""
     reason = "" if section.test is not None else source(section).without_test()
     return reason and (
-        f"{reason}: nothing can be exported without test images; "
-        "--set data.test=0.1 splits some off the training images"
+        f"{reason}: nothing can be exported without test images; add some, or begin a study "
+        "with --set data.test=0.1, which splits some off the training images"
     )
 
 
