@@ -56,29 +56,87 @@ def two_names(bundle: Path) -> None:
     os.link(bundle / "README.md", bundle / "figures" / "more.png")
 
 
+def flip_a_byte(bundle: Path) -> None:
+    content = bytearray((bundle / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (bundle / "model.safetensors").write_bytes(content)
+
+
+def name_a_file_outside(bundle: Path) -> None:
+    (bundle.parent / "outside").write_text("x")
+    change_names(
+        bundle, lambda files: files.update({"../outside": hashlib.sha256(b"x").hexdigest()})
+    )
+
+
+def change_names(bundle: Path, change: Callable[[dict[str, str]], object]) -> None:
+    metrics = metrics_of(bundle)
+    change(metrics["files"])
+    (bundle / "metrics.json").write_text(json.dumps(metrics))
+
+
+def garbled(name: str, content: bytes) -> Callable[[Path], None]:
+    """With the right digest."""
+
+    def tamper(bundle: Path) -> None:
+        (bundle / name).write_bytes(content)
+        seal(bundle)
+
+    return tamper
+
+
+# What is done to a bundle, and what is said of it.
 HOSTILE = {
-    "a pipe": replaced("model.py", os.mkfifo),
-    "metrics a pipe": replaced("metrics.json", os.mkfifo),
-    "a link": replaced("model.py", link_of("/etc/passwd")),
-    "a link to itself": replaced("model.py", link_of("model.py")),
-    "a dangling link": replaced("metrics.json", link_of("nothing")),
-    "a link to a device": replaced("README.md", link_of("/dev/zero")),
-    "a folder": replaced("model.py", Path.mkdir),
-    "metrics a folder": replaced("metrics.json", Path.mkdir),
-    "1 GB, sparse": replaced("model.py", sparse(2**30)),
-    "metrics 16 GB, sparse": replaced("metrics.json", sparse(2**34)),
-    "weights 1 GB, sparse": replaced("model.safetensors", sparse(2**30)),
-    "figures elsewhere": folder_elsewhere,
-    "two names": two_names,
+    "a pipe": (replaced("model.py", os.mkfifo), "model.py is no ordinary file"),
+    "metrics a pipe": (replaced("metrics.json", os.mkfifo), "metrics.json is no ordinary file"),
+    "a link": (replaced("model.py", link_of("/etc/passwd")), "model.py is a link"),
+    "a link to itself": (replaced("model.py", link_of("model.py")), "model.py is a link"),
+    "a dangling link": (replaced("metrics.json", link_of("nothing")), "metrics.json is a link"),
+    "a link to a device": (replaced("README.md", link_of("/dev/zero")), "README.md is a link"),
+    "a folder": (replaced("model.py", Path.mkdir), "model.py: Is a directory"),
+    "metrics a folder": (replaced("metrics.json", Path.mkdir), "metrics.json: Is a directory"),
+    "a large text": (
+        replaced("model.py", sparse(2**21 + 1)),
+        "model.py: 2,097,153 bytes, but at most 2,097,152",
+    ),
+    "a large picture": (
+        replaced("figures/funnel.png", sparse(2**26 + 1)),
+        "figures/funnel.png: 67,108,865 bytes, but at most 67,108,864",
+    ),
+    "metrics 16 GB, sparse": (
+        replaced("metrics.json", sparse(2**34)),
+        "bytes, but at most 2,097,152",
+    ),
+    "weights 1 GB, sparse": (replaced("model.safetensors", sparse(2**30)), "bytes, but at most 2,"),
+    "figures elsewhere": (folder_elsewhere, ".png is a link"),
+    "two names": (two_names, "README.md is no ordinary file with one name"),
+    "a byte": (flip_a_byte, "model.safetensors: SHA-256 is "),
+    "a missing figure": (
+        lambda bundle: (bundle / "figures" / "funnel.png").unlink(),
+        "figures/funnel.png is missing",
+    ),
+    "a file outside": (name_a_file_outside, "'../outside' names no file in the bundle"),
+    "weights unnamed": (
+        lambda bundle: change_names(bundle, lambda files: files.pop("model.safetensors")),
+        "metrics.json does not name model.safetensors",
+    ),
+    "no network": (
+        garbled("architecture.json", b'{"version": 1, "blocks": 3}'),
+        "architecture.json: ",
+    ),
+    "no weights": (garbled("model.safetensors", b"nothing"), "model.safetensors: "),
 }
 
 
 @POSIX
-@pytest.mark.parametrize("tamper", HOSTILE.values(), ids=HOSTILE)
-def test_what_is_no_file_of_a_bundle(committed: Path, tamper: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize(("tamper", "told"), HOSTILE.values(), ids=HOSTILE)
+def test_what_is_no_file_of_a_bundle(
+    committed: Path, tamper: Callable[[Path], None], told: str
+) -> None:
     tamper(committed)
     (check,) = verify(committed)
     assert (check.name, check.ok) == ("files", False)
+    assert told in check.detail
     assert len(check.detail.splitlines()) == 1
 
 
