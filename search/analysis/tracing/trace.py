@@ -34,7 +34,17 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
 from search.analysis.graph import Graph, Node, ancestors, carriers, graph_structure, last_maps
-from search.analysis.tracing import elementwise, joining, parts, rearranging, sums, windows, writing
+from search.analysis.tracing import (
+    elementwise,
+    joining,
+    parts,
+    patches,
+    rearranging,
+    resampling,
+    sums,
+    windows,
+    writing,
+)
 from search.analysis.tracing.calls import (
     HANDLERS,
     OVERWRITING,
@@ -55,7 +65,9 @@ from search.analysis.tracing.seams import require_seen
 
 WAY = "replace it by convolution, pooling, resizing or element-wise operations, or "
 # Importing them fills HANDLERS.
-READINGS = (elementwise, rearranging, joining, parts, writing, windows, sums)
+READINGS = (
+    elementwise, rearranging, joining, parts, writing, windows, patches, resampling, sums,
+)  # fmt: skip
 
 
 def trace(module: nn.Module, input: tuple[int, ...] = (3, 32, 32)) -> Graph:

@@ -1,17 +1,15 @@
-"""Operations that read windows: convolutions, pooling, resampling."""
+"""Operations that read windows: convolutions and pooling."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from fractions import Fraction
-from functools import partial
 
 from search.analysis.graph import Window
-from search.analysis.reach import IDENTITY, LONGEST, NOTHING, Reach, compose, window
+from search.analysis.reach import IDENTITY, NOTHING, Reach, compose, window
 from search.analysis.tracing.calls import Call, Value, handles
-from search.analysis.tracing.elementwise import laid, regroup, resized, stretched
+from search.analysis.tracing.elementwise import regroup, resized, stretched
 from search.analysis.tracing.errors import LayoutError
 from search.analysis.tracing.layout import (
     Digit,
@@ -21,13 +19,12 @@ from search.analysis.tracing.layout import (
     channels,
     length,
     moving,
-    reshape,
 )
 
 MIXING = ("conv", "pointwise", "transposed", "filter")
 
 
-def _windowed(
+def windowed(
     call: Call, source: Value, rank: int, how: Sequence[Reach], kind: str, shown: Window
 ) -> Value:
     """The last `rank` dimensions read at `how`, channels before them taken together; positions
@@ -148,7 +145,7 @@ def _in_place(call: Call, source: Value, rank: int, kind: str, shown: Window) ->
     """Windows of one cell: each position by itself, so that it matters not where they stand."""
     new = resized(source, len(source.dims) - rank - 1, channels(call.shape[-rank - 1]))
     here = [IDENTITY] * call.builder.rank
-    cell = replace(_unit_window(call.builder.rank), groups=shown.groups)
+    cell = replace(unit_window(call.builder.rank), groups=shown.groups)
     result = call.add([(source.node, here)], call.size(source), new.dims, kind, cell)
     _tell_apart(call, source, rank, result, kind in MIXING and shown.groups == 1)
     return result
@@ -176,7 +173,7 @@ def _on_axes(shown: Window, holders: list[int | None], rank: int) -> Window:
     return Window(tuple(kernel), tuple(stride), tuple(padding), tuple(dilation), shown.groups)
 
 
-def _every(value: int | Sequence[int], rank: int) -> tuple[int, ...]:
+def every(value: int | Sequence[int], rank: int) -> tuple[int, ...]:
     """One entry per dimension of what torch lets be written once."""
     entries = [value] if isinstance(value, int) else list(value)
     return tuple(entries * rank if len(entries) == 1 else entries)
@@ -189,10 +186,10 @@ def _convolution(call: Call) -> Value:
         raise LayoutError("its weights are computed from places of the image")
     rank, kernel = weight.dim() - 2, tuple(weight.shape[2:])
     stride, padding, dilation = (
-        _every(call[name], rank) for name in ("stride", "padding", "dilation")
+        every(call[name], rank) for name in ("stride", "padding", "dilation")
     )
     if call["transposed"]:
-        how = [_transposed(*entry) for entry in zip(kernel, stride, padding, dilation, strict=True)]
+        how = [transposed(*entry) for entry in zip(kernel, stride, padding, dilation, strict=True)]
         kind = "transposed"
     else:
         how = [window(*entry) for entry in zip(kernel, stride, padding, dilation, strict=True)]
@@ -202,7 +199,7 @@ def _convolution(call: Call) -> Value:
         call.note(f"the {weight.numel():,} weights of this filter are no parameters")
     both = tuple((p, p) for p in padding)
     shown = Window(kernel, stride, both, dilation, call["groups"])
-    filtered = _windowed(call, call.value("input"), rank, how, kind, shown)
+    filtered = windowed(call, call.value("input"), rank, how, kind, shown)
     return _gated(call, filtered, made) if made else filtered
 
 
@@ -221,7 +218,7 @@ def _kind(kernel: tuple[int, ...], groups: int, per_group: int) -> str:
     return "conv" if wide or groups > 1 else "pointwise"
 
 
-def _transposed(kernel: int, stride: int, padding: int, dilation: int) -> Reach:
+def transposed(kernel: int, stride: int, padding: int, dilation: int) -> Reach:
     """Input m adds to outputs m * stride - padding + tap * dilation."""
     phases = []
     for phase in range(stride):
@@ -235,13 +232,13 @@ def _transposed(kernel: int, stride: int, padding: int, dilation: int) -> Reach:
 @handles("max_pool2d_with_indices", "max_pool3d_with_indices", "avg_pool2d", "avg_pool3d")
 def _pool(call: Call) -> Value:
     rank = 3 if "3d" in call.name else 2
-    kernel = _every(call["kernel_size"], rank)
-    stride = _every(call["stride"] or kernel, rank)
-    padding = _every(call["padding"], rank)
-    dilation = _every(call.arguments.get("dilation", 1), rank)
+    kernel = every(call["kernel_size"], rank)
+    stride = every(call["stride"] or kernel, rank)
+    padding = every(call["padding"], rank)
+    dilation = every(call.arguments.get("dilation", 1), rank)
     how = [window(*entry) for entry in zip(kernel, stride, padding, dilation, strict=True)]
     shown = Window(kernel, stride, tuple((p, p) for p in padding), dilation)
-    pooled = _windowed(call, call.value("self"), rank, how, f"{call.name[:3]}pool", shown)
+    pooled = windowed(call, call.value("self"), rank, how, f"{call.name[:3]}pool", shown)
     call.builder.make_global(pooled.node)
     return pooled
 
@@ -259,17 +256,18 @@ def _adaptive_pool(call: Call) -> Value:
         NOTHING if want == 1 else _cells(size, want) for size, want in zip(have, cells, strict=True)
     ]
     if all(want == 1 for want in cells):
-        return _windowed(call, source, rank, how, "", _unit_window(rank))
+        return windowed(call, source, rank, how, "", unit_window(rank))
     kernel = tuple(-(-size // want) for size, want in zip(have, cells, strict=True))
     stride = tuple(max(1, size // want) for size, want in zip(have, cells, strict=True))
     ones = (1,) * rank
     shown = Window(kernel, stride, ((0, 0),) * rank, ones)
-    pooled = _windowed(call, source, rank, how, "adaptive pool", shown)
+    pooled = windowed(call, source, rank, how, "adaptive pool", shown)
     call.builder.grids[pooled.node] = source.node
     return pooled
 
 
-def _unit_window(rank: int) -> Window:
+def unit_window(rank: int) -> Window:
+    """What the table shows of a reading that has no window of its own."""
     return Window((1,) * rank, (1,) * rank, ((0, 0),) * rank, (1,) * rank)
 
 
@@ -280,131 +278,3 @@ def _cells(size: int, cells: int) -> Reach:
         first, end = cell * size // cells, -(-(cell + 1) * size // cells)
         phases.append((first, (1 << (end - first)) - 1))
     return Reach(tuple(phases), size // common)
-
-
-@handles("im2col")
-def _im2col(call: Call) -> Value:
-    """Cells of patches in the channels, places of patches in one dimension."""
-    value, steps = call.value("self"), _steps(call)
-    holders, base = regroup(call, value, value.dims[2:], value.dims[1:2])
-    if holders != [0, 1] or axes(value.dims[:1]):
-        raise LayoutError("it makes patches of something other than rows and columns")
-    counts = [_places(length(dim), *step) for dim, step in zip(value.dims[2:], steps, strict=True)]
-    size = [count * step[0] for count, step in zip(counts, steps, strict=True)]
-    how = [
-        below and compose(_cells_of_patches(*step), below, n)
-        for step, below, n in zip(steps, base, size, strict=True)
-    ]
-    cells = tuple(Digit(axis, 1, step[0]) for axis, step in enumerate(steps))
-    places = tuple(Digit(axis, steps[axis][0], count) for axis, count in enumerate(counts))
-    maps = channels(call.shape[1] // length(cells))
-    return call.add([(value.node, how)], size, ((), maps + cells, places))
-
-
-@handles("col2im")
-def _col2im(call: Call) -> Value:
-    """Patches added up where they lie; of each all that its cells are made of."""
-    value, steps = call.value("self"), _steps(call)
-    apart = call.builder.apart.get(value.node, ())
-    if moving(value.dims[1]) or not call.builder.alike(apart):
-        raise LayoutError("it adds up patches whose cells see different places")
-    counts = [_places(n, *step) for n, step in zip(call["output_size"], steps, strict=True)]
-    dims = (*value.dims[:2], *reshape(value.dims[2:], counts))
-    how = [_transposed(*step) for step in steps]
-    return _windowed(call, Value(value.node, dims), 2, how, "", _unit_window(2))
-
-
-def _steps(call: Call) -> list[tuple[int, ...]]:
-    """Kernel, stride, padding and dilation of patches, per axis."""
-    names = ("kernel_size", "stride", "padding", "dilation")
-    return list(zip(*(_every(call[name], 2) for name in names), strict=True))
-
-
-def _places(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
-    return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
-
-
-def _cells_of_patches(kernel: int, stride: int, padding: int, dilation: int) -> Reach:
-    """Patch by patch what each of its cells reads."""
-    if (stride, padding, dilation) == (kernel, 0, 1):
-        return IDENTITY
-    return Reach(tuple((tap * dilation - padding, 1) for tap in range(kernel)), stride)
-
-
-@handles("unfold")
-def _unfold(call: Call) -> Value:
-    """Windows along one dimension, their cells along a new one."""
-    value, dim = call.value("self"), call["dimension"] % (len(call.shape) - 1)
-    if len(value.dims[dim]) != 1:
-        raise LayoutError("it makes windows of positions or channels that stand by turns")
-    digit = value.dims[dim][0]
-    starts = digit._replace(weight=digit.weight * call["step"], size=call.shape[dim])
-    new = resized(value, dim, (starts,))
-    cells = (digit._replace(size=call["size"]),)
-    return laid(call, value, (*new.dims, cells), [0] * call.builder.rank)
-
-
-@handles(
-    "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d",
-    "_upsample_nearest_exact1d", "_upsample_nearest_exact2d", "_upsample_nearest_exact3d",
-    "upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d", "upsample_bicubic2d",
-)  # fmt: skip
-def _upsample(call: Call) -> Value:
-    return _resized(call, int(call.name[-2]), partial(_resampled, call.name))
-
-
-@handles("_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa")
-def _antialiased(call: Call) -> Value:
-    """Resizing whose filter grows with the step."""
-    return _resized(call, 2, partial(_smoothed, 2 if "cubic" in call.name else 1))
-
-
-def _resized(call: Call, rank: int, reads: Callable[[Fraction, bool], Reach]) -> Value:
-    """What is made anew along the last `rank` dimensions; `reads` says what each point reads,
-    by their step and whether the corners are aligned."""
-    source = call.value("self")
-    sizes = call.shape[-rank:]
-    have = [length(dim) for dim in source.dims[-rank:]]
-    corners = call.arguments.get("align_corners", False)
-    how = [
-        reads(_step(n, want, given, corners), corners)
-        for n, want, given in zip(have, sizes, _scales(call, rank), strict=True)
-    ]
-    return _windowed(call, source, rank, how, "upsample", _unit_window(rank))
-
-
-def _scales(call: Call, rank: int) -> list[float | None]:
-    if rank == 1:
-        return [call.arguments.get("scales")]
-    return [call.arguments.get(f"scales_{side}") for side in "dhw"[-rank:]]
-
-
-def _step(size: int, count: int, scale: float | None, corners: bool) -> Fraction:
-    if corners:
-        return Fraction(size - 1, count - 1) if count > 1 else Fraction(0)
-    return Fraction(size, count) if not scale else Fraction(1 / scale).limit_denominator(LONGEST)
-
-
-def _resampled(name: str, step: Fraction, corners: bool) -> Reach:
-    """What each point reads, as torch places them."""
-    middle = Fraction(0) if corners or "nearest2d" in name else Fraction(1, 2)
-    middle = Fraction(0) if "upsample_nearest" in name and "exact" not in name else middle
-    phases = []
-    for point in range(step.denominator):
-        position = (point + middle) * step - (0 if "nearest" in name else middle)
-        first = math.floor(position)
-        taps = 1 if "nearest" in name or position == first else 4 if "cubic" in name else 2
-        phases.append((first - (taps == 4), (1 << taps) - 1))
-    return Reach(tuple(phases), step.numerator)
-
-
-def _smoothed(radius: int, step: Fraction, _: bool) -> Reach:
-    """What each point reads with antialiasing: all nearer than the filter's radius, which is in
-    steps where these are longer than a pixel.  Corners only change the step."""
-    reach = radius * max(step, Fraction(1))
-    phases = []
-    for point in range(step.denominator):
-        middle = (point + Fraction(1, 2)) * step - Fraction(1, 2)
-        first = math.floor(middle - reach) + 1
-        phases.append((first, (1 << (math.ceil(middle + reach) - first)) - 1))
-    return Reach(tuple(phases), step.numerator)
