@@ -56,7 +56,8 @@ def launch(
     study = study_of(source, overrides, storage, modules)
     study.prepare()  # what is wrong or not there is told before torch is imported
     if begin is not None:
-        terminal.note(_begun(study, begin, storage))
+        beside = typed("train", begin, source, storage=storage, overrides=overrides)
+        terminal.note(_begun(study, begin, storage, beside))
     with study.cluster(ray):
         terminal.note(_place(device, ray))
         note_lacking(study.config)
@@ -104,19 +105,20 @@ def _given(study: Study, target: str, storage: str | None) -> int:
     return study.give(module, target)
 
 
-def _begun(study: Study, source: str, storage: str | None) -> str:
-    """Gives the study what `launch --from` names; answers in a line."""
+def _begun(study: Study, source: str, storage: str | None, beside: str) -> str:
+    """Gives the study what `launch --from` names; answers in a line.  `beside` is the command
+    that trains a network which the study does not express."""
     named = beginning(source, storage)
     if isinstance(named, Study):
         return wording.inheritance(study.take_over(named), named.name)
     try:
-        beside = study.begin_with(*named)
+        number = study.begin_with(*named)
     except ForeignError as error:
         raise ConfigError(
             f"{source}: the space of {study.name} does not express it: {error}; "
-            f"widen [space], or train it beside the search: {typed('train', source, study.name)}"
+            f"widen [space], or train it beside the search: {beside}"
         ) from None
-    return f"begins with {source} and {wording.plural(beside, 'mutation')} of it"
+    return f"begins with {source} and {wording.plural(number, 'mutation')} of it"
 
 
 def _place(device: str, ray: str | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -174,19 +175,23 @@ def _queued(name: str) -> list[dict[str, Any]]:
 
 
 def test_a_network_that_does_not_fit_is_told_and_nothing_is_made(
-    place: Path, old: Study, capsys: pytest.CaptureFixture[str]
+    place: Path, old: Study, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     odd = written(network(old.config, 1, C1_width=10), "odd.json")
     assert run(["launch", QUICK, *OTHER, "--from", odd]) == 2
     shown = capsys.readouterr().err
     assert "C1.width is 10, but the space has 8 to 16 in steps of 4" in shown
-    assert "train odd.json" in shown
+    _, command = shown.split("train it beside the search: ")
+    assert not (place / "studies" / "other.db").exists()
     assert run(["launch", QUICK, *OTHER, "--from", "mine.py:network"]) == 2
     assert "no space expresses a module" in capsys.readouterr().err
     tight = [*OTHER, "--set", "limits.parameters=20_000"]
     assert run(["launch", QUICK, *tight, "--from", "old:0"]) == 1
     assert "parameters must stay below 20,000" in capsys.readouterr().err
     assert not (place / "studies" / "other.db").exists()
+    monkeypatch.setattr(Study, "train", lambda *_, **__: Ending("nothing is trained here", 0))
+    assert run(["train", *shlex.split(command.partition(" train ")[2])]) == 0
+    assert load_study("other", "sqlite:///studies/other.db").trials
 
 
 def test_a_study_takes_over_another_s_trials(
