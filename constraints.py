@@ -46,8 +46,7 @@ class ReceptiveField(Limit):
     of_widths = False
 
     def found(self, network: Facts | Analysis) -> int | None:
-        fields = [field for field in network.receptive_field if field is not None]
-        return min(fields) if len(fields) == len(network.receptive_field) else None
+        return network.smaller_field
 
     def distance(self, found: int) -> int:
         return self.value + 1 - found

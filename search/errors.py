@@ -42,6 +42,11 @@ def first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
+def shortened(text: str, largest: int = 60) -> str:
+    """`text`, or its beginning: at most `largest` characters."""
+    return text if len(text) <= largest else f"{text[: largest - 1]}…"
+
+
 def printable(text: str) -> str:
     """`text` on one line, with escapes for whatever a terminal would obey."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -42,7 +42,7 @@ def _effective(name: str, choices: Mapping[str, Scalar]) -> bool:
 
 def _facts(network: Architecture) -> list[float]:
     facts = Facts(network)
-    field = facts.receptive_field[0] or 0
+    field = facts.smaller_field or 0
     layers = [layer for block in network.blocks for layer in block.layers]
     shares = []
     side = network.input[1]

@@ -52,12 +52,17 @@ class Facts(Chains):
     notes: tuple[str, ...] = ()
 
     @property
-    def receptive_field(self) -> tuple[int | None, ...]:
+    def smaller_field(self) -> int | None:
+        """In pixels, on either axis: all kernels are square."""
         field, jump = 1, 1
         for chain in self._chains:
             field += chain.growth * jump
             jump *= chain.stride
-        return field, field
+        return field
+
+    @property
+    def receptive_field(self) -> tuple[int | None, ...]:
+        return (self.smaller_field,) * 2
 
     @property
     def macs(self) -> int:

@@ -21,6 +21,12 @@ class Window:
     dilation: tuple[int, ...]
     groups: int = 1
 
+    @classmethod
+    def cell(cls, rank: int) -> Window:
+        """One position alone, on `rank` axes: of what has no window of its own."""
+        ones = (1,) * rank
+        return cls(ones, ones, ((0, 0),) * rank, ones)
+
 
 @dataclass(frozen=True, slots=True)
 class Node:

@@ -172,12 +172,11 @@ def _each(reaches: Reaches, attribute: str, nothing: int | None = None) -> tuple
 def _row(graph: Graph, index: int, reaches: list[Reaches]) -> LayerRow:
     node = graph.nodes[index]
     source = node.inputs[0]
-    ones = (1,) * len(node.size)
     return LayerRow(
         name=node.name,
         kind=node.kind,
         block=node.block,
-        window=node.window or Window(ones, ones, ((0, 0),) * len(ones), ones),
+        window=node.window or Window.cell(len(node.size)),
         n_in=graph.nodes[source].size,
         n_out=node.size,
         r_in=_each(reaches[source], "span"),

@@ -15,6 +15,8 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from search.errors import shortened
+
 Files = Mapping[str, bytes]
 
 _PARSED = 2**21  # bytes of a text that is read for its meaning: far beyond any
@@ -30,11 +32,6 @@ class BundleError(ValueError):
 
 class UnknownError(LookupError):
     """Why something of a bundle cannot be looked at here, in one line."""
-
-
-def shortened(text: str, largest: int = 60) -> str:
-    """`text`, or its beginning."""
-    return text if len(text) <= largest else f"{text[: largest - 1]}…"
 
 
 def read_json(content: bytes, name: str) -> dict[str, Any]:

@@ -10,13 +10,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from search.bundles.contents import BundleError, read_json, shortened
+from search.bundles.contents import BundleError, read_json
 from search.bundles.held_out import fingerprint
 from search.config.candidate import Recipe
 from search.data.datasets import Dataset
 from search.data.images import Images
 from search.data.normalization import Normalization
 from search.display import wording
+from search.errors import shortened
 from search.storage.finalists import Finalist
 from search.storage.summary import Summary
 from search.training.evaluation import Evaluation

@@ -10,7 +10,8 @@ from __future__ import annotations
 import html
 import re
 
-from search.bundles.contents import BundleError, shortened
+from search.bundles.contents import BundleError
+from search.errors import shortened
 
 _TAGS = frozenset(
     {

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from search.bundles import numbers
 from search.bundles.bundle import Bundle
-from search.bundles.contents import BundleError, UnknownError, shortened, unnamed
+from search.bundles.contents import BundleError, UnknownError, unnamed
 from search.bundles.parts.every import parts_of
 from search.bundles.parts.part import Look, Part
 from search.bundles.proof import FAILURES, Proof
-from search.errors import ConfigError, printable
+from search.errors import ConfigError, printable, shortened
 
 
 @dataclass(frozen=True)

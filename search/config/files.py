@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from search.config.refusals import refusal
 from search.config.secrecy import concealed
 from search.config.sections import StudyConfig, StudySection
-from search.errors import ConfigError
+from search.errors import ConfigError, shortened
 from search.networks.architecture import BLOCK_NAMES
 
 DEFAULTS = StudyConfig(study=StudySection(name="defaults"))
@@ -88,7 +88,7 @@ def _quoted(text: str, message: str) -> str:
     index = int(number[1]) - 1 if number else len(lines) - 1
     line = lines[index].strip() if 0 <= index < len(lines) else ""
     secret = any(sign in line for sign in ("storage", "//", "@"))
-    return f": {_shortened(line)}" if line and not secret else ""
+    return f": {shortened(line, 100)}" if line and not secret else ""
 
 
 def parse(raw: Mapping[str, Any], origin: str) -> StudyConfig:
@@ -164,11 +164,7 @@ def _explain(error: ErrorDetails, raw: Mapping[str, Any]) -> str:
 
 
 def _shown(value: object) -> str:
-    return _shortened(concealed(repr(value)))
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= 100 else f"{text[:97]}..."
+    return shortened(concealed(repr(value)), 100)
 
 
 def _as_written(path: list[str], raw: Mapping[str, Any]) -> list[str]:

@@ -227,8 +227,7 @@ def render_sample(acceptance: Acceptance, candidates: Sequence[Candidate]) -> Re
 def _size(network: Network) -> tuple[int, int, int]:
     """Receptive field (smaller axis), parameters, MACs."""
     found = facts(network)
-    field = min(value for value in found.receptive_field if value is not None)
-    return field, found.parameters, found.macs
+    return found.smaller_field or 0, found.parameters, found.macs
 
 
 def _candidates(candidates: Sequence[Candidate], sizes: Sequence[tuple[int, int, int]]) -> Table:

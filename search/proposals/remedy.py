@@ -45,9 +45,8 @@ class Remedy:
 
     def __str__(self) -> str:
         summary = Facts(self.architecture)
-        field = min(value for value in summary.receptive_field if value is not None)
         done = ", ".join(map(str, self.changes))
-        return f"{done}: RF {field}, {summary.parameters:,} parameters"
+        return f"{done}: RF {summary.smaller_field}, {summary.parameters:,} parameters"
 
 
 def remedy(

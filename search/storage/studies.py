@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from search.config.files import parse
 from search.config.sections import RESUMABLE, StudyConfig
-from search.errors import ConfigError, NoStudyError
+from search.errors import ConfigError, NoStudyError, shortened
 from search.storage.database import StudyStorage
 from search.storage.internals import backend, study_id
 from search.storage.opening import (
@@ -105,8 +105,7 @@ def require_same_data(study: optuna.Study, data: Mapping[str, Any]) -> None:
 
 
 def _short(value: object) -> str:
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return shortened(", ".join(map(str, value)) if isinstance(value, list) else str(value))
 
 
 def _create(config: StudyConfig, storage: StudyStorage) -> optuna.Study:

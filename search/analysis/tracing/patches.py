@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from search.analysis.chains import convolved
+from search.analysis.graph import Window
 from search.analysis.reach import IDENTITY, Reach, compose
 from search.analysis.tracing.calls import Call, Value, handles
 from search.analysis.tracing.elementwise import laid, regroup, resized
 from search.analysis.tracing.errors import LayoutError
 from search.analysis.tracing.layout import Digit, axes, channels, length, moving, reshape
-from search.analysis.tracing.windows import every, transposed, unit_window, windowed
+from search.analysis.tracing.windows import every, transposed, windowed
 
 Steps = list[tuple[int, ...]]  # kernel, stride, padding and dilation per axis
 
@@ -44,7 +45,7 @@ def _col2im(call: Call) -> Value:
     counts = _counts(call["output_size"], steps)
     dims = (*value.dims[:2], *reshape(value.dims[2:], counts))
     how = [transposed(*step) for step in steps]
-    return windowed(call, Value(value.node, dims), 2, how, "", unit_window(2))
+    return windowed(call, Value(value.node, dims), 2, how, "", Window.cell(2))
 
 
 def _counts(sizes: Iterable[int], steps: Steps) -> list[int]:

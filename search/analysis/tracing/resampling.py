@@ -7,10 +7,11 @@ from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
 
+from search.analysis.graph import Window
 from search.analysis.reach import LONGEST, Reach
 from search.analysis.tracing.calls import Call, Value, handles
 from search.analysis.tracing.layout import length
-from search.analysis.tracing.windows import unit_window, windowed
+from search.analysis.tracing.windows import windowed
 
 
 @handles(
@@ -39,7 +40,7 @@ def _resized(call: Call, rank: int, reads: Callable[[Fraction, bool], Reach]) ->
         reads(_step(n, want, given, corners), corners)
         for n, want, given in zip(have, sizes, _scales(call, rank), strict=True)
     ]
-    return windowed(call, source, rank, how, "upsample", unit_window(rank))
+    return windowed(call, source, rank, how, "upsample", Window.cell(rank))
 
 
 def _scales(call: Call, rank: int) -> list[float | None]:

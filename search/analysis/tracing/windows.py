@@ -145,7 +145,7 @@ def _in_place(call: Call, source: Value, rank: int, kind: str, shown: Window) ->
     """Windows of one cell: each position by itself, so that it matters not where they stand."""
     new = resized(source, len(source.dims) - rank - 1, channels(call.shape[-rank - 1]))
     here = [IDENTITY] * call.builder.rank
-    cell = replace(unit_window(call.builder.rank), groups=shown.groups)
+    cell = replace(Window.cell(call.builder.rank), groups=shown.groups)
     result = call.add([(source.node, here)], call.size(source), new.dims, kind, cell)
     _tell_apart(call, source, rank, result, kind in MIXING and shown.groups == 1)
     return result
@@ -256,7 +256,7 @@ def _adaptive_pool(call: Call) -> Value:
         NOTHING if want == 1 else _cells(size, want) for size, want in zip(have, cells, strict=True)
     ]
     if all(want == 1 for want in cells):
-        return windowed(call, source, rank, how, "", unit_window(rank))
+        return windowed(call, source, rank, how, "", Window.cell(rank))
     kernel = tuple(-(-size // want) for size, want in zip(have, cells, strict=True))
     stride = tuple(max(1, size // want) for size, want in zip(have, cells, strict=True))
     ones = (1,) * rank
@@ -264,11 +264,6 @@ def _adaptive_pool(call: Call) -> Value:
     pooled = windowed(call, source, rank, how, "adaptive pool", shown)
     call.builder.grids[pooled.node] = source.node
     return pooled
-
-
-def unit_window(rank: int) -> Window:
-    """What the table shows of a reading that has no window of its own."""
-    return Window((1,) * rank, (1,) * rank, ((0, 0),) * rank, (1,) * rank)
 
 
 def _cells(size: int, cells: int) -> Reach:
