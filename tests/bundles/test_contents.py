@@ -75,6 +75,13 @@ def change_names(bundle: Path, change: Callable[[dict[str, str]], object]) -> No
     (bundle / "metrics.json").write_text(json.dumps(metrics))
 
 
+def claim_many_parameters(bundle: Path) -> None:
+    metrics = metrics_of(bundle)
+    metrics["parameters"] = 2**40
+    (bundle / "metrics.json").write_text(json.dumps(metrics))
+    replaced("model.safetensors", sparse(2**30))(bundle)
+
+
 def garbled(name: str, content: bytes) -> Callable[[Path], None]:
     """With the right digest."""
 
@@ -108,6 +115,7 @@ HOSTILE = {
         "bytes, but at most 2,097,152",
     ),
     "weights 1 GB, sparse": (replaced("model.safetensors", sparse(2**30)), "bytes, but at most 2,"),
+    "weights 1 GB, as stated": (claim_many_parameters, "bytes, but at most 536,870,912"),
     "figures elsewhere": (folder_elsewhere, ".png is a link"),
     "two names": (two_names, "README.md is no ordinary file with one name"),
     "a byte": (flip_a_byte, "model.safetensors: SHA-256 is "),

@@ -80,12 +80,24 @@ def edited(change: Callable[[onnx.ModelProto], None]) -> bytes:
 def outside(tensor: onnx.TensorProto) -> None:
     tensor.ClearField("raw_data")
     tensor.data_location = TensorProto.EXTERNAL
+    elsewhere(tensor)
+
+
+def elsewhere(tensor: onnx.TensorProto) -> None:
     entry = tensor.external_data.add()
     entry.key, entry.value = "location", "../../../../etc/passwd"
 
 
 def weights_outside(model: onnx.ModelProto) -> None:
     outside(model.graph.initializer[0])
+
+
+def weights_elsewhere(model: onnx.ModelProto) -> None:
+    elsewhere(model.graph.initializer[0])
+
+
+def weights_nowhere(model: onnx.ModelProto) -> None:
+    model.graph.initializer[0].data_location = TensorProto.EXTERNAL
 
 
 def constant_outside(model: onnx.ModelProto) -> None:
@@ -113,6 +125,32 @@ def graph_inside(model: onnx.ModelProto) -> None:
     model.graph.node[0].attribute.append(attribute)
 
 
+def graphs_inside(model: onnx.ModelProto) -> None:
+    attribute = helper.make_attribute("body", [helper.make_graph([], "g", [], [])])
+    model.graph.node[0].attribute.append(attribute)
+
+
+def sparse() -> onnx.SparseTensorProto:
+    value, index = (numpy_helper.from_array(np.ones(1, kind), "x") for kind in ("f4", "i8"))
+    return helper.make_sparse_tensor(value, index, [3])
+
+
+def sparse_weights(model: onnx.ModelProto) -> None:
+    model.graph.sparse_initializer.append(sparse())
+
+
+def sparse_constant(model: onnx.ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Constant", [], ["c"], sparse_value=sparse()))
+
+
+def training(model: onnx.ModelProto) -> None:
+    model.training_info.add()
+
+
+def operator_of_others(model: onnx.ModelProto) -> None:
+    model.graph.node[0].op_type = "MaxPool"
+
+
 def two_inputs(model: onnx.ModelProto) -> None:
     model.graph.input.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, [1]))
 
@@ -127,13 +165,21 @@ def many_nodes(model: onnx.ModelProto) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [weights_outside, constant_outside, custom_domain, operator_with_colors, function,
-     graph_inside, two_inputs, no_output, many_nodes],
+    [weights_outside, weights_elsewhere, weights_nowhere, constant_outside, custom_domain,
+     operator_with_colors, function, graph_inside, graphs_inside, sparse_weights, sparse_constant,
+     training, operator_of_others, two_inputs, no_output, many_nodes],
 )  # fmt: skip
 def test_what_no_network_needs_is_refused(change: Callable[[onnx.ModelProto], None]) -> None:
     require_plain_graph(GRAPH)
     with pytest.raises(BundleError, match=r"model\.onnx"):
         require_plain_graph(edited(change))
+
+
+def test_modules_of_others_have_more_operators() -> None:
+    require_plain_graph(edited(operator_of_others), foreign=True)
+    require_plain_graph(GRAPH, foreign=True)
+    with pytest.raises(BundleError, match=r"com\.microsoft\.\w+ is no operation"):
+        require_plain_graph(edited(custom_domain), foreign=True)
 
 
 @pytest.mark.parametrize("content", [loop(), huge(), sequence(), b"", b"\0" * 99, b"noise" * 99])

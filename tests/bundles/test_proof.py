@@ -161,9 +161,14 @@ def test_the_balanced_accuracy_is_that_of_scikit_learn() -> None:
     seen = np.array([0] * 8 + [1] + [1, 0, 3] + [3])
     tally = Tally(4)
     tally.add(np.eye(4, dtype=np.float32)[seen], labels)
-    value, slack = numbers.from_tally(tally, None)["accuracy.test_balanced"]
+    found = numbers.from_tally(tally, ("a", "b", "c", "d"))
+    value, slack = found["accuracy.test_balanced"]
     assert value == pytest.approx(balanced_accuracy_score(labels, seen))
-    assert slack >= 1 / 3 - 1e-9  # one image more or less of the smallest class
+    assert slack == pytest.approx(1 / 3)  # one image more or less of the smallest class
+    assert found["accuracy.test_correct"] == (10, 1)
+    assert found["accuracy.test"] == (10 / 13, 1 / 13)
+    shares = [found[f"accuracy.per_class.{name}"] for name in "abcd"]
+    assert shares == [(8 / 9, 1 / 9), (1 / 3, 1 / 3), (None, 1), (1, 1)]
 
 
 @pytest.mark.parametrize(
