@@ -84,6 +84,15 @@ def test_an_error_is_no_less_than_the_noise_of_all_finalists() -> None:
         assert error >= pooled / math.sqrt(len(values)) - 1e-12
 
 
+def test_the_error_of_many_measures_is_that_of_their_mean() -> None:
+    """s / √n, where neither the prior nor the other finalists tell more."""
+    rng = np.random.default_rng(0)
+    measures = [0.01 * rng.normal(size=200) + mean for mean in (0.7, 0.8, 0.9)]
+    noise = math.sqrt(np.mean([values.var(ddof=1) for values in measures]))
+    errors = Ranking(tuple(map(tuple, measures))).errors
+    assert errors == pytest.approx([noise / math.sqrt(200)] * 3, rel=0.05)
+
+
 @pytest.mark.parametrize("share", [0.9, 1.0])
 def test_trainings_that_all_came_out_alike_have_the_error_of_their_images(share: float) -> None:
     """A quarter of Wilson's interval of 95 %, which about four errors span."""

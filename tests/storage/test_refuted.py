@@ -51,6 +51,13 @@ def test_the_first_trials_of_its_own_decide(own: list[float], refuted: bool) -> 
     assert kept == (trials[len(OLDER) :] if refuted else trials)
 
 
+def test_older_trials_that_ended_before_that_epoch_are_not_compared() -> None:
+    short = trial(0.0, TrialState.PRUNED, **{TAKEN: "old:20"})
+    short.intermediate_values = {1: 0.0}
+    own = [trial(0.2), trial(0.2)]
+    assert borne_out([*older(), short, *own]) == own
+
+
 def test_only_its_own_that_ended_speak_each_at_its_last_epoch() -> None:
     for state in (TrialState.PRUNED, TrialState.COMPLETE, TrialState.FAIL):
         own = [trial(0.1), trial(0.1, state)]
