@@ -236,8 +236,15 @@ def finalist(each: Finalist) -> tuple[str, ...]:
     """The values of `FINALIST`: what was measured once, the mean since, over how many
     trainings, and the probability of being the best, or why it is lost."""
     mean = "–" if each.mean is None else spread(each.mean, each.error or 0.0)
-    chance = percent(each.probability, 0) if each.lost is None else f"lost: {each.lost}"
-    return (f"#{each.trial}", percent(each.once), mean, str(len(each.measures)), chance)
+    return (f"#{each.trial}", percent(each.once), mean, str(len(each.measures)), _chance(each))
+
+
+def _chance(each: Finalist) -> str:
+    if each.lost is not None:
+        return f"lost: {each.lost}"
+    if each.probability is None:
+        return "–"
+    return certainty(each.probability).removesuffix(" probability")
 
 
 FINALIST = ("finalist", "measured once", "mean ± error", "trainings", "best")

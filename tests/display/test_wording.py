@@ -11,6 +11,7 @@ from search.analysis.table import analyze
 from search.config.sections import DEFAULT_LIMITS
 from search.display import wording
 from search.networks.architecture import Architecture
+from search.storage.finalists import Finalist
 from tests.conftest import STUDIES
 from tests.published import BASELINE
 
@@ -22,6 +23,12 @@ from tests.published import BASELINE
 )  # fmt: skip
 def test_times(seconds: float | None, words: str) -> None:
     assert wording.duration(seconds) == words
+
+
+def test_what_draws_cannot_tell_from_certainty_is_told_alike_everywhere() -> None:
+    each = [Finalist(trial=1, once=0.5, probability=p) for p in (None, 0.03, 0.97, 0.996, 1.0)]
+    told = [wording.finalist(finalist)[-1] for finalist in each]
+    assert told == ["–", "3 %", "97 %", "over 99 %", "over 99 %"]
 
 
 def test_numbers() -> None:

@@ -19,6 +19,7 @@ from search.analysis.traced import TracedModule
 from search.analysis.tracing.trace import trace
 from search.display.figures import curves
 from search.display.figures.columns import columns, growth
+from search.display.figures.comparison import figure_comparison
 from search.display.figures.diagram import figure_architecture, figure_receptive_field
 from search.display.figures.images import (
     figure_augmentations,
@@ -88,6 +89,23 @@ def test_the_labels_of_curves_overlap_nothing(target: float) -> None:
         boxes = [curve, *labels]
         pairs = itertools.combinations(boxes, 2)
         assert not [pair for pair in pairs if pair[0].shrunk(0.98, 0.98).overlaps(pair[1])]
+
+
+@pytest.mark.parametrize("studies", [2, 7])
+def test_the_names_of_compared_studies_lie_beside_their_curves(studies: int) -> None:
+    roads = {f"a study called {i}": [0.1 * i, 0.1 * i + 0.01] for i in range(studies)}
+    sizes = {name: [(1_000, road[-1])] for name, road in roads.items()}
+    figure = figure_comparison(roads, {**sizes, "a study called 0": []})
+    png(figure)  # places are known when drawn
+    (legend,) = figure.legends
+    for axes in figure.axes:
+        looks = {(line.get_color(), line.get_marker()) for line in axes.lines}
+        assert len(looks) == studies, "each has a look of its own"
+    names = legend.get_window_extent()
+    assert figure.bbox.padded(1).fully_contains(names.x0, names.y0)
+    assert figure.bbox.padded(1).fully_contains(names.x1, names.y1)
+    assert [text.get_text() for text in legend.get_texts()] == list(roads)
+    assert not [axes for axes in figure.axes if axes.get_tightbbox().overlaps(names)]
 
 
 @pytest.mark.parametrize("classes", [2, 10, 40])
