@@ -33,7 +33,7 @@ INPUT, CLASSES = (3, 32, 32), 10
 WIDTHS = ("C1.width", "C2.width", "C3.width", "C4.width")
 
 
-def study(*, fill=None, limits=None, **space) -> StudyConfig:
+def study(*, fill=None, limits=None, head=(0, 64, 128, 192), **space) -> StudyConfig:
     block = {
         "depth": {"low": 1, "high": 4},
         "width": {"low": 16, "high": 96, "step": 8},
@@ -41,7 +41,7 @@ def study(*, fill=None, limits=None, **space) -> StudyConfig:
         "dilation": [1, 2],
         "squeeze_excite": [0, 4],
     }
-    content = {"block": {**block, **space}, "head": [0, 64, 128, 192]}
+    content = {"block": {**block, **space}, "head": head}
     if fill:
         content["fill"] = fill
     return parse({"study": {"name": "proposals"}, "space": content, "limits": limits or {}}, "test")
@@ -74,12 +74,17 @@ def test_the_choices_mean_the_architecture_without_filling(seed: int) -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(seeds, st.sampled_from(["parameters", "macs"]), st.sampled_from([0.7, 0.85, 0.95]))
+@given(
+    seeds,
+    st.sampled_from(["parameters", "macs"]),
+    st.sampled_from([0.7, 0.85, 0.95]),
+    st.sampled_from([(0, 64, 128, 192), {"low": 0, "high": 192, "step": 64}]),
+)
 def test_filling_lands_in_the_top_share_and_changes_widths_alone(
-    seed: int, limit: str, share: float
+    seed: int, limit: str, share: float, head: Any
 ) -> None:
     limits = {"parameters": 200_000, "macs": 30_000_000, "receptive_field": 30}
-    config = study(fill={"limit": limit, "from": share}, limits=limits)
+    config = study(fill={"limit": limit, "from": share}, limits=limits, head=head)
     proposer = Proposer(config, INPUT, CLASSES)
     drawn = proposer.complete({}, random.Random(seed))
     filled = proposer.judge(drawn)
@@ -128,6 +133,19 @@ def test_filling_fails_only_where_no_common_factor_lands() -> None:
             network = FILLED.space.architecture({**drawn, **widths})
             assert not 170_000 <= count_parameters(network) < 200_000
     assert 0 < missed < 60
+
+
+def test_equal_widths_step_one_after_the_other() -> None:
+    """Where all together jump over the range: a common factor leaves them equal."""
+    config = study(fill={"limit": "parameters", "from": 0.95})
+    proposer, rng, apart = Proposer(config, INPUT, CLASSES), random.Random(0), 0
+    for _ in range(50):
+        drawn = proposer.complete({"head": 0, **dict.fromkeys(WIDTHS, 48)}, rng)
+        filled = proposer.judge(drawn)
+        if filled.accepted:
+            assert 190_000 <= count_parameters(filled.architecture) < 200_000
+            apart += len({filled.choices[name] for name in WIDTHS}) > 1
+    assert apart > 0
 
 
 def test_filling_needs_its_limit() -> None:
