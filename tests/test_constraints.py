@@ -156,17 +156,18 @@ def test_residual_keeps_its_input_alive() -> None:
 
 
 @pytest.mark.parametrize(
-    ("network", "words"),
+    ("network", "words", "count"),
     [
-        (small(Unit((Layer(2, 2, stride=2, padding=1),))), "stride-2 layer in C4"),
-        (small(transition=Layer(2, 2, 5, stride=2, padding=2)), "there are 0"),
-        (small(transition=Layer(2, 2, 3, stride=3, padding=1)), "there are 0"),
-        (small(output=Output(10, "conv", True, 2, 2)), "leaves 4"),
+        (small(Unit((Layer(2, 2, stride=2, padding=1),))), "is a 3x3 stride-2 layer in C4", 3 + 1),
+        (small(transition=Layer(2, 2, 5, stride=2, padding=2)), "there are 0", 0 + 3),
+        (small(transition=Layer(2, 2, 3, stride=3, padding=1)), "there are 0", 0 + 3),
+        (small(output=Output(10, "conv", True, 2, 2)), "leaves 4", 3),
     ],
 )
-def test_other_downsampling_is_found(network: Architecture, words: str) -> None:
+def test_other_downsampling_is_found(network: Architecture, words: str, count: int) -> None:
     (violation,) = violations(network, limits(downsampling=3))
     assert words in violation.message
+    assert violation.found == count
 
 
 def test_a_separable_transition_is_one_too() -> None:
