@@ -69,7 +69,9 @@ def _figures(findings: Findings) -> dict[str, Figure]:
         "samples": figure_samples(data.train.pixels, data.train.labels, data.classes[:SAMPLED]),
         "augmentations": _augmentations(findings),
         **_network_figures(findings),
-        "learning_curves": curves.figure_learning_curves(_runs(findings), target),
+        "learning_curves": curves.figure_learning_curves(
+            _runs(findings), target, findings.config.study.metric
+        ),
         "confusion_matrix": curves.figure_confusion_matrix(findings.confusion, data.classes),
         "class_accuracy": curves.figure_class_accuracy(data.classes, _class_accuracy(findings)),
         "misclassified": figure_misclassified(
@@ -310,7 +312,7 @@ def _log(findings: Findings) -> Rows:
                 _number(searched.get(epoch, {}).get(key))
                 for key in ("train_loss", "validation_loss")
             ),
-            wording.percent(searched[epoch]["accuracy"]) if epoch in searched else "–",
+            wording.percent(searched.get(epoch, {}).get(findings.config.study.metric)),
             _number(retrained.get(epoch, {}).get("train_loss")),
         )
         for epoch in sorted(searched.keys() | retrained.keys())

@@ -276,6 +276,8 @@ def test_a_search_by_balanced_accuracy_tells_it_of_the_test_images(
     study: optuna.Study, digits: Dataset
 ) -> None:
     found = findings(study, digits, config=config(metric="balanced_accuracy"))
+    rare = [{**record, "balanced_accuracy": record["accuracy"] / 2} for record in found.history]
+    found = replace(found, history=rare)
     once = found.metrics.accuracy
     accuracy = once.model_copy(update={"test_balanced": 0.625})
     metrics = found.metrics.model_copy(update={"accuracy": accuracy})
@@ -285,6 +287,12 @@ def test_a_search_by_balanced_accuracy_tells_it_of_the_test_images(
     head = dict(zip(names.strip("| ").split(" | "), cells.strip("| ").split(" | "), strict=True))
     assert head["balanced test accuracy"] == "**62.50 %**"
     assert head["balanced validation accuracy"] == f"{100 * once.validation:.2f} %"
+    (log,) = (line for line in readme.decode().splitlines() if line.startswith("| epoch |"))
+    assert "| balanced validation accuracy |" in log
+    measured = [f"{50 * record['accuracy']:.2f} %" for record in found.history]
+    for epoch, share in enumerate(measured, 1):
+        (row,) = re.findall(rf"^\| {epoch} \| 0\..*\|$", readme.decode(), re.MULTILINE)
+        assert row.split(" | ")[4] == share
     assert "of all test images 90.00 % are right" in html.replace("\n", " ")
     assert require_headline(readme, metrics)
     with pytest.raises(BundleError, match="balanced test accuracy"):

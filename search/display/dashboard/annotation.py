@@ -45,6 +45,7 @@ def annotate(
         dataset.classes,
         target=config.study.target,
         limit=config.rules.to_mapping().get("receptive_field"),
+        metric=config.study.metric,
     )
     made: list[str] = []
     try:

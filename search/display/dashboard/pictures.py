@@ -80,9 +80,10 @@ def trial_pictures(
     *,
     target: float | None,
     limit: float | None,
+    metric: str,
 ) -> list[Picture]:
     """Those of a trial; `logits` (N, classes) are its answers to the validation `images`, and
-    its receptive field must exceed `limit`."""
+    its receptive field must exceed `limit`.  `metric` is the accuracy that `target` is of."""
     sure, taken = softmax(logits, axis=1).max(axis=1), logits.argmax(axis=1)
     wrong = np.flatnonzero(taken != images.labels)
     worst = wrong[np.argsort(-sure[wrong])][:SHOWN_MISTAKES]
@@ -95,7 +96,11 @@ def trial_pictures(
     return [
         Picture(
             "learning-curves",
-            {"runs": {f"trial {number}": [dict(record) for record in history]}, "target": target},
+            {
+                "runs": {f"trial {number}": [dict(record) for record in history]},
+                "target": target,
+                "metric": metric,
+            },
         ),
         Picture(
             "confusion-matrix",

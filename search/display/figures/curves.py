@@ -29,23 +29,28 @@ from search.display.figures.style import (
 
 
 @styled
-def figure_learning_curves(runs: Mapping[str, History], target: float | None = None) -> Figure:
-    """Validation accuracy and losses over epochs, one color per run.
+def figure_learning_curves(
+    runs: Mapping[str, History], target: float | None = None, metric: str = "accuracy"
+) -> Figure:
+    """Validation accuracy and losses over epochs, one color per run; `metric` is the accuracy
+    that the search went by.
 
     `runs` maps a name to epoch records with `epoch`, `train_loss`, and, where validation
-    images were held out, `validation_loss` and `accuracy` (else None or NaN).  `target` is
+    images were held out, `validation_loss` and `metric` (else None or NaN).  `target` is
     drawn as a line.
     """
     figure = canvas(3.3)
     accuracy, loss = figure.subplots(1, 2)
     for (name, records), color in zip(runs.items(), CYCLE, strict=False):
-        _curve(accuracy, records, "accuracy", color=color, label=name)
+        _curve(accuracy, records, metric, color=color, label=name)
         _curve(loss, records, "train_loss", color=color, label=f"{name}, training")
         _curve(loss, records, "validation_loss", color=color, ls="--", label=f"{name}, validation")
     if target is not None:
         accuracy.axhline(target, color=INK, lw=1, ls=":", label=f"target {target:.1%}")
     percent_scale(accuracy)
-    accuracy.set(xlabel="epoch", title="Accuracy on validation images")
+    accuracy.set(
+        xlabel="epoch", title=f"{metric.replace('_', ' ').capitalize()} on validation images"
+    )
     loss.set(xlabel="epoch", title="Cross-entropy loss")
     for axes in (accuracy, loss):
         # Below, where no curve runs.

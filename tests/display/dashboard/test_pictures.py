@@ -13,6 +13,7 @@ from PIL import Image
 
 from search.data.images import Images
 from search.display.dashboard.pictures import SHOWN_MISTAKES, Gallery, Picture, trial_pictures
+from search.display.figures.curves import figure_learning_curves
 from search.storage.checkpoints import artifact_store
 from tests.conftest import candidates
 
@@ -24,7 +25,10 @@ def _pictures(logits: NDArray[np.float32], labels: list[int]) -> dict[str, Pictu
     pixels = np.random.default_rng(0).integers(0, 256, (len(labels), 8, 8, 3), np.uint8)
     images = Images(pixels, np.array(labels, np.int64))
     (architecture,) = candidates(1, seed=3)
-    made = trial_pictures(7, architecture, HISTORY, images, logits, CLASSES, target=0.9, limit=44)
+    made = trial_pictures(
+        7, architecture, HISTORY, images, logits, CLASSES,
+        target=0.9, limit=44, metric="accuracy",
+    )  # fmt: skip
     return {picture.name: Picture.from_bytes(picture.to_bytes()) for picture in made}
 
 
@@ -38,6 +42,14 @@ def test_what_is_kept_is_what_the_network_answered() -> None:
     assert wrong["predicted"].tolist() == [1, 1]
     assert wrong["confidence"] == pytest.approx([0.98670, 0.78699], abs=1e-5)
     assert kept["learning-curves"].facts["runs"] == {"trial 7": HISTORY}
+
+
+def test_curves_are_of_the_accuracy_that_the_search_went_by() -> None:
+    rare = [{**HISTORY[0], "balanced_accuracy": 0.25}]
+    figure = figure_learning_curves({"one": rare}, target=0.9, metric="balanced_accuracy")
+    shares, _ = figure.axes
+    assert shares.get_title(loc="left") == "Balanced accuracy on validation images"
+    assert list(shares.lines[0].get_ydata()) == [0.25]
 
 
 def test_many_mistakes_are_not_all_kept() -> None:
