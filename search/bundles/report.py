@@ -115,6 +115,7 @@ def _search_figures(findings: Findings) -> dict[str, Figure]:
     ]
     completed = sorted(summary.best, key=lambda trial: trial.number)
     costs = {"parameters": "parameters", "MACs": "macs"}
+    measure = wording.measure(config.study)
     return {
         "funnel": figure_funnel(stages, summary.rejected),
         "history": figure_history(
@@ -122,12 +123,14 @@ def _search_figures(findings: Findings) -> dict[str, Figure]:
             [trial.accuracy or 0.0 for trial in measured],
             [trial.state != "complete" for trial in measured],
             config.study.target,
+            measure,
         ),
         "tradeoff": figure_tradeoff(
             [trial.accuracy or 0.0 for trial in completed],
             {name: [getattr(t, key) or 0 for t in completed] for name, key in costs.items()},
             next((i for i, t in enumerate(completed) if t.number == findings.number), None),
             {name: limits[key] for name, key in costs.items() if key in limits},
+            measure,
         ),
     }
 

@@ -293,6 +293,7 @@ def test_a_search_by_balanced_accuracy_tells_it_of_the_test_images(
     for epoch, share in enumerate(measured, 1):
         (row,) = re.findall(rf"^\| {epoch} \| 0\..*\|$", readme.decode(), re.MULTILINE)
         assert row.split(" | ")[4] == share
+    assert "Balanced validation accuracy of the trials in order." in html
     assert "of all test images 90.00 % are right" in html.replace("\n", " ")
     assert require_headline(readme, metrics)
     with pytest.raises(BundleError, match="balanced test accuracy"):

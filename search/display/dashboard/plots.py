@@ -49,9 +49,10 @@ def accuracy_over(summary: Summary, cost: str, title: str) -> go.Figure:
     _shade(figure, summary, cost, [getattr(t, cost) for t in trials])
     if summary.config.study.target is not None:
         _target(figure, summary.config.study.target)
+    measure = wording.measure(summary.config.study)
     grid = {"gridcolor": "#E4E4E4", "zeroline": False, "linecolor": GRAY}
     figure.update_xaxes(title=title, **grid)
-    figure.update_yaxes(title="validation accuracy", tickformat=".3~%", **grid)
+    figure.update_yaxes(title=f"validation {measure}", tickformat=".3~%", **grid)
     figure.update_layout(title_text=f"Accuracy over {title}", legend=_LEGEND, margin_b=85)
     return figure
 

@@ -53,8 +53,10 @@ def figure_history(
     accuracies: Shares,
     pruned: Sequence[bool],
     target: float | None = None,
+    measure: str = "accuracy",
 ) -> Figure:
-    """Accuracy of every trial in order, and the best so far among those that finished."""
+    """Accuracy of every trial in order, and the best so far among those that finished; `measure`
+    is what kind it is."""
     figure = canvas(2.7)
     axes = figure.subplots()
     x, y, cut = np.asarray(numbers), np.asarray(accuracies, float), np.asarray(pruned, bool)
@@ -67,7 +69,7 @@ def figure_history(
     if target is not None:
         axes.axhline(target, color=INK, lw=1, ls=":", label=f"target {target:.1%}")
     axes.grid(axis="y")
-    axes.set(xlabel="trial", ylabel="validation accuracy", xlim=(x.min() - 0.6, x.max() + 0.6))
+    axes.set(xlabel="trial", ylabel=f"validation {measure}", xlim=(x.min() - 0.6, x.max() + 0.6))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     percent_scale(axes)
     axes.legend(fontsize=8)
@@ -109,10 +111,12 @@ def figure_tradeoff(
     costs: Mapping[str, Sequence[float]],
     winner: int | None = None,
     limits: Mapping[str, float] | None = None,
+    measure: str = "accuracy",
 ) -> Figure:
     """Accuracy over each cost (parameters, MACs): every trial, the Pareto front, the winner.
 
     `winner` is an index into the trials; what a limit forbids is shaded.
+    `measure` is what kind of accuracy it is.
     """
     figure = canvas(3.0)
     panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
@@ -132,7 +136,7 @@ def figure_tradeoff(
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(FuncFormatter(thousands))
     percent_scale(panels[0])
-    panels[0].set_ylabel("validation accuracy")
+    panels[0].set_ylabel(f"validation {measure}")
     panels[-1].legend(fontsize=8)
     return figure
 

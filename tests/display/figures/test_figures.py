@@ -147,6 +147,13 @@ def test_the_best_so_far_counts_completed_trials_alone() -> None:
     assert list(line.get_ydata()) == [0.5, 0.5, 0.6]
 
 
+def test_axes_name_the_accuracy_that_the_search_went_by() -> None:
+    history = figure_history([0, 1], [0.5, 0.9], [False, False], measure="balanced accuracy")
+    tradeoff = figure_tradeoff([0.5, 0.8], {"MACs": [1e6, 2e6]}, measure="balanced accuracy")
+    for figure in (history, tradeoff):
+        assert figure.axes[0].get_ylabel() == "validation balanced accuracy"
+
+
 def test_a_history_without_completed_trials_is_drawn() -> None:
     assert png(figure_history([0], [0.1], [True], target=0.85))
 
