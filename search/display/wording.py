@@ -216,7 +216,11 @@ def leader(standing: Standing, trials: int) -> str | None:
     return (
         f"best of {plural(trials, 'trial')}: {percent(found.once, 1)} as measured once, "
         f"{repeated(found.mean, found.error, len(found.measures), 1)}"
-        + (f", the best of {number} with {surely}" if len(standing.finalists) > 1 else "")
+        + (
+            f", the best of {number} with {surely} probability"
+            if len(standing.finalists) > 1
+            else ""
+        )
     )
 
 
@@ -244,7 +248,7 @@ def _chance(each: Finalist) -> str:
         return f"lost: {each.lost}"
     if each.probability is None:
         return "–"
-    return certainty(each.probability).removesuffix(" probability")
+    return certainty(each.probability)
 
 
 FINALIST = ("finalist", "measured once", "mean ± error", "trainings", "best")

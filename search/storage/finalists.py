@@ -204,10 +204,8 @@ def _ranked(finalists: Sequence[Finalist], images: int | None) -> list[Finalist]
 
 
 def certainty(probability: float) -> str:
-    """0.968 -> `97 % probability`; draws cannot tell what is closer to one from one."""
-    return (
-        f"{100 * probability:.0f} % probability" if probability < 0.99 else "over 99 % probability"
-    )
+    """0.968 -> `97 %`; draws cannot tell what is closer to one from one."""
+    return f"{100 * probability:.0f} %" if probability < 0.99 else "over 99 %"
 
 
 # --- their trainings -------------------------------------------------------------------

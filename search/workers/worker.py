@@ -124,7 +124,8 @@ def _outcome(now: Standing) -> list[str]:
     number, leader = len(now.finalists), now.leader
     if leader is not None and number > 1:
         surely = certainty(leader.probability or 0.0)
-        return [f"trial {leader.trial} is the best of the finalists ({number}) with {surely}"]
+        best = f"trial {leader.trial} is the best of the finalists ({number})"
+        return [f"{best} with {surely} probability"]
     return [f"all finalists ({number}) are lost"] if number and not now.racing else []
 
 
