@@ -69,7 +69,7 @@ SECTIONS: dict[str, tuple[type[BaseModel], dict[str, str]]] = {
             "root": "Where the images lie, or are downloaded to; the file, for npz.",
             "channels": "1 for gray, 3 for color; else 3, but what npz and torchvision have.",
             "test": "Share of the training images that is the test set where there is none.",
-            "validation": "Share of the training images that is held out, by class.",
+            "validation": "Share of the training images held out, where none come to validate on.",
             "image_size": "Side that all images are resized to.",
             "seed": "Of the hold-out.",
         },

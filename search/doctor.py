@@ -108,7 +108,8 @@ def _data(config: StudyConfig) -> Finding:
         place = "FILE.npz" if section.kind == "npz" else "DIR"
         return Finding("data", False, str(error), f"--set data.root={place}")
     where = f"{data.called} in {section.root}" if section.kind != "digits" else "digits"
-    return Finding("data", True, f"{where}: {classes} classes of {shape} images")
+    held = " and validation images of their own" if data.has_validation() else ""
+    return Finding("data", True, f"{where}: {classes} classes of {shape} images{held}")
 
 
 def _storage(place: Place) -> Finding:

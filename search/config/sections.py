@@ -162,7 +162,8 @@ class StudySection(_Section):
 
 
 class DataSection(_Section):
-    """`[data]`: which images.  `validation` is the share of the training set held out.
+    """`[data]`: which images.  `validation` is the share of the training set held out
+    where there are no validation images beside it.
 
     `kind` is cifar10, digits, imagefolder, npz, or torchvision with the `name` of one of its data
     sets.  `channels` is 1 for gray images, 3 for color; unset, it is 3, but what the data has for

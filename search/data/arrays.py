@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,37 +12,46 @@ from PIL import Image
 
 from search.data import pictures
 from search.data.images import Images, Pixels
-from search.data.sources import Shape, Source
+from search.data.sources import Part, Shape, Source
 from search.errors import ConfigError, MachineError, first_line
 
-# Images and labels for training, then for the test, as Keras and as MedMNIST name them.
-_NAMES = (
-    (("x_train", "y_train"), ("x_test", "y_test")),
-    (("train_images", "train_labels"), ("test_images", "test_labels")),
+# Images and labels of each part, as Keras and as MedMNIST name them.
+_NAMES: tuple[dict[Part, tuple[str, str]], ...] = (
+    {
+        "train": ("x_train", "y_train"),
+        "validation": ("x_val", "y_val"),
+        "test": ("x_test", "y_test"),
+    },
+    {
+        "train": ("train_images", "train_labels"),
+        "validation": ("val_images", "val_labels"),
+        "test": ("test_images", "test_labels"),
+    },
 )
 
 
 class Arrays(Source):
     """One `.npz` file, `data.root`: `x_train`, `y_train`, `x_test`, `y_test`, and at will
-    `classes`, the names; images uint8 (N, H, W), (N, H, W, C) or (N, C, H, W)."""
+    `x_val`, `y_val`, and `classes`, their names; images uint8 (N, H, W), (N, H, W, C) or
+    (N, C, H, W)."""
 
     kind = "npz"
 
     def describe(self) -> tuple[Shape, int]:
-        images, classes = self.read(train=True)
+        images, classes = self.read("train")
         _, height, width, channels = images.pixels.shape
         return (channels, height, width), len(classes)
 
-    def read(self, train: bool) -> tuple[Images, tuple[str, ...]]:
-        arrays = self._arrays()
-        names = self._names(arrays)
+    def read(self, part: Part) -> tuple[Images, tuple[str, ...]]:
+        arrays = self._arrays
+        names = self._names
         try:
-            classes = _classes(arrays.get("classes"), _labels(arrays, names[0]))
-            part = names[0 if train else 1]
-            pixels, labels = arrays[part[0]], _labels(arrays, part)
+            classes = _classes(arrays.get("classes"), _labels(arrays, names["train"]))
+            labels = _labels(arrays, names[part])
+            pixels = arrays[names[part][0]]
             if labels.min() < 0 or labels.max() >= len(classes):
                 raise ValueError(
-                    f"{part[1]} must lie in 0..{len(classes) - 1}, but is in "
+                    f"{names[part][1]} must lie in 0..{len(classes) - 1}, but is in "
                     f"{labels.min()}..{labels.max()}"
                 )
             channels = self.section.channels or channels_last(pixels).shape[-1]
@@ -50,11 +60,14 @@ class Arrays(Source):
             raise ConfigError(f"{self.section.root}: {error}") from None
         return Images(pixels, labels.astype(np.int64)), classes
 
+    def has_validation(self) -> bool:
+        return any(name in self._arrays for name in self._names["validation"])
+
     def without_test(self) -> str:
-        arrays = self._arrays()
-        missing = [name for name in self._names(arrays)[1] if name not in arrays]
+        missing = [name for name in self._names["test"] if name not in self._arrays]
         return f"{self.section.root}: no {' and no '.join(missing)}" if missing else ""
 
+    @cached_property
     def _arrays(self) -> dict[str, NDArray[Any]]:
         path = self.section.root
         if not path.is_file():
@@ -69,17 +82,19 @@ class Arrays(Source):
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise ConfigError(f"{path}: not a readable .npz ({first_line(error)})") from None
 
-    def _names(self, arrays: dict[str, NDArray[Any]]) -> tuple[tuple[str, str], tuple[str, str]]:
+    @property
+    def _names(self) -> dict[Part, tuple[str, str]]:
         for names in _NAMES:
-            if all(name in arrays for name in names[0]):
+            if all(name in self._arrays for name in names["train"]):
                 return names
-        raise ConfigError(
-            f"{self.section.root}: must hold x_train and y_train, but holds {', '.join(arrays)}"
-        )
+        held = ", ".join(self._arrays)
+        raise ConfigError(f"{self.section.root}: must hold x_train and y_train, but holds {held}")
 
 
 def _labels(arrays: dict[str, NDArray[Any]], pair: tuple[str, str]) -> NDArray[Any]:
     """The labels of a pair of images and labels: one integer for each image, one image at least."""
+    if missing := [name for name in pair if name not in arrays]:
+        raise ValueError(f"no {' and no '.join(missing)}, though it has the other")
     images, labels = (arrays[name] for name in pair)
     flat = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if flat.dtype.kind not in "iu" or flat.ndim != 1 or flat.shape != images.shape[:1]:

@@ -20,7 +20,7 @@ from search.config.sections import DataSection
 # Imported for being defined: each is a kind of data set.
 from search.data import arrays, digits, folder, vision  # noqa: F401
 from search.data.images import Images
-from search.data.sources import Source, source
+from search.data.sources import Part, Source, source
 from search.errors import ConfigError
 
 
@@ -103,7 +103,8 @@ def _fingerprint(images: Images) -> str:
 
 
 def load(section: DataSection, *, keep: bool = True) -> Dataset:
-    """The training images that `section` names, with a stratified, seeded hold-out.
+    """The training images that `section` names, and the validation images beside them; where
+    there are none, a stratified, seeded share of the training images.
 
     `keep` is whether anything may be written beside them: what is downloaded or decoded.
 
@@ -112,8 +113,12 @@ def load(section: DataSection, *, keep: bool = True) -> Dataset:
         MachineError: where the images are not there and cannot be fetched.
     """
     data = source(section, keep=keep)
-    images, _, classes = _read(data)
-    train, validation = _split(images, section.validation, section.seed, "data.validation")
+    train, _, classes = _read(data)
+    if data.has_validation():
+        validation = _fitting(data, "validation")
+        _require_of_each(["to validate on"], validation, classes, "validation")
+    else:
+        train, validation = _split(train, section.validation, section.seed, "data.validation")
     if (train.pixels == train.pixels[0, 0, 0]).all():
         raise ConfigError("data: all training images are of one color: nothing to learn from")
     return Dataset(data.called, classes, train, validation)
@@ -138,14 +143,7 @@ def load_test(section: DataSection, *, keep: bool = True) -> Images:
     data = source(section, keep=keep)
     if section.test is not None and (test := _read(data)[1]) is not None:
         return test
-    images, _ = data.read(train=False)
-    (channels, height, width), _ = data.describe()
-    if images.pixels.shape[1:] != (height, width, channels):
-        raise ConfigError(
-            f"data: test images (height, width, channels) are {images.pixels.shape[1:]}, but "
-            f"training images {(height, width, channels)}; --set data.image_size=N resizes all"
-        )
-    return images
+    return _fitting(data, "test")
 
 
 def without_test(section: DataSection) -> str:
@@ -159,21 +157,34 @@ def without_test(section: DataSection) -> str:
 
 def _read(data: Source) -> tuple[Images, Images | None, tuple[str, ...]]:
     """The training images, the test images where those are a share of them, and the classes."""
-    images, classes = data.read(train=True)
+    images, classes = data.read("train")
     share = data.section.test
+    uses = ["to train on"] if data.has_validation() else ["to train on", "to validate on"]
     if share is None:
-        _require_of_each(2, images, classes)
+        _require_of_each(uses, images, classes)
         return images, None, classes
     if not data.without_test():
         raise ConfigError(
             f"data.test = {share}: {data.section.kind} in {data.section.root} has "
             "test images of its own; leave data.test away"
         )
-    _require_of_each(3, images, classes)
+    _require_of_each([*uses, "to test on"], images, classes)
     # A seed of its own: the test images must not move with the validation split's.
     images, test = _split(images, share, 0, "data.test")
-    _require_of_each(2, images, classes)
+    _require_of_each(uses, images, classes)
     return images, test, classes
+
+
+def _fitting(data: Source, part: Part) -> Images:
+    """The images of a part; of the size that the training images have."""
+    images, _ = data.read(part)
+    (channels, height, width), _ = data.describe()
+    if images.pixels.shape[1:] != (height, width, channels):
+        raise ConfigError(
+            f"data: {part} images (height, width, channels) are {images.pixels.shape[1:]}, but "
+            f"training images {(height, width, channels)}; --set data.image_size=N resizes all"
+        )
+    return images
 
 
 def _split(images: Images, share: float, seed: int, key: str) -> tuple[Images, Images]:
@@ -201,14 +212,16 @@ def _split(images: Images, share: float, seed: int, key: str) -> tuple[Images, I
     return images.take(np.sort(rest)), images.take(np.sort(held))
 
 
-def _require_of_each(least: int, images: Images, classes: tuple[str, ...]) -> None:
+def _require_of_each(
+    uses: list[str], images: Images, classes: tuple[str, ...], part: Part = "train"
+) -> None:
+    kind = "training" if part == "train" else part
     if len(classes) < 2:
         raise ConfigError(f"data: only one class, {classes[0]}; at least two are needed")
-    uses = ("to train on", "to validate on", "to test on")[:least]
     counts = np.bincount(images.labels, minlength=len(classes))
     for name, count in zip(classes, counts, strict=True):
-        if count < least:
+        if count < len(uses):
             raise ConfigError(
-                f"data: class {name}: training images: {count}; at least {least} are needed, one "
-                f"{', one '.join(uses)}"
+                f"data: class {name}: {kind} images: {count}; at least {len(uses)} are needed, "
+                f"one {', one '.join(uses)}"
             )

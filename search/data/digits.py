@@ -7,7 +7,7 @@ from PIL import Image
 
 from search.data import pictures
 from search.data.images import Images
-from search.data.sources import Shape, Source
+from search.data.sources import Part, Shape, Source
 
 TEST_SHARE = 0.2
 """Of the images, which come without a test set."""
@@ -25,7 +25,7 @@ class Digits(Source):
     def _size(self) -> int:
         return self.section.image_size or 32
 
-    def read(self, train: bool) -> tuple[Images, tuple[str, ...]]:
+    def read(self, part: Part) -> tuple[Images, tuple[str, ...]]:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
 
@@ -37,4 +37,4 @@ class Digits(Source):
         parts = train_test_split(
             np.arange(len(images)), test_size=TEST_SHARE, random_state=0, stratify=images.labels
         )
-        return images.take(np.sort(parts[0 if train else 1])), tuple(map(str, range(10)))
+        return images.take(np.sort(parts[1 if part == "test" else 0])), tuple(map(str, range(10)))

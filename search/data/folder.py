@@ -1,4 +1,4 @@
-"""Folders of image files: ROOT/train/<class>/*, ROOT/test/<class>/*."""
+"""Folders of image files: ROOT/train/<class>/*, ROOT/test/<class>/* and perhaps ROOT/val."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from search.data import pictures
 from search.data.cache import cached
 from search.data.images import Images, Pixels
-from search.data.sources import Shape, Source
+from search.data.sources import Part, Shape, Source
 from search.errors import ConfigError, MachineError, printable
 
 log = logging.getLogger(__name__)
@@ -24,6 +24,9 @@ _UNREADABLE = frozenset(
     {".heic", ".heif", ".avif", ".jxl", ".svg", ".psd", ".exr", ".hdr", ".pfm", ".tga", ".ico"}
     | {".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".dcm", ".eps", ".pdf"}
 )
+
+
+_VALIDATION = ("val", "valid", "validation")  # as people call it, the first that is there
 
 
 class ImageFolder(Source):
@@ -37,10 +40,10 @@ class ImageFolder(Source):
         height, width, channels = self._pixels(_files(folder / classes[0])[0]).shape
         return (channels, height, width), len(classes)
 
-    def read(self, train: bool) -> tuple[Images, tuple[str, ...]]:
+    def read(self, part: Part) -> tuple[Images, tuple[str, ...]]:
         root = self.section.root
         classes = _class_names(root / "train")
-        folder = root / ("train" if train else "test")
+        folder = self._validation() if part == "validation" else root / part
         if other := sorted(set(_class_names(folder)) ^ set(classes)):
             raise ConfigError(
                 f"{folder}: its classes must be those of {root / 'train'}; only one of the two "
@@ -50,6 +53,13 @@ class ImageFolder(Source):
         files = [path for paths in found for path in paths]
         labels = np.repeat(np.arange(len(classes)), [len(paths) for paths in found])
         return Images(self._decoded(files, folder), labels.astype(np.int64)), classes
+
+    def has_validation(self) -> bool:
+        return self._validation().is_dir()
+
+    def _validation(self) -> Path:
+        folders = [self.section.root / name for name in _VALIDATION]
+        return next((folder for folder in folders if folder.is_dir()), folders[0])
 
     def without_test(self) -> str:
         folder = self.section.root / "test"

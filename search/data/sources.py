@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from search.config.sections import DataSection
 from search.data.images import Images
 from search.errors import ConfigError, require_known
 
 Shape = tuple[int, int, int]
+Part = Literal["train", "validation", "test"]
 
 _KINDS: dict[str, type[Source]] = {}
 
@@ -41,12 +42,16 @@ class Source(ABC):
         """
 
     @abstractmethod
-    def read(self, train: bool) -> tuple[Images, tuple[str, ...]]:
-        """The training images, or those for the test, and the names of the classes.
+    def read(self, part: Part) -> tuple[Images, tuple[str, ...]]:
+        """The images of a part that is there, and the names of the classes.
 
         Raises:
             ConfigError, MachineError: as `describe` does.
         """
+
+    def has_validation(self) -> bool:
+        """Whether there are images of its own to validate on."""
+        return False
 
     def without_test(self) -> str:
         """Why there are no test images, in a few words; nothing where there are some."""

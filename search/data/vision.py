@@ -10,7 +10,7 @@ import numpy as np
 
 from search.data.arrays import fitted
 from search.data.images import Images
-from search.data.sources import Shape, Source
+from search.data.sources import Part, Shape, Source
 from search.errors import ConfigError, MachineError, first_line
 
 
@@ -83,10 +83,10 @@ class Torchvision(Source):
         size = self.section.image_size
         return (self.channels, size or height, size or width), SETS[self.name].classes
 
-    def read(self, train: bool) -> tuple[Images, tuple[str, ...]]:
+    def read(self, part: Part) -> tuple[Images, tuple[str, ...]]:
         what, there = SETS[self.name], self.section.root.exists()
         try:
-            data = self._open(what.train if train else what.test)
+            data = self._open(what.test if part == "test" else what.train)
             labels = np.asarray(data.targets if hasattr(data, "targets") else data.labels)
             pixels = np.asarray(data.data)
             found = labels.astype(np.int64) - what.first

@@ -47,6 +47,41 @@ def test_every_layout_is_the_same_images(
     assert (load_test(_section(path)).pixels == COLOR[:4, ..., : shape[0]]).all()
 
 
+@pytest.mark.parametrize("names", [("x_val", "y_val"), ("val_images", "val_labels")])
+def test_validation_images_of_its_own_are_those_that_judge(
+    names: tuple[str, str], tmp_path: Path
+) -> None:
+    parts = {"train": COLOR[:12], "validation": COLOR[12:]}
+    kin = ("x_train", "y_train") if names[0] == "x_val" else ("train_images", "train_labels")
+    arrays = {kin[0]: parts["train"], kin[1]: LABELS[:12], names[0]: parts["validation"]}
+    data = load(_section(_saved(tmp_path, **arrays, **{names[1]: LABELS[12:]})))
+    assert (data.train.pixels == parts["train"]).all()
+    assert (data.validation.pixels == parts["validation"]).all()
+    assert (data.validation.labels == LABELS[12:]).all()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "problem"),
+    [
+        ({"x_val": COLOR}, "no y_val, though it has the other"),
+        ({"y_val": LABELS}, "no x_val, though it has the other"),
+        ({"x_val": COLOR, "y_val": LABELS + 1}, r"y_val must lie in 0\.\.1, but is in 1\.\.2"),
+        ({"x_val": COLOR, "y_val": LABELS * 0}, "class 1: validation images: 0"),
+        (
+            {"x_val": COLOR[:, :4], "y_val": LABELS},
+            "validation images .* are .*4, 10, 3.*image_size",
+        ),
+    ],
+    ids=["no labels", "no images", "an unknown class", "a class without any", "another size"],
+)
+def test_validation_images_that_cannot_judge_are_refused(
+    arrays: dict[str, np.ndarray], problem: str, tmp_path: Path
+) -> None:
+    path = _saved(tmp_path, x_train=COLOR, y_train=LABELS, **arrays)
+    with pytest.raises(ConfigError, match=problem):
+        load(_section(path))
+
+
 def test_names_of_medmnist_and_of_classes(tmp_path: Path) -> None:
     path = _saved(
         tmp_path,

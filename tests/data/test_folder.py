@@ -309,6 +309,16 @@ def test_a_folder_with_test_images_splits_none_off(folder: Path) -> None:
         load(_section(folder, test=0.1))
 
 
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_validation_images_beside_the_others_are_those_that_judge(name: str, folder: Path) -> None:
+    alone = load(_section(folder))
+    shutil.copytree(folder / "train", folder / name)
+    (folder / name / "dog" / "0.png").unlink()
+    data = load(_section(folder))
+    assert len(data.train) == len(alone.joined().train) == len(data.validation) + 1
+    assert (data.validation.pixels == np.delete(data.train.pixels, 6, 0)).all()
+
+
 def test_test_images_of_another_size_are_refused(folder: Path) -> None:
     for name in ("cat", "dog"):
         (folder / "test" / name).mkdir(parents=True)
