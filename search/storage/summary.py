@@ -275,7 +275,8 @@ def _eta(
     state: str, carried: Attributes, passed: float, epochs: int | None, seconds: float | None
 ) -> float | None:
     """Seconds that are left after `passed` epochs, which may be a part of one."""
-    if state != "running" or not passed or not epochs:
+    # Before a quarter of the first epoch most of the time went into what is done once.
+    if state != "running" or passed < 0.25 or not epochs:
         return None
     history = carried.history or ()
     # A resumed trial's clock counts from the resume; its epochs know what they took.

@@ -109,6 +109,16 @@ def test_time_left_of_a_resumed_trial_is_that_of_its_epochs() -> None:
     assert Progress.of(fresh, NOW).seconds == 9 * 60
 
 
+def test_time_left_is_told_from_a_quarter_of_the_first_epoch_on() -> None:
+    def left(done: float) -> float | None:
+        moment = {"epoch": 1, "phase": "training", "done": done, "images_per_second": 500}
+        trial = _trial(TrialState.RUNNING, 1, recipe={"epochs": 6}, moment=moment)
+        return Progress.of(trial, NOW).eta
+
+    assert left(0.2) is None
+    assert left(0.3) == pytest.approx(9 * 60 / 0.3 * 5.7)
+
+
 def test_no_number_is_no_accuracy() -> None:
     diverged = _trial(TrialState.PRUNED, 0, reports={1: float("nan")})
     assert Progress.of(diverged, NOW).accuracy is None
