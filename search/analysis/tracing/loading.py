@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import inspect
 import sys
+import sysconfig
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from search.analysis.traced import code_key
 from search.analysis.tracing.errors import TraceError
 
 LONGEST = 300  # characters of what an exception says
+RELATIVE = "; name it from the folder above its package, as package.module:factory"
 
 
 def load_factory(target: str) -> Callable[..., nn.Module]:
@@ -34,12 +36,18 @@ def load_factory(target: str) -> Callable[..., nn.Module]:
     place, separator, name = target.rpartition(":")
     if not separator or not place or not name:
         raise TraceError(f"{target!r} must be file.py:factory or package.module:factory")
+    if place.endswith(".ipynb"):
+        raise TraceError(
+            f"{place} is a notebook, and the network is taken from a file.py or a module; within "
+            f"the notebook, search.check({name}()) checks it"
+        )
     try:
         module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
     except TraceError:
         raise
     except (Exception, SystemExit) as error:  # the user's code may fail in any way
-        raise TraceError(f"importing {place} failed: {in_words(error)}") from error
+        way = RELATIVE if "no known parent package" in str(error) else ""
+        raise TraceError(f"importing {place} failed: {in_words(error)}{way}") from error
     factory = getattr(module, name, None)
     if factory is None:
         raise TraceError(f"{place} has no {name!r}")
@@ -88,13 +96,13 @@ def _import_file(path: Path) -> Any:
         raise TraceError(f"there is no file {path}")
     module = importlib.util.module_from_spec(spec)
     sys.modules.setdefault(path.stem, module)  # dataclasses and pickles look themselves up
-    with _import_path(path.resolve().parent):
+    with _import_path(path.resolve().parent), no_command_line(path):
         spec.loader.exec_module(module)
     return module
 
 
 def _import_module(name: str) -> Any:
-    with _import_path(Path.cwd()):
+    with _import_path(Path.cwd()), no_command_line(name):
         return importlib.import_module(name)
 
 
@@ -105,6 +113,16 @@ def _import_path(folder: Path) -> Iterator[None]:
         yield
     finally:
         sys.path.remove(str(folder))
+
+
+@contextmanager
+def no_command_line(place: Path | str) -> Iterator[None]:
+    """The user's code may read its command line, and this one is not for it."""
+    given, sys.argv = sys.argv, [str(place)]
+    try:
+        yield
+    finally:
+        sys.argv = given
 
 
 def make(factory: Callable[..., nn.Module]) -> nn.Module:
@@ -125,10 +143,12 @@ def make(factory: Callable[..., nn.Module]) -> nn.Module:
 
 def built(factory: Callable[..., nn.Module]) -> nn.Module:
     """The module with its initial weights; otherwise as `make`."""
-    with warnings.catch_warnings():
+    declined = _declined(factory)
+    _require_no_more(factory, declined)
+    with warnings.catch_warnings(), no_command_line(sys.argv[0]):
         warnings.simplefilter("ignore")  # the user's, about pretrained weights and the like
         try:
-            module = factory(**_declined(factory))
+            module = factory(**declined)
         except (Exception, SystemExit) as error:
             raise TraceError(f"the factory failed: {in_words(error)}") from error
     if not isinstance(module, nn.Module):
@@ -144,6 +164,21 @@ def _declined(factory: Callable[..., nn.Module]) -> dict[str, None]:
     return dict.fromkeys({"weights", "weights_backbone"} & set(known))
 
 
+def _require_no_more(factory: Callable[..., nn.Module], declined: dict[str, None]) -> None:
+    try:
+        parameters = inspect.signature(factory)
+    except (TypeError, ValueError):
+        return
+    try:
+        parameters.bind(**declined)
+    except TypeError as error:
+        name = getattr(factory, "__name__", "the factory")
+        raise TraceError(
+            f"{name} is called without arguments, and is {error}; name a function that gives "
+            f"them: def network(): return {name}(…)"
+        ) from None
+
+
 def in_words(error: BaseException) -> str:
     """Type, text and place of an exception of the user's code, in one line."""
     text = " ".join(str(error).split())
@@ -153,9 +188,14 @@ def in_words(error: BaseException) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """The last line that is neither torch's nor the checker's."""
+    """The last line of neither torch nor the checker, of the user's own files if there is one."""
     foreign = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]), "<")
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith(foreign)]
-    frame = next((f for f in reversed(own) if "importlib" not in f.filename), None)
+    libraries = tuple(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib"))
+    frames = [
+        frame
+        for frame in reversed(traceback.extract_tb(error.__traceback__))
+        if not frame.filename.startswith(foreign) and "importlib" not in frame.filename
+    ]
+    own = (frame for frame in frames if not frame.filename.startswith(libraries))
+    frame = next(own, frames[0] if frames else None)
     return f"{Path(frame.filename).name}, line {frame.lineno}" if frame else ""

@@ -19,6 +19,7 @@ do not count.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -63,6 +64,8 @@ from search.analysis.tracing.remarks import about_pooling, about_weights
 from search.analysis.tracing.running import AsFunction, Intent, evaluating, image_for
 from search.analysis.tracing.seams import require_seen
 
+NO_FORWARD = 'missing the required "forward" function'  # torch's words
+CODE = (AttributeError, NameError, TypeError, RecursionError)  # seldom the shape's fault
 WAY = "replace it by convolution, pooling, resizing or element-wise operations, or "
 # Importing them fills HANDLERS.
 READINGS = (
@@ -101,14 +104,17 @@ def trace(module: nn.Module, input: tuple[int, ...] = (3, 32, 32)) -> Graph:
 
 def _failure(where: str, input: tuple[int, ...], error: BaseException) -> str:
     words = in_words(error)
-    if isinstance(error, NotImplementedError) or "meta" in words:
+    if NO_FORWARD in words:
+        return f"{where} fails: {words}; write one as a method of its class, indented as __init__"
+    if isinstance(error, NotImplementedError) or re.search(r"\b[Mm]eta\b", str(error)):
         return (
             f"{where} does not run without data, which the checker has none of: {words}; check "
             "a part of the network that asks for no values"
         )
+    way = "mend its code, or " if isinstance(error, CODE) else ""
     return (
         f"{where} does not run on an input of shape {list(input)}, as the checker tries it "
-        f"without data: {words}; --input gives another shape"
+        f"without data: {words}; {way}--input gives another shape"
     )
 
 
@@ -324,6 +330,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
                 raise UnknownOperationError(f"the output cannot be analyzed: {value.reason}")
         found = [value for value in values if isinstance(value, Value)]
         ends = {value.node for value in found}
+        if not outputs:
+            raise TraceError("the module gives no tensor: its forward must return one")
         if not ends:
             raise TraceError("the module's output does not depend on the image")
         nodes = tuple(

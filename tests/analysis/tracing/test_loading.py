@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,7 @@ def test_code_is_known_by_the_bytes_of_its_file(tmp_path: Path) -> None:
         ("torchvision.models:no_such_net", "has no 'no_such_net'"),
         ("nowhere.py:net", "there is no file"),
         ("math:pi", "must be a callable"),
+        ("book.ipynb:Net", r"is a notebook.*search\.check\(Net\(\)\)"),
     ],
 )
 def test_bad_targets(target: str, words: str) -> None:
@@ -79,3 +81,41 @@ def test_a_script_that_exits_is_no_verdict(tmp_path: Path) -> None:
     file.write_text("import sys\nsys.exit(0)\n")
     with pytest.raises(TraceError, match="SystemExit: 0"):
         load_factory(f"{file}:net")
+
+
+def test_a_script_reads_no_command_line_but_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "script.py"
+    file.write_text(
+        "import argparse\nfrom torch import nn\n"
+        "reads = argparse.ArgumentParser()\n"
+        "reads.add_argument('--width', type=int, default=4)\n"
+        "def net(width=reads.parse_args().width):\n"
+        "    return nn.Conv2d(3, width + reads.parse_args().width, 1)\n"
+    )
+    before = list(sys.argv)
+    assert analyzed(make(load_factory(f"{file}:net")), (3, 8, 8)).parameters == 8 * 3 + 8
+    assert sys.argv == before
+
+
+def test_a_factory_that_wants_arguments_is_told_apart(tmp_path: Path) -> None:
+    file = tmp_path / "wide.py"
+    file.write_text(
+        "from torch import nn\n"
+        "class Wide(nn.Module):\n"
+        "    def __init__(self, width, depth=2): super().__init__()\n"
+    )
+    with pytest.raises(TraceError, match=r"'width'; .*def network\(\): return Wide\(…\)"):
+        make(load_factory(f"{file}:Wide"))
+
+
+def test_a_failure_is_placed_in_the_users_own_file(tmp_path: Path) -> None:
+    file = tmp_path / "reads.py"
+    file.write_text("import json\n\nsizes = json.loads('no')\n")
+    with pytest.raises(TraceError, match=r"\(reads\.py, line 3\)"):
+        load_factory(f"{file}:net")
+
+
+def test_a_relative_import_is_told_what_to_name(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("from .parts import layer\n")
+    with pytest.raises(TraceError, match=r"as package\.module:factory"):
+        load_factory(f"{tmp_path}/net.py:net")

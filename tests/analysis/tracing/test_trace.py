@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from constraints import Limits, check
 from search.analysis.tracing.errors import TraceError, UnknownOperationError
+from search.analysis.tracing.loading import load_factory, make
 from search.analysis.tracing.trace import trace
 from tests import oracle
 from tests.analysis.tracing.net import Net, analyzed
@@ -339,6 +341,38 @@ def test_what_depends_on_data_is_refused_in_one_line() -> None:
     with pytest.raises(TraceError, match="without data") as caught:
         trace(module, (3, 8, 8))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("run", "words"),
+    [
+        (lambda n, x: n.gone(x), "no attribute 'gone'.*mend its code, or --input"),
+        (lambda n, x: n.first(x, 3), "TypeError.*mend its code, or --input"),
+        (lambda n, x: n.empty(x), "'empty' fails.*write one as a method"),
+        (lambda n, x: None, "its forward must return one"),
+        (lambda n, x: n.first(x[:, :2]), "--input gives another shape"),
+    ],
+)
+def test_what_fails_by_itself_is_not_laid_on_missing_data(
+    run: Callable[[Any, Tensor], Tensor], words: str
+) -> None:
+    module = Net(run, first=C(3, 3, 3), empty=nn.Module())
+    with pytest.raises(TraceError, match=words) as caught:
+        trace(module, (3, 8, 8))
+    assert "which the checker has none of" not in str(caught.value)
+
+
+def test_a_file_named_meta_does_not_stand_for_missing_data(tmp_path: Path) -> None:
+    file = tmp_path / "meta.py"
+    file.write_text(
+        "from torch import nn\n"
+        "class Net(nn.Sequential):\n"
+        "    def forward(self, x):\n"
+        "        return super().forward(x[:, :2])\n"
+        "def net():\n    return Net(nn.Conv2d(3, 4, 3))\n"
+    )
+    with pytest.raises(TraceError, match="--input gives another shape"):
+        trace(make(load_factory(f"{file}:net")), (3, 8, 8))
 
 
 class Double(torch.autograd.Function):
