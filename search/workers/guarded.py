@@ -82,7 +82,7 @@ class Guarded:
         self._watch.begin(trial)
         try:
             with self._storage.errors():
-                values = _finite(self._train(trial))
+                values = _numbers(self._train(trial))
                 self.failures = 0
                 return values
         except optuna.TrialPruned:
@@ -126,8 +126,9 @@ class Guarded:
         return self._train(trial)
 
 
-def _finite(values: Values) -> Values:
-    if not all(map(math.isfinite, values if isinstance(values, tuple) else (values,))):
+def _numbers(values: Values) -> Values:
+    # A cost may be infinite: that of a target which the trial has not reached.
+    if any(map(math.isnan, values if isinstance(values, tuple) else (values,))):
         raise ValueError(f"the objective is {values}")
     return values
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -122,6 +123,15 @@ def test_a_search_for_the_lowest_cost_goes_on_when_the_target_is_met(sqlite: str
     ending = run(study, lambda stop: lambda trial: (0.5, 0.1), **section)
     assert ending == Ending("target 0.4 met", 0)
     assert len(study.trials) == 3
+
+
+def test_a_trial_that_never_reaches_the_target_counts_whatever_that_would_cost(sqlite: str) -> None:
+    section = {"target": 0.9, "objectives": ["accuracy", "pflop"], "pruner": "none", "trials": 2}
+    study = created(sqlite, failures=1, **section)
+    settings = {"failures": 1, **section}
+    ending = run(study, lambda stop: lambda trial: (0.5, math.inf), **settings)
+    assert ending == Ending("the budget of 2 trials is spent", 1)
+    assert [trial.values for trial in study.trials] == [[0.5, math.inf]] * 2
 
 
 def test_the_last_place_is_filled_when_another_worker_dies(sqlite: str, tmp_path: Path) -> None:
