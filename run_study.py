@@ -13,6 +13,7 @@ from typer.exceptions import TyperException
 
 from search.config.secrecy import concealed, require_no_password
 from search.errors import WARNING, ConfigError, LimitsError, MachineError, printable
+from search.presets import PRESETS
 from search.version import NAME, version
 
 # Before torch is imported: threads that wait spin for some microseconds and then sleep.  The layers
@@ -109,7 +110,9 @@ def init(
     file: Annotated[
         Path | None, typer.Argument(metavar="FILE", help="Else studies/PRESET.toml.")
     ] = None,
-    preset: Annotated[str, typer.Option(metavar="P", help="Which rules and space.")] = "quickstart",
+    preset: Annotated[
+        str, typer.Option(metavar="P", help=f"Whose rules and space: {', '.join(PRESETS)}.")
+    ] = "quickstart",
 ) -> int:
     """Writes a first study file."""
     from search.commands import machine

@@ -6,15 +6,12 @@ A new preset is one file here; `init --preset` finds it by its name.
 
 from __future__ import annotations
 
-from importlib import resources
+from pathlib import Path
 
 from search.errors import ConfigError
 
-PRESETS = sorted(
-    path.name.removesuffix(".toml")
-    for path in resources.files(__name__).iterdir()
-    if path.name.endswith(".toml")
-)
+_FOLDER = Path(__file__).parent
+PRESETS = sorted(path.stem for path in _FOLDER.glob("*.toml"))
 
 
 def preset(name: str) -> str:
@@ -25,4 +22,4 @@ def preset(name: str) -> str:
     """
     if name not in PRESETS:
         raise ConfigError(f"--preset {name}: must be one of {', '.join(PRESETS)}")
-    return resources.files(__name__).joinpath(f"{name}.toml").read_text(encoding="utf-8")
+    return (_FOLDER / f"{name}.toml").read_text(encoding="utf-8")
