@@ -156,6 +156,8 @@ def setting(kind: type, *allowed: str, low: float = -math.inf, high: float = mat
         if isinstance(value, Choice):
             value = value.values
         if isinstance(value, list | tuple):
+            if not value:
+                raise ValueError("a list of choices must not be empty")
             return Choice(values=tuple(one(member) for member in value))
         if isinstance(value, IntRange | FloatRange):
             value = value.model_dump()

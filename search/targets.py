@@ -211,13 +211,13 @@ def read_architecture(path: Path) -> Architecture:
         ConfigError: one line that names the file and what is wrong in it.
     """
     try:
-        return Architecture.from_json(json.loads(path.read_text(encoding="utf-8")))
+        return Architecture.from_json(json.loads(path.read_text(encoding="utf-8-sig")))
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}: no JSON ({error}); {TARGETS}") from None
     except ArchitectureError as error:
         raise ConfigError(f"{path}: {error}") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is not a text file") from None
+        raise ConfigError(f"{path}: is not a text file in UTF-8; save it as one") from None
     except (ValueError, RecursionError) as error:  # thousands of digits or brackets
         raise ConfigError(f"{path}: {error}") from None
     except OSError as error:

@@ -52,11 +52,11 @@ def _text(path: Path) -> str:
             raise ConfigError(
                 f"{path}: {status.st_size:,} bytes, but a study file has {_LARGEST:,} at most"
             )
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # some editors of Windows begin with a mark
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such study file; init writes a first one") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is not a text file") from None
+        raise ConfigError(f"{path}: is not a text file in UTF-8; save it as one") from None
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
 
@@ -152,13 +152,13 @@ def _explain(error: ErrorDetails, raw: Mapping[str, Any]) -> str:
     path = [str(part) for part in error["loc"]]
     key = ".".join(_as_written(path, raw))
     if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(path[-1], _known_keys(path[:-1]), n=1)
-        return f"{key}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
+        return f"{key}: unknown key{_instead(path)}"
     if error["type"] == "missing":
         return f"{key}: missing"
     message = refusal(error)
     given = error["input"]
-    if isinstance(given, Mapping) or repr(given) in message or key == "study.storage":
+    told = "but got " in message or repr(given) in message
+    if told or isinstance(given, Mapping) or key == "study.storage":
         return f"{key}: {concealed(message)}"
     return f"{key}: {message} (got {_shown(given)})"
 
@@ -173,6 +173,20 @@ def _as_written(path: list[str], raw: Mapping[str, Any]) -> list[str]:
         return path
     own = raw["space"].get(path[1], {})
     return path if path[2] in own else ["space", "block", *path[2:]]
+
+
+def _instead(path: list[str]) -> str:
+    """What may have been meant: a key of that table, one of that name elsewhere, or any there."""
+    *table, key = path
+    known = _known_keys(table)
+    spelt = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(key.lower(), spelt, n=1)
+    elsewhere = [f"{part}.{key}" for part in _known_keys([]) if key in _known_keys([part])]
+    if near:
+        return f"; did you mean {spelt[near[0]]}?"
+    if elsewhere and not table[1:]:
+        return f"; did you mean {' or '.join(elsewhere)}?"
+    return f"; there is {', '.join(known)}" if known else ""
 
 
 def _known_keys(path: list[str]) -> list[str]:

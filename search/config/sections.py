@@ -180,6 +180,15 @@ class DataSection(_Section):
     image_size: Annotated[int, Field(ge=8, le=1024, strict=True)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 0
 
+    @field_validator("root")
+    @classmethod
+    def _at_home(cls, root: Path) -> Path:
+        """What a shell makes of `~`, which it leaves alone in a file and behind `data.root=`."""
+        try:
+            return root.expanduser()
+        except RuntimeError:
+            raise ValueError(f"there is no home directory {root.parts[0]}") from None
+
 
 Unit01 = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 

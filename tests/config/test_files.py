@@ -10,6 +10,7 @@ import pytest
 
 from search.config.files import load, overridden, parse
 from search.errors import ConfigError
+from search.targets import read_architecture
 from tests.conftest import STUDIES
 
 MINIMAL = '[study]\nname = "s"\n'
@@ -61,7 +62,10 @@ def test_overrides_must_read_key_equals_value(override: str, tmp_path: Path) -> 
         ("study.target=2", "must be less than or equal to 1 (got 2)"),
         ("study.seed=1.5", "must be a whole number (got 1.5)"),
         ("study.metric=f1", "must be 'accuracy' or 'balanced_accuracy' (got 'f1')"),
-        ("data.root=3", "must be a path (got 3)"),
+        ("data.root=3", "must be a path, in quotes (got 3)"),
+        ("data.root=~nobody-of-that-name/x", "there is no home directory ~nobody-of-that-name"),
+        ("study.name=123", "must be text, in quotes (got 123)"),
+        ("training.epochs=[]", "a list of choices must not be empty (got [])"),
         ("data.channels=2", "must be 1 or 3 (got 2)"),
         ("data.image_size=x", "must be a whole number (got 'x')"),
         ("space.fill=3", "must be a table (got 3)"),
@@ -114,3 +118,50 @@ def test_a_strange_file_is_told_in_one_short_line(kind: str, tmp_path: Path) -> 
 def test_a_strange_override_is_told_by_its_key(value: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--set training\.epochs: "):
         load(_file(tmp_path, MINIMAL), [f"training.epochs={value}"])
+
+
+@pytest.mark.parametrize(
+    ("override", "instead"),
+    [
+        (
+            "study.epochs=3",
+            "; did you mean augmentation.epochs or training.epochs?",
+        ),  # in the wrong table
+        ("trials=3", "; did you mean study.trials?"),
+        ("space.c1.depth=2", "; did you mean C1?"),  # in the wrong case
+        ("study.trails=3", "; did you mean trials?"),
+        ("data.colour=3", "; there is kind, name, root, "),
+    ],
+)
+def test_of_an_unknown_key_it_is_said_which_one_there_is(
+    override: str, instead: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=f"unknown key{re.escape(instead)}"):
+        load(_file(tmp_path, MINIMAL), [override])
+
+
+def test_a_value_is_told_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(_file(tmp_path, MINIMAL), ["training.epochs=[1, 2.5]"])
+    assert str(caught.value).count("got") == 1
+
+
+def test_an_editor_may_mark_a_file_as_utf_8_and_no_other_encoding_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text(MINIMAL, encoding="utf-8-sig")
+    assert load(path).study.name == "s"
+    path.write_text(MINIMAL, encoding="utf-16")
+    with pytest.raises(ConfigError, match="not a text file in UTF-8; save it as one"):
+        load(path)
+    network = tmp_path / "network.json"
+    network.write_text((STUDIES / "baseline.json").read_text(), encoding="utf-8-sig")
+    assert read_architecture(network).input == (3, 32, 32)
+
+
+def test_the_home_directory_may_be_written_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/somebody")
+    path = _file(tmp_path, MINIMAL)
+    assert load(path, ["data.root=~/images"]).data.root == Path("/somebody/images")
+    assert load(path, ["data.root=a~b"]).data.root == Path("a~b")
