@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -167,13 +168,10 @@ class ClaimingStorage(WritingStorage):
         if found >= self.trials:
             raise BudgetSpentError(f"{found} of {self.trials} trials are taken")
 
-    def queue_finalist(self, study_id: int, template: FrozenTrial) -> bool:
-        """Queues the training of a finalist; False where there is another of its index."""
-        try:
+    def queue_finalist(self, study_id: int, template: FrozenTrial) -> None:
+        """Queues the training of a finalist, unless there is another of its index."""
+        with suppress(_OvertakenError):
             self.create_new_trial(study_id, template)
-        except _OvertakenError:
-            return False
-        return True
 
     def _occupy(self, session: sa.orm.Session, trial: models.TrialModel) -> None:
         # The first heartbeat belongs to the claim: a trial without one is never stale to Optuna.

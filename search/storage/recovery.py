@@ -40,12 +40,10 @@ class RecoveringStorage(ClaimingStorage):
             if trial.state != TrialState.RUNNING or self._owner(session, trial) != worker:
                 return False
             self._release(session, trial)
-        self._claims.pop(trial_id, None)
         return True
 
     def _release(self, session: sa.orm.Session, trial: models.TrialModel) -> None:
         trial.state = TrialState.WAITING
-        session.query(models.TrialHeartbeatModel).filter_by(trial_id=trial.trial_id).delete()
         # The objective notes the architecture once all parameters are chosen.
         if (
             models.TrialUserAttributeModel.find_by_trial_and_key(trial, ARCHITECTURE, session)

@@ -115,10 +115,8 @@ class Watch:
             self._deadline = time.monotonic() + 60 * self._section.minutes
 
     def end(self) -> None:
-        """The running trial is over; it may have met the target, so look before the next."""
+        """The running trial is over."""
         self._trial = self._deadline = None
-        self._lost = False
-        self._looked = -POLL
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """A signal ends the worker after the running step; a second SIGINT ends it at once."""

@@ -31,6 +31,10 @@ log = logging.getLogger(__name__)
 
 Stop = Callable[[], str | None]
 
+PAUSE = 1.0
+"""Seconds until a worker looks again whether another that still runs has failed or died: then its
+place is free."""
+
 
 def work(
     study: optuna.Study,
@@ -81,7 +85,7 @@ def _one(study: optuna.Study, guarded: Guarded, watch: Watch, number: int) -> En
             return Ending(f"trial {number} failed: {reason}", 1)
         guarded.require_code([trial])
         if not _run_one(study, guarded):
-            _await_others(study_storage(study), study)
+            time.sleep(PAUSE)
     return ending
 
 
@@ -92,7 +96,7 @@ def _work(study: optuna.Study, config: StudyConfig, guarded: Guarded, watch: Wat
             if _trained(storage, study) >= config.study.trials:
                 ending = watch.spent(config.study.trials, "trial")
                 break
-            _await_others(storage, study)
+            time.sleep(PAUSE)
         elif guarded.failure and guarded.failures >= config.study.failures:
             last = in_one_line(guarded.failure)
             return Ending(f"{guarded.failures} trials in a row failed; the last: {last}", 1)
@@ -116,7 +120,7 @@ def _finals(
             storage.queue_finalist(study_id(study), template(trials, now))
         guarded.require_code(filter(is_finalist, trials))
         if not _run_one(study, guarded):
-            _await_others(storage, study)
+            time.sleep(PAUSE)
     return ending
 
 
@@ -146,12 +150,6 @@ def _run_one(study: optuna.Study, guarded: Guarded) -> bool:
     if isinstance(guarded.failure, ConfigError | InfeasibleError):
         raise guarded.failure
     return True
-
-
-def _await_others(storage: StudyStorage, study: optuna.Study) -> None:
-    """Others still run; if one fails or dies, its place is free."""
-    time.sleep(1)
-    storage.recover(study_id(study))
 
 
 def _trained(storage: StudyStorage, study: optuna.Study) -> int:
