@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import sqlite3
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
 from threading import Barrier
 from typing import Any
 
@@ -63,10 +66,13 @@ def test_eight_processes_run_forty_queued_trials_once_each(url: str) -> None:
     assert {trial.user_attrs["runs"] for trial in trials} == {1}
 
 
-@pytest.mark.parametrize("arrived", [True, False])
-@pytest.mark.parametrize(
+BEGINNINGS = pytest.mark.parametrize(
     ("owner", "step", "queued"), [(RDBStorage, "_create_new_trial", 0), (StudyStorage, "_claim", 1)]
 )
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+@BEGINNINGS
 def test_a_trial_is_begun_once_although_the_connection_drops(
     owner: type, step: str, queued: int, arrived: bool, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,6 +96,35 @@ def test_a_trial_is_begun_once_although_the_connection_drops(
     assert study.trials[0].state == TrialState.COMPLETE
 
 
+@BEGINNINGS
+def test_a_trial_that_others_take_while_the_connection_is_away_is_theirs(
+    owner: type, step: str, queued: int, sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, other = created(sqlite, trials=2), load_study("toy", sqlite)
+    for _ in range(queued):
+        study.enqueue_trial({"x": 0.5})
+    begin, taken = getattr(owner, step), list[int]()
+
+    def dropping(*args: Any) -> Any:
+        begun = begin(*args)
+        if not taken:
+            taken.append(0)
+            _lose(study, other)
+            taken.append(ask(other).number)
+            gone = Exception("terminating connection due to administrator command")
+            raise sa.exc.DBAPIError("COMMIT", None, gone, connection_invalidated=True)
+        return begun
+
+    monkeypatch.setattr(owner, step, dropping)
+    assert (ask(study).number, taken) == (1, [0, 0])
+
+
+def _lose(study: optuna.Study, other: optuna.Study) -> None:
+    """Another worker queues the trial that `study` has just begun again."""
+    (trial,) = study.trials
+    assert study_storage(other).requeue(trial._trial_id, trial.user_attrs["worker"])
+
+
 def test_failed_trials_are_not_counted(url: str) -> None:
     study = created(url, trials=2)
     study.tell(ask(study), state=TrialState.FAIL)
@@ -103,6 +138,8 @@ def test_more_queued_trials_than_the_budget_are_not_run(url: str) -> None:
     study = created(url, trials=2)
     for _ in range(3):
         study.enqueue_trial({"x": 0.5})
+    with pytest.raises(BudgetSpentError):  # as when the last is queued while one is looked for
+        study_storage(study).create_new_trial(study._study_id)
     first, second = ask(study), ask(study)
     with pytest.raises(BudgetSpentError):
         ask(study)
@@ -127,6 +164,39 @@ def test_a_queued_trial_keeps_number_parameters_and_reports(url: str) -> None:
     assert not storage.owns(trial._trial_id, trial.user_attrs["worker"])
     assert storage.owns(trial._trial_id, again.user_attrs["worker"])
     assert not storage.requeue(trial._trial_id, trial.user_attrs["worker"])
+    study.tell(again, x)
+    assert not storage.requeue(again._trial_id, again.user_attrs["worker"])
+    assert study.trials[0].state == TrialState.COMPLETE
+
+
+def _queued(study: optuna.Study, **attributes: Any) -> None:
+    study.add_trial(optuna.create_trial(state=TrialState.WAITING, user_attrs=attributes))
+
+
+def test_who_trains_finalists_or_one_trial_begins_no_other(sqlite: str) -> None:
+    study = created(sqlite, trials=9)
+    storage = study_storage(study)
+    for _ in range(2):
+        _queued(study)
+    _queued(study, finalist={"trial": 0, "repeat": 0, "index": 0})
+    for finals, only, allowed in ((False, 0, 0), (True, None, 2)):
+        storage.finals, storage.only = finals, only
+        assert ask(study).number == allowed
+        with pytest.raises(BudgetSpentError):
+            ask(study)
+    storage.finals = False
+    _queued(study, finalist={"trial": 0, "repeat": 1, "index": 1})
+    assert [ask(study).number for _ in range(2)] == [1, 4]
+    assert [trial.number for trial in study.trials if trial.datetime_start] == [0, 1, 2, 4]
+
+
+def test_a_finalist_is_queued_once_by_those_who_want_to_at_the_same_time(url: str) -> None:
+    study = created(url)
+    for index in (0, 0, 1, 1):
+        finalist = {"trial": 0, "repeat": 0, "index": index}
+        template = optuna.create_trial(state=TrialState.WAITING, user_attrs={"finalist": finalist})
+        study_storage(study).queue_finalist(study._study_id, template)
+    assert [trial.user_attrs["finalist"]["index"] for trial in study.trials] == [0, 1]
 
 
 def test_half_a_candidate_is_forgotten(url: str) -> None:
@@ -143,6 +213,11 @@ def _claimed_elsewhere(study: optuna.Study, silence: float) -> int:
     storage.set_trial_user_attr(
         trial._trial_id, "worker", {**trial.user_attrs["worker"], "pids": "another machine"}
     )
+    _silence(storage, trial._trial_id, silence)
+    return trial._trial_id
+
+
+def _silence(storage: StudyStorage, trial_id: int, seconds: float) -> None:
     now = {
         "sqlite": "datetime('now', '-{} seconds')",
         "postgresql": "now() - interval '{} s'",
@@ -151,9 +226,8 @@ def _claimed_elsewhere(study: optuna.Study, silence: float) -> int:
     with storage.engine.begin() as connection:
         connection.exec_driver_sql(
             f"UPDATE trial_heartbeats SET heartbeat = "
-            f"{now[storage.engine.name].format(int(silence))} WHERE trial_id = {trial._trial_id}"
+            f"{now[storage.engine.name].format(int(seconds))} WHERE trial_id = {trial_id}"
         )
-    return trial._trial_id
 
 
 def test_silence_beyond_the_grace_period_is_death(url: str) -> None:
@@ -162,6 +236,44 @@ def test_silence_beyond_the_grace_period_is_death(url: str) -> None:
     _claimed_elsewhere(study, silence=20)
     assert study_storage(study).recover(study._study_id) == 1
     assert [trial.state.name for trial in study.trials] == ["RUNNING", "WAITING"]
+
+
+@pytest.mark.parametrize("state", [TrialState.COMPLETE, TrialState.RUNNING])
+def test_a_trial_that_ends_or_goes_on_while_others_look_is_not_recovered(
+    state: TrialState, sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = create_or_resume(study_file(trials=5), sqlite, heartbeat=1, grace=10)
+    other = load_study("toy", sqlite, heartbeat=1, grace=10)
+    trial, storage = ask(study), study_storage(other)
+    _silence(storage, trial._trial_id, 20)
+    look = storage._running
+
+    def slow(study_id: int) -> Any:
+        found = look(study_id)
+        if state == TrialState.COMPLETE:
+            study.tell(trial, 0.5)
+        else:
+            _lose(study, study)
+            ask(study)
+        return found
+
+    monkeypatch.setattr(storage, "_running", slow)
+    assert storage.recover(study._study_id) == 0
+    assert [trial.state for trial in study.trials] == [state]
+
+
+def test_a_heartbeat_that_fails_is_followed_by_another(
+    sqlite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.storage.patience.PATIENCE", 0.1)
+    study = create_or_resume(study_file(), sqlite, heartbeat=1, grace=10)
+    trial, storage = ask(study), study_storage(study)
+    _silence(storage, trial._trial_id, 20)
+    with closing(sqlite3.connect(tmp_path / "study.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        storage.record_heartbeat(trial._trial_id)  # Optuna's thread would end with an error
+    storage.record_heartbeat(trial._trial_id)
+    assert storage.recover(study._study_id) == 0
 
 
 def test_the_heart_beats_from_the_claim_on(url: str) -> None:
@@ -192,6 +304,7 @@ def test_a_trial_that_kills_its_workers_fails_at_last(url: str) -> None:
         state = TrialState.FAIL if death == LIVES else TrialState.WAITING
         assert [trial.state for trial in study.trials] == [state]
     assert study.trials[0].user_attrs["failure"] == f"its worker died {LIVES} times"
+    assert study.trials[0].duration
 
 
 def _recover(url: str) -> None:
@@ -234,15 +347,23 @@ def test_counts_and_best_value(url: str) -> None:
                 distributions={"x": FloatDistribution(0, 1)},
             )
         )
+    finalist = {"finalist": {"trial": 1, "repeat": 0, "index": 0}}
+    study.add_trial(optuna.create_trial(value=0.8, user_attrs=finalist))
     counts = storage.count(study._study_id)
     assert counts == {TrialState.COMPLETE: 2, TrialState.PRUNED: 1, TrialState.FAIL: 1}
     assert storage.best_value(study._study_id) == 0.7
+    other = create_or_resume(
+        study_file(name="other", objectives=["accuracy", "macs"], pruner="none"), url
+    )
+    other.add_trial(optuna.create_trial(values=[0.2, 5_000.0]))
+    assert storage.count(other._study_id) == {TrialState.COMPLETE: 1}
+    assert storage.best_value(other._study_id) == 0.2, "the first of its objectives"
 
 
 @settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(gaps=st.lists(st.floats(0, 100), max_size=8))
+@given(gaps=st.lists(st.floats(-50, 100), max_size=8))
 def test_the_clock_runs_only_while_somebody_works(
     sqlite: str,
     gaps: list[float],
@@ -256,7 +377,7 @@ def test_the_clock_runs_only_while_somebody_works(
     for gap in gaps:
         now[0] += gap
         passed = storage.advance_clock(study._study_id)
-    assert passed == pytest.approx(sum(gap for gap in gaps if gap < 30), abs=1e-6)
+    assert passed == pytest.approx(sum(gap for gap in gaps if 0 < gap < 30), abs=1e-6)
 
 
 def test_opening_twice_keeps_the_locks_of_the_first(sqlite: str) -> None:

@@ -112,6 +112,17 @@ def test_a_network_is_trained_once(sqlite: str) -> None:
     assert give_(study, some, inside(some), "d") == 1
     run(study, some, 1, value=-1)
     assert give_(study, some, inside(some), "e") == 2, "the first failed"
+    pruned = {"candidate": given(inside(some, 1), some, None)[0].hash}
+    study.add_trial(optuna.create_trial(state=TrialState.PRUNED, user_attrs=pruned))
+    assert give_(study, some, inside(some, 1), "f") == 4, "the search gave it up early"
+
+
+def test_one_network_is_trained_though_the_target_is_met(sqlite: str) -> None:
+    some = settings(target=0.4)
+    study = create_or_resume(some, sqlite)
+    assert run(study, some, None, value=0.5).reason == "target 0.4 met"
+    number = give_(study, some, BASELINE, "x")
+    assert run(study, some, number).reason == f"trial {number}: accuracy 90.00 %"
 
 
 def test_samplers_see_what_the_space_expresses_and_keep_their_joint_space(sqlite: str) -> None:

@@ -34,6 +34,9 @@ def test_what_is_told_is_on_the_disk_and_the_rest_with_it(sqlite: str) -> None:
         writes.durable = True
     assert set(seen) == {"FULL"}
     seen.clear()
+    study.set_user_attr("config", {})
+    assert set(seen) == {"FULL"}
+    seen.clear()
     study.tell(trial, 0.5)
     assert seen[-1] == "FULL"
 
