@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -30,7 +32,7 @@ from search.training.modules import Modules, read
 from search.training.training import DivergedError
 from search.workers.worker import work
 from tests.modules import written
-from tests.processes import code, start, wait_until, worker
+from tests.processes import ask, code, start, wait_until, worker
 from tests.synthetic_study import CLASSES, INPUT, build, config, feasible
 
 NOISE = (0.001, -0.001, 0.0005, -0.0005)
@@ -113,6 +115,38 @@ def test_the_search_neither_counts_nor_sees_them(sqlite: str) -> None:
     trained = len(study.trials)
     assert "finalists" in _work(study, settings).reason  # again: it is decided
     assert len(study.trials) == trained
+
+
+def test_a_target_that_is_met_ends_the_search_and_not_its_finalists(sqlite: str) -> None:
+    settings = _settings(target=0.835)
+    study = create_or_resume(settings, sqlite)
+    ending = _work(study, settings)
+    assert ending.code == 0
+    best = "target 0.835 met; trial 2 is the best of the finalists (3) with "
+    assert ending.reason.startswith(best)
+    assert len(searched(study.trials)) == 4, "trial 3 met it"
+
+
+def test_the_last_training_of_a_worker_that_died_is_waited_for_and_taken_over(sqlite: str) -> None:
+    settings = _settings(finalist_trainings=6)
+    study, other = create_or_resume(settings, sqlite), load_study("demo", sqlite)
+    study_storage(other).finals, train = True, _trainer(settings, None)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+
+    def lose(trial: optuna.Trial) -> float:
+        worker = trial.user_attrs["worker"]
+        if trial.user_attrs.get("finalist", {}).get("index") == 5 and not worker["earlier"]:
+            assert study_storage(other).requeue(trial._trial_id, worker)
+            theirs = ask(other)
+            assert theirs.number == trial.number
+            theirs.set_user_attr("worker", {**theirs.user_attrs["worker"], "pid": dead.pid})
+        return float(train(trial))
+
+    assert work(study, settings, lambda stop: lose).code == 0
+    again = [trial for trial in study.trials if is_finalist(trial)]
+    assert [trial.state.name for trial in again] == ["COMPLETE"] * 6
+    assert again[5].user_attrs["deaths"] == 1
 
 
 def test_a_finalist_that_diverges_is_lost(sqlite: str) -> None:

@@ -15,11 +15,15 @@ from search.config.sections import StudyConfig
 from search.data.datasets import Dataset
 from search.display.dashboard.annotation import annotate
 from search.networks.architecture import Architecture
-from search.proposals.parameters import RejectedError
+from search.proposals.asked import given
+from search.proposals.parameters import RejectedError, distributions
 from search.proposals.sampler import make_sampler
 from search.storage.checkpoints import artifact_store, checkpoint_path, load_checkpoint
 from search.storage.claims import ClaimLostError
+from search.storage.finalists import standing, template
+from search.storage.given import give
 from search.storage.studies import create_or_resume, load_study, study_storage
+from search.storage.trials import architecture_of, candidate_of
 from search.training.trainer import Trainer
 from search.workers.objective import Finished, Interrupted, Objective, make_pruner
 from tests.processes import ask
@@ -95,6 +99,46 @@ def test_a_trial_ends_when_the_target_is_met(
     study.optimize(_objective(config, digits, tmp_path), n_trials=1)
     assert list(study.trials[0].intermediate_values) == [1]
     assert study.trials[0].user_attrs["pflop_to_target"] > 0
+
+
+def _epochs(study: optuna.Study) -> list[tuple[str, int, int]]:
+    """State, epochs and reports of each trial."""
+    return [
+        (trial.state.name, len(trial.user_attrs["history"]), len(trial.intermediate_values))
+        for trial in study.trials
+    ]
+
+
+def test_a_pruner_ends_what_the_search_proposes_before_its_last_epoch_and_nothing_else(
+    config: StudyConfig, digits: Dataset, tmp_path: Path
+) -> None:
+    study, objective = _study(config, digits, tmp_path), _objective(config, digits, tmp_path)
+    for epochs in (0, 2):  # before the pruner, for which no accuracy is enough, may end a trial
+        study.pruner = optuna.pruners.ThresholdPruner(lower=2.0, n_warmup_steps=epochs)
+        study.optimize(objective, n_trials=1)
+    study.pruner = optuna.pruners.ThresholdPruner(lower=2.0)
+    named, choices = given(architecture_of(study.trials[0]), config, None)
+    give(study, named, "mine.json", choices, distributions(config))
+    study.optimize(objective, n_trials=1)
+    assert _epochs(study) == [("PRUNED", 1, 1), ("COMPLETE", 2, 2), ("COMPLETE", 2, 2)]
+    kept = {path.name[:12] for path in (tmp_path / "runs").glob("*.checkpoint")}
+    assert kept == {"trial-000001", "trial-000002"}
+
+
+def test_a_finalist_is_measured_at_its_end_whatever_pruner_and_target_say(
+    config: StudyConfig, digits: Dataset, tmp_path: Path
+) -> None:
+    config = overridden(config, ["study.target=0.05"])
+    study, objective = _study(config, digits, tmp_path), _objective(config, digits, tmp_path)
+    study.optimize(objective, n_trials=1)
+    study.pruner = optuna.pruners.ThresholdPruner(lower=2.0)
+    study_storage(study).finals = True
+    study.add_trial(template(study.trials, standing(study.trials, config)))
+    study.optimize(objective, n_trials=1)
+    assert _epochs(study) == [("COMPLETE", 1, 1), ("COMPLETE", 2, 0)]
+    first, again = (candidate_of(trial) for trial in study.trials)
+    assert again.architecture == first.architecture
+    assert (first.recipe.repeat, again.recipe.repeat) == (0, 1)
 
 
 def test_a_picture_that_fails_costs_no_trial(

@@ -34,6 +34,40 @@ def test_workers_get_the_storage_unseen(tmp_path: Path) -> None:
     assert not [argument for argument in seen if "s3cret" in argument]
 
 
+def test_a_worker_knows_its_launch_and_shares_no_terminal_with_it(tmp_path: Path) -> None:
+    told = "os.environ['STUDY_SUPERVISOR'], os.getppid(), os.getsid(0) == os.getpid()"
+    ending = launch(Workers(script(f"print({told})"), "x", 1, tmp_path))
+    assert ending.reason == f"{os.getpid()} {os.getpid()} True"
+
+
+def test_no_worker_starts_after_a_signal(tmp_path: Path) -> None:
+    processes = supervisor._Processes(script("time.sleep(600)"), tmp_path)
+    processes.pass_on(signal.SIGTERM, None)
+    processes.start({})
+    processes.end()
+    assert processes.ending() == Ending("stopped by SIGTERM", 143)
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("ends", "told"),
+    [
+        ([(3, "a"), (1, "short"), (0, "met")], Ending("met", 0)),
+        ([(-9, "a"), (2, "b"), (3, "c"), (1, "short")], Ending("short", 1)),
+        ([(3, "a"), (2, "b")], MachineError("worker 0 ended with code 3: a")),
+        ([(2, "b"), (3, "a")], ConfigError("worker 0: b")),
+    ],
+)
+def test_one_that_reached_the_end_speaks_for_all(
+    ends: list[tuple[int, str]], told: Ending | Exception
+) -> None:
+    if isinstance(told, Ending):
+        assert supervisor.ending_of(ends) == told
+        return
+    with pytest.raises(type(told), match=str(told)):
+        supervisor.ending_of(ends)
+
+
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_worker_speaks_for_the_study(tmp_path: Path, number: int) -> None:
     command = script(f"print('first'); print('why'); sys.exit({number})")
@@ -151,6 +185,10 @@ def test_workers_without_gpus_share_the_cores(monkeypatch: pytest.MonkeyPatch) -
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     (alone,) = supervisor._environments(Workers([], "x", 1, Path()))
     assert alone["OMP_NUM_THREADS"] == str(cores)
+    monkeypatch.setenv("OMP_NUM_THREADS", "99")
+    (told,) = supervisor._environments(Workers([], "x", 1, Path()))
+    assert told["OMP_NUM_THREADS"] == "99"
+    monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr(psutil.Process, "cpu_affinity", lambda _: [0, 2, 3, 5, 6, 7, 8])
     for workers, threads in ((2, "3"), (3, "2"), (9, "1")):
         environments = supervisor._environments(Workers([], "x", workers, Path()))

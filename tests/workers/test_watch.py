@@ -10,9 +10,12 @@ import time
 from pathlib import Path
 
 import optuna
+import pytest
 
+from search.storage.studies import study_config
 from search.workers.supervisor import SUPERVISOR
-from tests.processes import ROOT, code, created, epochs_run, start, wait_until, worker
+from search.workers.watch import Watch
+from tests.processes import ROOT, ask, code, created, epochs_run, start, wait_until, worker
 
 
 def test_the_target_met_elsewhere_stops_a_running_trial(sqlite: str, tmp_path: Path) -> None:
@@ -42,6 +45,22 @@ def test_a_trial_that_takes_too_long_fails(sqlite: str, tmp_path: Path) -> None:
     assert code(start(worker, sqlite, tmp_path, epochs=1000)) == 1
     assert [trial.state.name for trial in study.trials] == ["FAIL"]
     assert study.trials[0].user_attrs["failure"] == "TimeLimitError: time limit of 0.005 minutes"
+
+
+def test_minutes_are_those_of_the_clock_and_of_each_trial(
+    sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, now = created(sqlite, minutes=2), [1_000.0]
+    monkeypatch.setattr("search.workers.watch.time.monotonic", lambda: now[0])
+    watch, trial = Watch(study, study_config(study)), ask(study)
+    for _ in range(2):
+        watch.begin(trial)
+        now[0] += 119
+        assert watch() is None
+        now[0] += 2
+        assert watch() == "time limit of 2 minutes"
+        watch.end()
+        assert watch() is None
 
 
 def test_a_worker_whose_launch_is_gone_ends(sqlite: str, tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ def test_an_exact_number_of_trials_over_workers_and_resumes(url: str, tmp_path: 
     processes = [start(worker, url, tmp_path, epochs=2, delay=0.01) for _ in range(3)]
     assert [code(process) for process in processes] == [0, 0, 0]
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 5
+    assert not any(trial.user_attrs["worker"]["earlier"] for trial in study.trials)
     assert code(start(worker, url, tmp_path)) == 0
     assert len(study.trials) == 5
     created(url, trials=7)
