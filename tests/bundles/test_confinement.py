@@ -23,6 +23,10 @@ FILES = {
     "write": "open({file!r}, 'a')",
     "make": "open({folder!r} + '/new', 'w')",
     "remove": "os.unlink({file!r})",
+    "empty": "os.truncate({file!r}, 0)",
+    "take": "os.rename({file!r}, 'mine')",
+    "put": "os.makedirs('new', exist_ok=True); os.rename('new', {folder!r} + '/new')",
+    "folder": "os.mkdir({folder!r} + '/new')",
     "link": "os.path.lexists('link') or os.symlink({file!r}, 'link'); open('link').read()",
     "account": "open('/etc/passwd').read()",
     "other process": "open('/proc/' + str(os.getppid()) + '/environ', 'rb').read()",
@@ -87,6 +91,62 @@ def test_what_is_given_up(attempt: str, tmp_path: Path) -> None:
     assert [*theirs.iterdir()] == [file]
     free = run(code, own, confined=False)
     assert free.returncode == 0, free.stderr
+
+
+# What Python has no function for, or not on every system, with arguments that come to nothing.
+LIBRARY = {
+    "ptrace": (17, -1, None, None),
+    "process_vm_readv": (-1, None, 0, None, 0, 0),
+    "process_vm_writev": (-1, None, 0, None, 0, 0),
+    "execveat": (-1, b"x", None, None, 0),
+    "tgkill": (-1, -1, 0),
+    "sigqueue": (-1, 0, None),
+    "pidfd_open": (-1, 0),
+    "pidfd_send_signal": (-1, 0, None, 0),
+    "fchmod": (-1, 0),
+    "fchmodat": (-1, b"x", 0, 0),
+    "fchown": (-1, 0, 0),
+    "lchown": (b"", 0, 0),
+    "fchownat": (-1, b"x", 0, 0, 0),
+    "utime": (b"", None),
+    "utimes": (b"", None),
+    "futimesat": (-1, b"x", None),
+    "setxattr": (b"", b"user.x", b"", 0, 0),
+    "lsetxattr": (b"", b"user.x", b"", 0, 0),
+    "fsetxattr": (-1, b"user.x", b"", 0, 0),
+    "removexattr": (b"", b"user.x"),
+    "lremovexattr": (b"", b"user.x"),
+    "fremovexattr": (-1, b"user.x"),
+    "sched_setparam": (-1, None),
+    "sched_setscheduler": (-1, 0, None),
+    "shmget": (1, 0, 0),
+    "semget": (1, 0, 0),
+    "msgget": (1, 0),
+    "mq_open": (b"/none", 0),
+    "unshare": (0,),
+    "setns": (-1, 0),
+}
+
+
+@LINUX
+def test_what_the_c_library_calls_is_given_up_too(tmp_path: Path) -> None:
+    code = f"""
+import ctypes, errno
+libc = ctypes.CDLL(None, use_errno=True)
+for name, arguments in {LIBRARY}.items():
+    if hasattr(libc, name):
+        failed = getattr(libc, name)(*arguments) == -1
+        print(name, errno.errorcode[ctypes.get_errno()] if failed else "done")
+"""
+    answers = {}
+    for confined in (True, False):
+        missing, *lines = run(code, tmp_path, confined=confined).stdout.splitlines()
+        if missing:
+            pytest.skip(f"this system cannot keep a process from: {missing}")
+        answers[confined] = dict(line.split() for line in lines)
+    assert answers[True] == dict.fromkeys(answers[False], "EPERM")
+    assert "EPERM" not in answers[False].values()
+    assert len(answers[False]) > 20
 
 
 @LINUX

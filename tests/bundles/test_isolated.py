@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,6 +90,70 @@ def test_the_code_sees_torch_but_not_this_project() -> None:
     with (
         pytest.raises(RunError, match="search must not be needed"),
         isolated.network(unjudged, weights, NETWORK.input, {}, 0),
+    ):
+        pass
+
+
+HOSTILE = """
+import json, os, socket
+done = []
+def attempt(act, *arguments):
+    try:
+        act(*arguments)
+    except (OSError, MemoryError):
+        return
+    done.append(str(act))
+attempt(open, "/etc/passwd")
+attempt(open, f"/proc/{os.getppid()}/environ")
+attempt(socket.socket)
+attempt(os.posix_spawn, "/bin/true", ["true"], {})
+attempt(bytearray, 7 << 30)
+told = {"done": done, "folder": os.getcwd(), "holds": os.listdir(), "environment": {**os.environ}}
+raise ValueError(json.dumps(told))
+"""
+
+
+def test_hostile_code_gets_nowhere_and_nothing_stays_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    if missing := isolated.unlimited():
+        pytest.skip(f"this system cannot keep a process from: {missing}")
+    monkeypatch.setenv("API_TOKEN", "secret")
+    code = compile(HOSTILE, "model.py", "exec")
+    with (
+        pytest.raises(RunError, match="ValueError: ") as error,
+        isolated.network(code, b"", NETWORK.input, {}, 0),
+    ):
+        pass
+    told = json.loads(str(error.value).removeprefix("ValueError: "))
+    assert told["done"] == []
+    assert told["holds"] == []
+    assert not Path(told["folder"]).exists()
+    assert not {"API_TOKEN", "HOME", "PATH"} & told["environment"].keys()
+
+
+def test_an_answer_is_no_longer_than_it_may_be() -> None:
+    """Whoever finds where answers go announces a terabyte of them."""
+    announce = """
+import os
+for number in range(3, 64):
+    try:
+        os.write(number, (1 << 40).to_bytes(8, "little"))
+    except OSError:
+        pass
+"""
+    code = compile(announce, "model.py", "exec")
+    with (
+        pytest.raises(RunError, match="1,099,511,627,776 bytes where at most 268,435,456 belong"),
+        isolated.network(code, b"", NETWORK.input, {}, 0),
+    ):
+        pass
+
+
+def test_code_that_only_waits_is_ended_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolated, "_PATIENCE", 3 / isolated.START)
+    code = compile("import time; time.sleep(60)", "model.py", "exec")
+    with (
+        pytest.raises(RunError, match=f"took longer than {isolated.START} s"),
+        isolated.network(code, b"", NETWORK.input, {}, 0),
     ):
         pass
 
