@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
-import typer
-from typer.exceptions import TyperException
+try:
+    import typer
+    from typer.exceptions import TyperException
 
-from search.config.secrecy import concealed, require_no_password
-from search.errors import WARNING, ConfigError, LimitsError, MachineError, printable
-from search.presets import PRESETS
-from search.version import NAME, version
+    from search.config.secrecy import concealed, require_no_password
+    from search.errors import WARNING, ConfigError, LimitsError, MachineError, printable
+    from search.presets import PRESETS
+    from search.version import NAME, version
+except KeyboardInterrupt:
+    sys.exit(128 + signal.SIGINT)
 
 # Before torch is imported: threads that wait spin for some microseconds and then sleep.  The layers
 # of small networks end sooner than a thread wakes up, but endless spinning takes the core from
@@ -389,7 +394,13 @@ def _options(
 
 def main() -> None:
     """Runs the command line and exits with its code."""
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:  # Python would try again, and exit with 120
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -410,6 +421,12 @@ def run(arguments: list[str]) -> int:
         return _tell(end.__cause__)  # of a file, which typer takes for the end of the terminal
     except KeyboardInterrupt:
         return 130
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # rich makes exit 1 of it
+            return 128 + signal.SIGPIPE
+        raise
+    except BrokenPipeError:
+        return 128 + signal.SIGPIPE
     except Exception as error:
         if "--debug" in arguments:
             raise
@@ -421,7 +438,8 @@ def _tell(error: BaseException) -> int:
     code, message = _ending(error)
     if message:  # without a command, the help is all there is to say
         lines = map(printable, f"run_study: {message}".splitlines())
-        print(*lines, sep="\n", file=sys.stderr)
+        with suppress(OSError):  # where nobody can be told, the code tells
+            print(*lines, sep="\n", file=sys.stderr)
     return code
 
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -175,6 +177,48 @@ def test_help_of_every_command_has_an_example_that_it_takes(
     name, *arguments = shlex.split(example)
     assert name == command
     COMMANDS.commands[command].make_context(command, arguments)
+
+
+COMMAND = [sys.executable, str(ROOT / "run_study.py")]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--help",),
+        ("--version",),
+        ("check", "studies/baseline.json"),
+        ("check", "studies/baseline.json", "--json"),
+        ("check", "studies/baseline.json", "--csv"),
+    ],
+)
+def test_a_reader_that_has_gone_is_no_verdict(arguments: tuple[str, ...]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([*COMMAND, *arguments], stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(("check", "none.json"), 2), (("lunch",), 2), (("list",), 3)]
+)
+def test_where_nobody_can_be_told_the_code_tells(arguments: tuple[str, ...], code: int) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=full)
+    assert done.returncode == code
+
+
+def test_an_interrupt_while_it_starts_leaves_no_traceback(place: Path) -> None:
+    (place / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    environment = os.environ | {"PYTHONPATH": str(place)}
+    command = [
+        sys.executable,
+        "-c",
+        f"import sys; sys.path[1:1] = [{str(ROOT)!r}]; import run_study",
+    ]
+    done = subprocess.run(command, env=environment, cwd=place, capture_output=True)
+    assert (done.returncode, done.stderr) == (130, b"")
 
 
 def test_a_command_starts_without_what_others_need() -> None:
