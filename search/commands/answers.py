@@ -1,14 +1,16 @@
-"""How commands answer: one JSON document, or findings line by line."""
+"""How commands answer: one JSON document, findings line by line, or a file."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from search.config.sections import StudyConfig
 from search.display import terminal, wording
+from search.errors import MachineError
 
 _MARKS = {True: "✓", False: "✗", None: "–"}
 
@@ -20,6 +22,18 @@ def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
         ValueError: it holds a number that JSON does not have.
     """
     print(json.dumps(document, indent=2, allow_nan=False))
+
+
+def write(path: Path, text: str) -> None:
+    """Writes `text` into `path`.
+
+    Raises:
+        MachineError: which file it is, too, that the disk does not take.
+    """
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise MachineError(f"{path}: {error.strerror}") from None
 
 
 def note_lacking(config: StudyConfig) -> None:

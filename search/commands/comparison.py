@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from search.commands.answers import print_json
+from search.commands.answers import print_json, write
 from search.display import tables, terminal, wording
 from search.display.page import page
 from search.storage.summary import Summary
@@ -17,7 +17,7 @@ def compare(sources: Sequence[str], storage: str | None, html: Path | None, as_j
     """Funnel, best, curves and Pareto fronts of the studies that `sources` name."""
     summaries = [study_of(source, storage=storage).summary for source in sources]
     if html is not None:
-        html.write_text(_page(summaries), encoding="utf-8")
+        write(html, _page(summaries))
     if as_json:
         print_json([summary.to_json() for summary in summaries])
     else:

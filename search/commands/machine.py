@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from search.commands.answers import show_findings
+from search.commands.answers import show_findings, write
 from search.commands.typed import typed
 from search.display import terminal
-from search.errors import ConfigError
+from search.errors import ConfigError, MachineError
 from search.presets import preset
 from search.targets import study_of
 
@@ -19,11 +19,15 @@ def init(name: str, file: Path | None) -> int:
     text = preset(name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("x", encoding="utf-8") as stream:
-            stream.write(text)
+        path.touch(exist_ok=False)
     except FileExistsError as error:  # the file, or one where its folder would be
         there = error.filename
         raise ConfigError(f"{there}: is there already; name another: init FILE") from None
+    try:
+        write(path, text)
+    except MachineError:
+        path.unlink()  # or the next try would find it there
+        raise
     terminal.note(f"next: {typed('launch', path)}")
     print(path)
     return 0

@@ -205,7 +205,7 @@ class AugmentedEpochs:
         if self.made == self.section.epochs:
             return
         started, (count, images, *_) = time.monotonic(), self.shape
-        size = f"{self._bytes / 1e9:.1f} GB"
+        size = f"{self._bytes / 1e6:,.0f} MB"
         # One that starts takes longer to import than a chunk takes to augment.
         processes = min(processes, math.ceil(images / CHUNK))
         log.info("augmenting %d x %d images into %s (%s)", count, images, self.path, size)
@@ -297,7 +297,7 @@ class AugmentedEpochs:
             if error.errno not in _FULL:
                 raise MachineError(f"{told}belong there") from None
             raise MachineError(
-                f"{told}need {self._bytes / 1e9:.1f} GB. Fewer: --set augmentation.epochs=N"
+                f"{told}need {self._bytes / 1e6:,.0f} MB. Fewer: --set augmentation.epochs=N"
             ) from None
 
 

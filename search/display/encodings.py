@@ -7,7 +7,7 @@ import codecs
 ERRORS = "alike"
 """The name under which `str.encode` and streams know this."""
 
-_ALIKE = str.maketrans("✓✗–−·•×±…→↓▁▂▃▄▅▆▇█", "+x--|*x~~>v12345678")
+_ALIKE = str.maketrans("✓✗–−·•×±…→↓▁▂▃▄▅▆▇█▏▎▍▌▋▊▉", "+x--|*x~~>v123456781234567")
 
 
 def _alike(error: UnicodeError) -> tuple[str, int]:

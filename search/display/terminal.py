@@ -48,12 +48,13 @@ SPARKS = "▁▂▃▄▅▆▇█"
 def console(stream: TextIO) -> Console:
     """A console on stdout or stderr; characters that its encoding lacks become similar ones.
 
-    It is as wide as the terminal, or as `COLUMNS` says, where it ends in a pipe too.
+    It is as wide as the terminal, or as `COLUMNS` says, where it ends in a pipe too.  Some set
+    that to 0 where they do not know.
     """
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(errors=encodings.ERRORS)
     result = Console(file=stream, highlight=False, markup=False)
-    known = result.is_terminal or "COLUMNS" in os.environ
+    known = result.width and (result.is_terminal or "COLUMNS" in os.environ)
     result.width = min(result.width, WIDTH) if known else WIDTH
     return result
 

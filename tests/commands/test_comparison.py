@@ -34,6 +34,8 @@ def test_studies_stand_side_by_side(
     html = (tmp_path / "both.html").read_text()
     assert html.count("<table>") == 2
     assert "data:image/png;base64" in html
+    assert run(["compare", "one", "--html", "/dev/full"]) == 3
+    assert "/dev/full: No space left on device" in capsys.readouterr().err
     assert run(["compare", "one", "two", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert [study["study"] for study in document] == ["one", "two"]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import sqlite3
+import subprocess
 import sys
 from contextlib import closing
 from functools import partial
@@ -20,6 +22,7 @@ from search.errors import MachineError
 from search.presets import preset
 from search.storage.studies import find_study, load_study, study_names, study_storage
 from search.storage.summary import summarize
+from tests.conftest import STUDIES
 from tests.synthetic_study import build, config
 
 
@@ -167,6 +170,21 @@ def test_what_is_no_database_of_studies_hides_none(
     assert "demo" in shown.out
     assert "a.db is not a SQLite database" in shown.err
     assert run(["list", "--storage", "sqlite:///studies/a.db"]) == 2
+
+
+def test_a_first_study_file_that_the_disk_does_not_take_is_named_and_not_left(
+    place: Path,
+) -> None:
+    code = (
+        "import resource, sys, run_study; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); "
+        "sys.exit(run_study.run(['init', 'mine.toml']))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(STUDIES.parent), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert (done.returncode, done.stderr) == (3, b"run_study: mine.toml: File too large\n")
+    assert not (place / "mine.toml").exists()
+    assert run(["init", "mine.toml"]) == 0
 
 
 def test_a_study_is_named_where_a_file_is_taken(

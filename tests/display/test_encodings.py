@@ -26,6 +26,11 @@ def test_each_character_is_one_so_that_columns_stay() -> None:
     assert told.endswith(" ?")
 
 
+def test_the_end_of_a_bar_is_drawn_as_the_bar_is() -> None:
+    told = "█▏▎▍▌▋▊▉".encode("ascii", errors=encodings.ERRORS).decode()
+    assert told.isdecimal()
+
+
 def test_reading_is_not_guessed() -> None:
     with pytest.raises(UnicodeDecodeError):
         b"\xff".decode("utf-8", errors=encodings.ERRORS)

@@ -289,6 +289,17 @@ def test_a_pipe_is_as_wide_as_is_asked(
     assert max(map(len, lines)) <= columns
 
 
+def test_a_width_of_zero_is_none_that_is_known(
+    study: optuna.Study, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    terminal.show(terminal.render_status(study))
+    expected = capsys.readouterr().out
+    monkeypatch.setenv("COLUMNS", "0")
+    terminal.show(terminal.render_status(study))
+    assert capsys.readouterr().out == expected
+
+
 @pytest.fixture(autouse=True)
 def _no_dumb_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rich draws nothing where the tests themselves run in a dumb terminal, as in an editor."""
