@@ -147,7 +147,11 @@ class Watch:
             if trial is None or deadline is None or time.monotonic() < deadline + LENIENCE:
                 continue
             log.warning("trial %d hangs: failed, and this worker starts again", trial.number)
-            write(trial, Attributes(failure=f"hung beyond its {self._section.minutes:g} minutes"))
-            self._storage.set_trial_state_values(trial_id(trial), TrialState.FAIL)
+            failure = f"hung beyond its {self._section.minutes:g} minutes"
+            try:
+                write(trial, Attributes(failure=failure))
+                self._storage.set_trial_state_values(trial_id(trial), TrialState.FAIL)
+            except Exception as error:  # whoever has the trial or finds this worker silent goes on
+                log.warning("trial %d could not be failed: %s", trial.number, error)
             sys.stderr.flush()
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

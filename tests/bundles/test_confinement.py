@@ -3,6 +3,7 @@ is not."""
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import subprocess
 import sys
@@ -93,6 +94,17 @@ def test_what_is_given_up(attempt: str, tmp_path: Path) -> None:
     assert free.returncode == 0, free.stderr
 
 
+@LINUX
+def test_what_the_system_offers_is_used(tmp_path: Path) -> None:
+    """Or the tests above would be skipped where confinement is broken."""
+    libc = ctypes.CDLL(None)
+    landlock = libc.syscall(444, None, ctypes.c_size_t(0), 1) > 0  # its version
+    seccomp = libc.prctl(21, 0, 0, 0, 0) >= 0  # the mode of this process
+    missing = run("", tmp_path, confined=True).stdout.split()
+    assert ("files" in missing) != landlock
+    assert ("network" in missing, "processes" in missing) == (not seccomp, not seccomp)
+
+
 # What Python has no function for, or not on every system, with arguments that come to nothing.
 LIBRARY = {
     "ptrace": (17, -1, None, None),
@@ -173,6 +185,17 @@ for seconds in (1, 40, 10_000):
 """
     shown = run(code, tmp_path, confined=True, seconds=60).stdout.splitlines()
     assert shown[-3:] == ["1 65", "40 65", "65 65"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="resource limits are POSIX's")
+def test_few_files_are_open_and_memory_is_not_dumped(tmp_path: Path) -> None:
+    code = (
+        "import resource as r; print(*r.getrlimit(r.RLIMIT_CORE)); "
+        "[os.open(os.devnull, os.O_RDONLY) for _ in range(600)]"
+    )
+    result = run(code, tmp_path, confined=True)
+    assert "Too many open files" in result.stderr
+    assert result.stdout.splitlines()[-1] == "0 0"
 
 
 @LINUX

@@ -36,6 +36,7 @@ QUICK = (
     "space.C3.width=24",
     "space.C4.width=32",
 )
+NARROW = [f"space.C{number}.width=8" for number in range(1, 5)]
 
 
 @pytest.fixture
@@ -112,6 +113,7 @@ def _epochs(study: optuna.Study) -> list[tuple[str, int, int]]:
 def test_a_pruner_ends_what_the_search_proposes_before_its_last_epoch_and_nothing_else(
     config: StudyConfig, digits: Dataset, tmp_path: Path
 ) -> None:
+    config = overridden(config, NARROW)
     study, objective = _study(config, digits, tmp_path), _objective(config, digits, tmp_path)
     for epochs in (0, 2):  # before the pruner, for which no accuracy is enough, may end a trial
         study.pruner = optuna.pruners.ThresholdPruner(lower=2.0, n_warmup_steps=epochs)
@@ -128,7 +130,7 @@ def test_a_pruner_ends_what_the_search_proposes_before_its_last_epoch_and_nothin
 def test_a_finalist_is_measured_at_its_end_whatever_pruner_and_target_say(
     config: StudyConfig, digits: Dataset, tmp_path: Path
 ) -> None:
-    config = overridden(config, ["study.target=0.05"])
+    config = overridden(config, [*NARROW, "study.target=0.05"])
     study, objective = _study(config, digits, tmp_path), _objective(config, digits, tmp_path)
     study.optimize(objective, n_trials=1)
     study.pruner = optuna.pruners.ThresholdPruner(lower=2.0)

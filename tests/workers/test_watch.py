@@ -78,13 +78,22 @@ def _orphan(url: str, runs: Path) -> None:
 HANGING = """
 import sys, time
 import search.workers.watch
+from search.storage.studies import load_study, study_storage
 from tests.processes import worker
 from pathlib import Path
 
 search.workers.watch.LENIENCE = 0.5
 
 def make(runs):
-    return lambda stop: lambda trial: time.sleep(600) or 0.1 if trial.number == 0 else 0.5
+    def train(trial):
+        claim = trial.user_attrs["worker"]
+        if trial.number or claim["earlier"]:
+            return 0.5
+        if "lost" in sys.argv:
+            study_storage(load_study("toy", sys.argv[1])).requeue(trial._trial_id, claim)
+        time.sleep(600)
+
+    return lambda stop: train
 
 worker(sys.argv[1], Path(sys.argv[2]), make)
 """
@@ -94,14 +103,27 @@ def test_a_trial_that_hangs_is_failed_and_its_worker_starts_again(
     sqlite: str, tmp_path: Path
 ) -> None:
     study = created(sqlite, minutes=0.5 / 60)
+    _hang(sqlite, tmp_path)
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE"]
+    assert study.trials[0].user_attrs["failure"].startswith("hung beyond its 0.00833")
+    first, second = (trial.user_attrs["worker"]["pid"] for trial in study.trials)
+    assert first == second
+
+
+def test_a_worker_whose_hanging_trial_others_took_over_starts_again(
+    sqlite: str, tmp_path: Path
+) -> None:
+    study = created(sqlite, minutes=0.5 / 60)
+    _hang(sqlite, tmp_path, "lost")
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"]
+    assert len(study.trials[0].user_attrs["worker"]["earlier"]) == 1
+
+
+def _hang(*arguments: object) -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", HANGING, sqlite, str(tmp_path)],
+        [sys.executable, "-c", HANGING, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         timeout=120,
         check=False,
     )
     assert ended.returncode == 0
-    assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE"]
-    assert study.trials[0].user_attrs["failure"].startswith("hung beyond its 0.00833")
-    first, second = (trial.user_attrs["worker"]["pid"] for trial in study.trials)
-    assert first == second
