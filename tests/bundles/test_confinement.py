@@ -31,6 +31,7 @@ FILES = {
     "link": "os.path.lexists('link') or os.symlink({file!r}, 'link'); open('link').read()",
     "account": "open('/etc/passwd').read()",
     "other process": "open('/proc/' + str(os.getppid()) + '/environ', 'rb').read()",
+    "other command": "open('/proc/' + str(os.getppid()) + '/cmdline', 'rb').read()",
 }
 CALLS = {
     "TCP": "socket.socket()",
@@ -58,14 +59,14 @@ CALLS = {
 
 
 def run(
-    code: str, folder: Path, *, confined: bool, seconds: int = 60
+    code: str, folder: Path, *, confined: bool, seconds: int = 60, readable: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
     """One line of Python in a process of its own."""
     lines = f"""
 import os, socket, subprocess, sys
 sys.path.insert(0, {str(ROOT)!r})
 from search.bundles.confinement import confine
-print(*(confine([], seconds={seconds}, memory={MEMORY}) if {confined} else []), flush=True)
+print(*(confine({readable}, seconds={seconds}, memory={MEMORY}) if {confined} else []), flush=True)
 {code}
 """
     command = [sys.executable, "-I", "-c", lines]
@@ -162,6 +163,38 @@ for name, arguments in {LIBRARY}.items():
 
 
 @LINUX
+def test_no_process_is_made_by_the_calls_that_make_threads(tmp_path: Path) -> None:
+    clone = {"x86_64": 56, "aarch64": 220}.get(platform.machine())
+    code = f"""
+import ctypes, errno, signal
+libc = ctypes.CDLL(None, use_errno=True)
+new = (ctypes.c_uint64 * 8)(0, 0, 0, 0, signal.SIGCHLD)
+memory = 0x100 | 0x4000  # shared, as after vfork
+calls = ({clone}, signal.SIGCHLD), ({clone}, memory | signal.SIGCHLD), (435, new, 64)
+for call in calls:
+    made = libc.syscall(*call, 0, 0, 0) != -1
+    print("made" if made else errno.errorcode[ctypes.get_errno()], flush=True)
+"""
+    missing, *answers = run(code, tmp_path, confined=True).stdout.splitlines()
+    if missing:
+        pytest.skip(f"this system cannot keep a process from: {missing}")
+    assert answers == ["EPERM", "EPERM", "ENOSYS"]
+
+
+@LINUX
+def test_what_may_be_read_may_not_be_written(tmp_path: Path) -> None:
+    own, theirs = tmp_path / "own", tmp_path / "theirs"
+    for folder in (own, theirs):
+        folder.mkdir()
+    file = theirs / "given"
+    file.write_text("given")
+    code = f"print(open({str(file)!r}).read()); open({str(file)!r}, 'r+')"
+    result = run(code, own, confined=True, readable=(str(theirs),))
+    assert result.stdout.splitlines()[-1] == "given"
+    assert "PermissionError" in result.stderr or "files" in result.stdout
+
+
+@LINUX
 def test_threads_stay() -> None:
     code = (
         "import threading; t = threading.Thread(target=print, args=('ran',)); t.start(); t.join()"
@@ -206,7 +239,10 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
 
 @LINUX
 def test_limits_are_not_raised_again(tmp_path: Path) -> None:
-    """Not by root either."""
+    """Not by root either, who loses its powers."""
+    powers = "print(*(line for line in open('/proc/self/status') if 'CapPrm' in line))"
+    shown = run(powers, tmp_path, confined=True).stdout.splitlines()
+    assert not int(shown[1].split()[1], base=16)
     code = f"import resource as r; r.setrlimit(r.RLIMIT_DATA, (2 * {MEMORY}, 2 * {MEMORY}))"
     assert "Error: not allowed to raise maximum limit" in run(code, tmp_path, confined=True).stderr
 
