@@ -95,7 +95,8 @@ def test_the_code_sees_torch_but_not_this_project() -> None:
 
 
 HOSTILE = """
-import json, os, socket
+import json, os, resource, socket
+print("no answer", flush=True)
 done = []
 def attempt(act, *arguments):
     try:
@@ -109,7 +110,7 @@ attempt(socket.socket)
 attempt(os.posix_spawn, "/bin/true", ["true"], {})
 attempt(bytearray, 7 << 30)
 told = {"done": done, "folder": os.getcwd(), "holds": os.listdir(), "environment": {**os.environ}}
-raise ValueError(json.dumps(told))
+raise ValueError(json.dumps({**told, "seconds": resource.getrlimit(resource.RLIMIT_CPU)}))
 """
 
 
@@ -120,12 +121,14 @@ def test_hostile_code_gets_nowhere_and_nothing_stays_of_it(monkeypatch: pytest.M
     code = compile(HOSTILE, "model.py", "exec")
     with (
         pytest.raises(RunError, match="ValueError: ") as error,
-        isolated.network(code, b"", NETWORK.input, {}, 0),
+        isolated.network(code, b"", NETWORK.input, {}, work=1e10),
     ):
         pass
     told = json.loads(str(error.value).removeprefix("ValueError: "))
     assert told["done"] == []
     assert told["holds"] == []
+    start = isolated.START  # of the work's 100 s, it has none yet
+    assert told["seconds"] == [start, start + 100 + 5]
     assert not Path(told["folder"]).exists()
     assert not {"API_TOKEN", "HOME", "PATH"} & told["environment"].keys()
 

@@ -36,6 +36,7 @@ def test_what_is_told_is_on_the_disk_and_the_rest_with_it(sqlite: str) -> None:
     seen.clear()
     study.set_user_attr("config", {})
     assert set(seen) == {"FULL"}
+    trial.report(0.7, 3)
     seen.clear()
     study.tell(trial, 0.5)
     assert seen[-1] == "FULL"

@@ -109,7 +109,7 @@ def test_a_study_goes_on_without_one_of_its_workers(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     command = script(
         f"try: os.mkdir({str(tmp_path / 'first')!r})\n"
-        "except FileExistsError: print('done'); sys.exit(0)\n"
+        "except FileExistsError: time.sleep(0.8); print('done'); sys.exit(0)\n"
         "sys.exit(3)"
     )
     assert launch(Workers(command, "x", 3, tmp_path / "logs")) == Ending("done", 0)
