@@ -16,7 +16,7 @@ from search.data.augmentation import require_fit
 from search.data.datasets import load, load_test, without_test
 from search.data.sources import source
 from search.errors import ConfigError, MachineError
-from search.storage.opening import is_empty, open_storage
+from search.storage.opening import existing
 from search.storage.places import Place
 from search.training.devices import choose_device, choose_dtype, describe_device
 
@@ -114,12 +114,11 @@ def _data(config: StudyConfig) -> Finding:
 
 def _storage(place: Place) -> Finding:
     try:
-        if is_empty(place):
-            return Finding("storage", True, f"{place}: launch will make it")
-        open_storage(place)
+        with existing(place) as storage:
+            told = "answers" if storage else "launch will make it"
     except (ConfigError, MachineError) as error:
         return Finding("storage", False, str(error), "--storage sqlite:///studies/NAME.db")
-    return Finding("storage", True, f"{place}: answers")
+    return Finding("storage", True, f"{place}: {told}")
 
 
 def _disk(config: StudyConfig, runs: Path) -> Finding:

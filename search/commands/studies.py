@@ -259,7 +259,9 @@ def delete(name: str, storage: str | None, *, sure: bool) -> int:
     if not sure and not terminal.confirmed(f"Delete study {name}, {number}, {runs}?"):
         terminal.note("nothing deleted; where nobody can be asked, --yes says so")
         return 1
-    if not delete_study(study, place):
+    with kept.errors():
+        gone = delete_study(study, place)
+    if not gone:
         terminal.note(f"{runs}: kept, for files of another study of this name lie there")
     return 0
 

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial
 
 from search.errors import ConfigError, MachineError
 from search.storage.checkpoints import checkpoints
+from search.storage.opening import opened
 from search.storage.places import Place
 from search.storage.studies import study_names, study_storage
 
@@ -31,9 +32,11 @@ def delete_study(study: optuna.Study, place: Place) -> bool:
     others = any((*runs.glob("*.checkpoint"), *runs.glob("artifacts/*"), *_namesakes(study, place)))
     if not others:
         shutil.rmtree(runs, ignore_errors=True)
-    if place.file and not storage.names():
-        for end in ("", "-wal", "-shm", ".lock"):
-            place.file.with_name(place.file.name + end).unlink(missing_ok=True)
+    if place.file:
+        with opened(place):  # nobody makes a study in it meanwhile, or waits to read it
+            if not storage.names():
+                for end in ("", "-wal", "-shm", ".lock"):
+                    place.file.with_name(place.file.name + end).unlink(missing_ok=True)
     return not others
 
 

@@ -49,17 +49,34 @@ class ForeignDatabaseError(ConfigError):
 # --- opening ---------------------------------------------------------------------------
 
 
-def open_storage(place: str | Place) -> StudyStorage:
-    """The storage at `place`, its tables made when they are missing.
+@contextmanager
+def open_storage(
+    place: Place, heartbeat: int = HEARTBEAT, grace: int = GRACE
+) -> Iterator[StudyStorage]:
+    """The storage at `place`, its tables made when they are missing, while nobody else makes or
+    deletes studies.
 
     Raises:
         ConfigError: the place, its directory or its file is none a study can live in.
         MachineError: the database cannot be reached, lies on a network file system, or is corrupt.
     """
-    place = Place.of(place)
     require_fit(place)
     with opened(place):
-        return connect(place, HEARTBEAT, GRACE)
+        yield connect(place, heartbeat, grace)
+
+
+@contextmanager
+def existing(
+    place: Place, heartbeat: int = HEARTBEAT, grace: int = GRACE
+) -> Iterator[StudyStorage | None]:
+    """Likewise, but None where nothing is there: who only reads makes none."""
+    if is_empty(place):
+        yield None
+        return
+    require_fit(place)
+    with opened(place):
+        deleted = place.file is not None and is_empty(place)  # while the lock was waited for
+        yield None if deleted else connect(place, heartbeat, grace)
 
 
 def is_empty(place: Place) -> bool:

@@ -20,11 +20,8 @@ from search.storage.opening import (
     GRACE,
     HEARTBEAT,
     ForeignDatabaseError,
-    connect,
-    is_empty,
+    existing,
     open_storage,
-    opened,
-    require_fit,
     require_writable,
 )
 from search.storage.places import Place
@@ -57,9 +54,7 @@ def create_or_resume(
     """
     place = Place.of(place)
     require_writable(place)
-    require_fit(place)
-    with opened(place):
-        storage = connect(place, heartbeat, grace)
+    with open_storage(place, heartbeat, grace) as storage:
         try:
             study = optuna.load_study(study_name=config.study.name, storage=storage)
         except KeyError:
@@ -79,12 +74,8 @@ def create_or_resume(
 def require_resumable(config: StudyConfig, place: Place) -> None:
     """Raises what `create_or_resume` would, before anything is made."""
     require_writable(place)
-    require_fit(place)
-    if is_empty(place):
-        return
-    with opened(place):
-        storage = connect(place, HEARTBEAT, GRACE)
-        if config.study.name in storage.names():
+    with existing(place) as storage:
+        if storage and config.study.name in storage.names():
             study = optuna.load_study(study_name=config.study.name, storage=storage)
             _require_same_search(config, study)
 
@@ -131,13 +122,11 @@ def find_study(
         MachineError: see `open_storage`.
     """
     place = Place.of(place)
-    if is_empty(place):
-        lacking = "does not exist" if place.file and not place.file.exists() else "is empty"
-        raise NoStudyError(f"no study {name}: {place} {lacking}; launch it first")
     try:
-        require_fit(place)
-        with opened(place):
-            storage = connect(place, heartbeat, grace)
+        with existing(place, heartbeat, grace) as storage:
+            if storage is None:
+                lacking = "does not exist" if place.file and not place.file.exists() else "is empty"
+                raise NoStudyError(f"no study {name}: {place} {lacking}; launch it first")
             try:
                 return optuna.load_study(study_name=name, storage=storage)
             except KeyError:
@@ -168,12 +157,8 @@ def study_names(place: str | Place) -> list[str]:
     Raises:
         MachineError: see `open_storage`.
     """
-    place = Place.of(place)
-    if is_empty(place):
-        return []
-    storage = open_storage(place)
-    with storage.errors():
-        return storage.names("config")
+    with existing(Place.of(place)) as storage:
+        return storage.names("config") if storage else []
 
 
 def study_config(study: optuna.Study) -> StudyConfig:

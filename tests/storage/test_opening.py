@@ -4,7 +4,9 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import sqlalchemy as sa
 import search.storage.opening
 from search.errors import ConfigError, MachineError, NoStudyError
 from search.storage.internals import models
-from search.storage.opening import file_system, is_empty, open_storage
+from search.storage.opening import file_system, is_empty, open_storage, opened
 from search.storage.places import Place
 from search.storage.studies import (
     create_or_resume,
@@ -126,6 +128,34 @@ def test_who_only_reads_makes_no_tables(url: str) -> None:
     assert not is_empty(place)
 
 
+def _finds_no_study(place: Place) -> None:
+    with pytest.raises(NoStudyError, match="launch it first"):
+        load_study("toy", place)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        _finds_no_study,
+        study_names,
+        lambda place: require_resumable(study_file(), place),
+    ],
+)
+def test_who_waits_to_read_what_is_deleted_meanwhile_makes_none(
+    read: Callable[[Place], object], sqlite: str, tmp_path: Path
+) -> None:
+    created(sqlite)
+    place = Place.of(sqlite)
+    with opened(place), ThreadPoolExecutor() as pool:
+        waits = pool.submit(read, place)
+        time.sleep(0.3)  # it has seen the file
+        assert not waits.done()
+        for file in tmp_path.glob("*.db*"):
+            file.unlink()
+    waits.result()
+    assert not [*tmp_path.glob("*.db")]
+
+
 def test_a_list_of_what_is_not_there_makes_no_file(tmp_path: Path, sqlite: str) -> None:
     assert not study_names(Place.of(sqlite))
     assert not list(tmp_path.iterdir())
@@ -159,8 +189,9 @@ def test_sqlite_refuses_network_file_systems(
 ) -> None:
     mounts = {"/": "ext4", str(tmp_path): kind}
     monkeypatch.setattr(search.storage.opening, "_mounts", lambda: mounts)
-    with pytest.raises(MachineError, match=rf"{kind}.*PostgreSQL"):
-        open_storage(sqlite)
+    refused = pytest.raises(MachineError, match=rf"{kind}.*PostgreSQL")
+    with refused, open_storage(Place.of(sqlite)):
+        pass
     assert not list(tmp_path.iterdir())
 
 
@@ -181,7 +212,7 @@ def test_this_machines_mounts_are_read(place: str) -> None:
 
 
 def test_sqlite_is_safe_for_several_workers(sqlite: str) -> None:
-    with open_storage(sqlite).engine.connect() as connection:
+    with open_storage(Place.of(sqlite)) as storage, storage.engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 60_000
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # full

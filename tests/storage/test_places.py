@@ -108,8 +108,11 @@ def test_no_error_repeats_a_password(
     given_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises((ConfigError, MachineError)) as caught:
-        open_storage(given_url)
+    with (
+        pytest.raises((ConfigError, MachineError)) as caught,
+        open_storage(Place.of(given_url)),
+    ):
+        pass
     assert "s3cret" not in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.__cause__ is None  # a traceback would print that
@@ -128,8 +131,11 @@ def test_a_password_of_any_punctuation_arrives_and_is_not_shown(sign: str) -> No
         assert concealed(given) == "postgresql://me:***@127.0.0.1:1/db?application_name=x"
         with pytest.raises(ConfigError, match="STUDY_STORAGE") as refused:
             require_no_password(f"study={{storage='{given}'}}")
-        with pytest.raises(MachineError, match="refused") as caught:
-            open_storage(given)
+        with (
+            pytest.raises(MachineError, match="refused") as caught,
+            open_storage(Place.of(given)),
+        ):
+            pass
         assert not re.search("s3c|r3t", f"{caught.value} {refused.value}")
 
 
@@ -140,7 +146,8 @@ def test_what_is_harmless_is_shown_and_the_rest_is_not() -> None:
 
 def test_redacted_and_representation(url: str) -> None:
     assert str(Place.of("postgresql://me:s3cret@host/db")) == "postgresql+psycopg://me:***@host/db"
-    assert repr(open_storage(url)) == f"StudyStorage({Place.of(url)})"
+    with open_storage(place := Place.of(url)) as storage:
+        assert repr(storage) == f"StudyStorage({place})"
 
 
 def test_the_storage_of_a_study_file_is_in_nothing_that_is_kept() -> None:

@@ -98,7 +98,8 @@ def test_a_study_that_is_not_there(sqlite: str, tmp_path: Path) -> None:
 
 
 def test_a_foreign_study_is_refused(sqlite: str) -> None:
-    optuna.create_study(study_name="foreign", storage=open_storage(sqlite))
+    with open_storage(Place.of(sqlite)) as storage:
+        optuna.create_study(study_name="foreign", storage=storage)
     with pytest.raises(ConfigError, match="not made by this program"):
         load_study("foreign", sqlite)
 
