@@ -53,7 +53,7 @@ def console(stream: TextIO) -> Console:
     """
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(errors=encodings.ERRORS)
-    result = Console(file=stream, highlight=False, markup=False)
+    result = Console(file=stream, highlight=False, markup=False, emoji=False)
     known = result.width and (result.is_terminal or "COLUMNS" in os.environ)
     result.width = min(result.width, WIDTH) if known else WIDTH
     return result
@@ -75,7 +75,11 @@ def confirmed(question: str) -> bool:
     """Whether the person at the terminal says yes; nobody there says no."""
     if not sys.stdin.isatty():
         return False
-    return console(sys.stderr).input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    try:  # in a str, [y/N] would be markup
+        answer = console(sys.stderr).input(Text(f"{question} [y/N] "))
+    except EOFError:  # Ctrl-D
+        return False
+    return answer.strip().lower() in ("y", "yes")
 
 
 def render_check(

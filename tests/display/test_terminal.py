@@ -289,6 +289,23 @@ def test_a_pipe_is_as_wide_as_is_asked(
     assert max(map(len, lines)) <= columns
 
 
+@pytest.mark.parametrize(
+    ("typed", "sure"),
+    [("y\n", True), ("Yes\n", True), ("\n", False), ("n\n", False), ("\x04", False)],
+)
+def test_a_question_says_what_can_be_answered(
+    typed: str, sure: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keyboard, screen = os.openpty()
+    os.write(keyboard, typed.encode())
+    with os.fdopen(screen) as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        assert terminal.confirmed("Delete study [a] of :100: trials?") is sure
+    os.close(keyboard)
+    asked = capsys.readouterr()
+    assert "Delete study [a] of :100: trials? [y/N] " in asked.err + asked.out
+
+
 def test_a_width_of_zero_is_none_that_is_known(
     study: optuna.Study, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
