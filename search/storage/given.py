@@ -43,7 +43,7 @@ def give(
     `name` is what people know the network by; `params` are the choices that mean the candidate,
     none where the space does not express it.
     """
-    for trial in searched(study.get_trials(deepcopy=False)):
+    for trial in study.get_trials(deepcopy=False):
         if Attributes.of(trial).candidate == candidate.hash and trial.state not in _LOST:
             return trial.number
     module = module_of(candidate.architecture)

@@ -32,7 +32,7 @@ def borne_out(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     proposed as older trials teach is better than these, where they tell the truth.
     """
     older = [trial for trial in trials if is_taken(trial)]
-    if older and _refuted(trials, older):
+    if _refuted(trials, older):
         return [trial for trial in trials if not is_taken(trial)]
     return list(trials)
 

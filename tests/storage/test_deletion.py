@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
+import pytest
+
+from search.errors import MachineError
 from search.storage.checkpoints import artifact_store, attach, checkpoint_path, save_checkpoint
 from search.storage.deletion import delete_study
 from search.storage.places import Place
-from search.storage.studies import load_study
+from search.storage.studies import load_study, study_names, study_storage
 from tests.processes import ask, created
 
 
@@ -28,6 +33,41 @@ def test_studies_of_one_name_in_two_databases_lose_what_is_their_own(tmp_path: P
 
     assert delete_study(load_study("toy", places[1]), places[1])
     assert not runs.exists()
+
+
+@pytest.mark.parametrize("file", ["trial-000000-0a1b2c3d.checkpoint", "artifacts/0a1b2c3d"])
+def test_what_a_study_of_that_name_elsewhere_has_stays(tmp_path: Path, file: str) -> None:
+    """As one on a server, whose files nobody can tell from here."""
+    place = Place.of(f"sqlite:///{tmp_path}/study.db")
+    study, theirs = created(place.secret), place.run_directory("toy") / file
+    theirs.parent.mkdir(parents=True)
+    theirs.touch()
+    assert not delete_study(study, place)
+    assert theirs.exists()
+
+
+def test_another_study_in_the_database_stays_with_it(tmp_path: Path) -> None:
+    place = Place.of(f"sqlite:///{tmp_path}/study.db")
+    study, other = created(place.secret), created(place.secret, name="other")
+    other.tell(ask(other), 0.5)
+    delete_study(study, place)
+    assert study_names(place) == ["other"]
+    assert load_study("other", place).best_value == 0.5
+
+
+def test_a_study_that_cannot_be_deleted_keeps_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.storage.patience.PATIENCE", 0.1)
+    place = Place.of(f"sqlite:///{tmp_path}/study.db")
+    study = created(place.secret)
+    save_checkpoint(path := checkpoint_path(place.run_directory("toy"), ask(study)), {})
+    with closing(sqlite3.connect(tmp_path / "study.db", isolation_level=None)) as busy:
+        busy.execute("BEGIN IMMEDIATE")
+        with pytest.raises(MachineError, match="locked"), study_storage(study).errors():
+            delete_study(study, place)
+    assert path.exists()
+    assert len(study.trials) == 1
 
 
 def test_the_logs_of_a_study_that_has_nothing_else_stay(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def older() -> list[FrozenTrial]:
         ([0.2], False),
         ([0.2, 0.2], True),
         ([0.325, 0.325], False),  # the place of the best is 4 in 21
+        ([OLDER[1], OLDER[1]], False),  # 3 in 21: as good as one is no better than it
         ([0.325, 0.1, 0.1], True),
         ([0.335, 0.1, 0.1], False),  # 5 in 21
         ([0.335, 0.1, 0.1, 0.1], True),
@@ -56,12 +57,18 @@ def test_older_trials_that_ended_before_that_epoch_are_not_compared() -> None:
     short.intermediate_values = {1: 0.0}
     own = [trial(0.2), trial(0.2)]
     assert borne_out([*older(), short, *own]) == own
+    trials = [*older(), *[short] * 40, trial(0.325), trial(0.325)]
+    assert borne_out(trials) == trials
 
 
 def test_only_its_own_that_ended_speak_each_at_its_last_epoch() -> None:
     for state in (TrialState.PRUNED, TrialState.COMPLETE, TrialState.FAIL):
         own = [trial(0.1), trial(0.1, state)]
         assert borne_out([*older(), *own]) == own
+    fell = trial(0.1)
+    fell.intermediate_values[1] = 0.9
+    own = [trial(0.1), fell]
+    assert borne_out([*older(), *own]) == own
     early = trial(0.4)
     early.intermediate_values = {1: 0.18}  # of 0.15 to 0.245 in the older ones: not so bad
     others = [

@@ -111,8 +111,9 @@ def _epochs(study: optuna.Study) -> list[tuple[str, int, int]]:
 
 
 def test_a_pruner_ends_what_the_search_proposes_before_its_last_epoch_and_nothing_else(
-    config: StudyConfig, digits: Dataset, tmp_path: Path
+    config: StudyConfig, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("search.workers.objective.CHECKPOINT_INTERVAL", 0.0)
     config = overridden(config, NARROW)
     study, objective = _study(config, digits, tmp_path), _objective(config, digits, tmp_path)
     for epochs in (0, 2):  # before the pruner, for which no accuracy is enough, may end a trial

@@ -76,10 +76,12 @@ def test_a_worker_speaks_for_the_study(tmp_path: Path, number: int) -> None:
 
 
 def test_a_launch_tells_what_its_workers_warned_of(tmp_path: Path) -> None:
-    (tmp_path / "worker-0.log").write_text("warning: of another launch\n")
+    log = tmp_path / "worker-0.log"
+    log.write_text("warning: of another launch\n")
     command = script("print('warning: one'); print('a line'); print('warning: two'); print('why')")
-    told = f"{tmp_path / 'worker-0.log'}: 2 warnings, the last: two"
+    told = f"{log}: 2 warnings, the last: two"
     assert launch(Workers(command, "x", 1, tmp_path)) == Ending("why", 0, (told,))
+    assert log.read_text().startswith("warning: of another launch\nwarning: one\n")
 
 
 @pytest.mark.parametrize(
