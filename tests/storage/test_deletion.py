@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from search.errors import MachineError
 from search.storage.checkpoints import artifact_store, attach, checkpoint_path, save_checkpoint
@@ -55,17 +55,19 @@ def test_another_study_in_the_database_stays_with_it(tmp_path: Path) -> None:
     assert load_study("other", place).best_value == 0.5
 
 
-def test_a_study_that_cannot_be_deleted_keeps_its_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("search.storage.patience.PATIENCE", 0.1)
+def test_a_study_that_cannot_be_deleted_keeps_its_files(tmp_path: Path) -> None:
     place = Place.of(f"sqlite:///{tmp_path}/study.db")
     study = created(place.secret)
     save_checkpoint(path := checkpoint_path(place.run_directory("toy"), ask(study)), {})
-    with closing(sqlite3.connect(tmp_path / "study.db", isolation_level=None)) as busy:
-        busy.execute("BEGIN IMMEDIATE")
-        with pytest.raises(MachineError, match="locked"), study_storage(study).errors():
-            delete_study(study, place)
+    storage = study_storage(study)
+
+    def fail(connection: object, cursor: object, statement: str, *rest: object) -> None:
+        if statement.startswith("DELETE"):
+            raise sqlite3.OperationalError("disk I/O error")
+
+    sa.event.listen(storage.engine, "before_cursor_execute", fail)
+    with pytest.raises(MachineError, match="disk I/O error"), storage.errors():
+        delete_study(study, place)
     assert path.exists()
     assert len(study.trials) == 1
 

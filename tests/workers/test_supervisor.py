@@ -80,7 +80,10 @@ def test_a_launch_tells_what_its_workers_warned_of(tmp_path: Path) -> None:
     log.write_text("warning: of another launch\n")
     command = script("print('warning: one'); print('a line'); print('warning: two'); print('why')")
     told = f"{log}: 2 warnings, the last: two"
-    assert launch(Workers(command, "x", 1, tmp_path)) == Ending("why", 0, (told,))
+    seen = list[str]()
+    ending = launch(Workers(command, "x", 1, tmp_path), lambda: seen.append(log.read_text()))
+    assert ending == Ending("why", 0, (told,))
+    assert seen[-1] == log.read_text(), "who looks on sees the end"
     assert log.read_text().startswith("warning: of another launch\nwarning: one\n")
 
 
