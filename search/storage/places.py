@@ -10,7 +10,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from search.config.secrecy import HARMLESS, concealed, require_no_password
-from search.errors import ConfigError
+from search.errors import ConfigError, MachineError
 
 STUDIES = "studies"
 
@@ -123,10 +123,19 @@ def find_place(
 
 
 def places(flag: str | None) -> list[Place]:
-    """The databases in which studies may lie: the one that is named, else those of `home()`."""
+    """The databases in which studies may lie: the one that is named, else those of `home()`.
+
+    Raises:
+        MachineError: that folder is there, and cannot be read.
+    """
     if named := flag or os.environ.get("STUDY_STORAGE"):
         return [Place.of(named)]
-    return [_in_file(path) for path in sorted(home().glob("*.db"))]
+    try:  # `glob` would find nothing in what it may not read
+        return [_in_file(path) for path in sorted(home().iterdir()) if path.suffix == ".db"]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise MachineError(f"{home()}: {error.strerror}; name another with --storage") from None
 
 
 def _in_file(path: Path) -> Place:

@@ -10,7 +10,7 @@ import pytest
 from search.config.secrecy import concealed, require_no_password
 from search.errors import ConfigError, MachineError
 from search.storage.opening import open_storage
-from search.storage.places import Place, find_place
+from search.storage.places import Place, find_place, places
 from search.storage.studies import searched
 from tests.processes import study_file
 
@@ -160,3 +160,14 @@ def test_the_storage_of_a_study_file_is_in_nothing_that_is_kept() -> None:
 def test_runs_lie_beside_the_database() -> None:
     assert Place.of("sqlite:////data/x.db").run_directory("toy") == Path("/data/runs/toy")
     assert Place.of("postgresql://host/db").run_directory("toy") == Path("studies/runs/toy")
+
+
+def test_a_folder_of_studies_that_cannot_be_read_is_not_taken_for_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("STUDY_STORAGE", raising=False)
+    assert places(None) == []
+    (tmp_path / "studies").symlink_to("studies")  # it leads to itself
+    with pytest.raises(MachineError, match="studies: Too many levels of symbolic links; name"):
+        places(None)
