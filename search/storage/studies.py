@@ -22,6 +22,7 @@ from search.storage.opening import (
     ForeignDatabaseError,
     existing,
     open_storage,
+    require_fit,
     require_writable,
 )
 from search.storage.places import Place
@@ -74,6 +75,7 @@ def create_or_resume(
 def require_resumable(config: StudyConfig, place: Place) -> None:
     """Raises what `create_or_resume` would, before anything is made."""
     require_writable(place)
+    require_fit(place)
     with existing(place) as storage:
         if storage and config.study.name in storage.names():
             study = optuna.load_study(study_name=config.study.name, storage=storage)
