@@ -78,9 +78,10 @@ def check(
     rules = limits or Limits.from_mapping(sections.DEFAULT_LIMITS)
     if isinstance(network, Network):
         return constraints.check(network, rules)
+    from search.analysis.tracing.loading import require_module
     from search.analysis.tracing.trace import trace
 
-    return constraints.check(trace(network, input), rules)
+    return constraints.check(trace(require_module(network), input), rules)
 
 
 class Study:

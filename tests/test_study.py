@@ -3,14 +3,17 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from torch import nn
 
 import search
 from run_study import run
 from search import Study
+from search.analysis.tracing.errors import TraceError
 from search.errors import ConfigError
 from search.proposals.proposer import InfeasibleError
 from search.storage.studies import study_config
@@ -24,6 +27,15 @@ def test_what_is_public_is_there(name: str) -> None:
     assert getattr(search, name).__name__ == name
     with pytest.raises(AttributeError, match="nothing_else"):
         _ = search.nothing_else
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [(nn.Flatten, r"Flatten is a class: check Flatten\(\)"), ("net.json", "but got str")],
+)
+def test_what_is_no_network_is_told(given: Any, words: str) -> None:
+    with pytest.raises(TraceError, match=words):
+        search.check(given)
 
 
 def test_nothing_is_made_before_create(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,6 +156,19 @@ def built(factory: Callable[..., nn.Module]) -> nn.Module:
     return module
 
 
+def require_module(given: object) -> nn.Module:
+    """`given`, if it is a module and neither its class nor anything else.
+
+    Raises:
+        TraceError: it is not.
+    """
+    if isinstance(given, nn.Module):
+        return given
+    if isinstance(given, type) and issubclass(given, nn.Module):
+        raise TraceError(f"{given.__name__} is a class: check {given.__name__}()")
+    raise TraceError(f"must be a network or an nn.Module, but got {type(given).__name__}")
+
+
 def _declined(factory: Callable[..., nn.Module]) -> dict[str, None]:
     try:
         known = inspect.signature(factory).parameters
