@@ -28,8 +28,10 @@ from search.storage.given import give, given_candidate
 from search.storage.studies import create_or_resume, load_study, study_config, study_storage
 from search.storage.summary import summarize
 from search.storage.trials import Attributes, candidate_of, is_finalist, write
-from search.training.modules import Modules, read
+from search.training.modules import NONE, Modules, read
 from search.training.training import DivergedError
+from search.workers.guarded import Guarded
+from search.workers.watch import Watch
 from search.workers.worker import work
 from tests.modules import written
 from tests.processes import ask, code, start, wait_until, worker
@@ -289,6 +291,8 @@ def test_what_is_code_waits_for_who_is_told_to_run_it(sqlite: str, tmp_path: Pat
     assert states == ["COMPLETE"] * 3 + ["WAITING"], "whoever is told to may train it"
     assert Attributes.of(study.trials[3]).module == network.key
     assert "trial 0 is the best of the finalists" in run(None, target).reason
+    storage, watch = study_storage(study), Watch(study, settings)
+    Guarded(train, watch, storage, (), NONE).require_code(study.trials)  # none waits any more
 
 
 def test_a_search_passes_over_waiting_code(sqlite: str, tmp_path: Path) -> None:

@@ -192,6 +192,8 @@ def test_a_worker_that_dies_between_the_last_epoch_and_the_report_repeats_nothin
     accuracy = objective(trial)
     kept = get_all_artifact_meta(study.trials[0], storage=study_storage(study))
     study_storage(study).requeue(trial._trial_id, trial.user_attrs["worker"])
+    with study_storage(study).engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM trial_intermediate_values WHERE step = 2")
     monkeypatch.delattr("search.training.training.Training.run_epoch")
     again = ask(study)
     assert objective(again) == accuracy
@@ -200,6 +202,7 @@ def test_a_worker_that_dies_between_the_last_epoch_and_the_report_repeats_nothin
     assert {path.name for path in (tmp_path / "runs" / "artifacts").iterdir()} == {
         each.artifact_id for each in kept
     }
+    assert study.trials[0].intermediate_values[2] == accuracy
     first, second = finished
     assert np.array_equal(first.evaluation.logits, second.evaluation.logits)
     assert study.trials[0].user_attrs["history"] == [vars(r) for r in first.training.history]

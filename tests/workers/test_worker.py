@@ -13,6 +13,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from search.errors import ConfigError
 from search.proposals.proposer import Acceptance, InfeasibleError
 from search.storage.studies import load_study, study_storage
 from search.workers.supervisor import Ending
@@ -93,6 +94,21 @@ def test_a_trial_that_ends_elsewhere_ends_no_worker(sqlite: str, end: str) -> No
     assert [trial.value for trial in study.trials] == values[end]
 
 
+def test_a_trial_that_is_lost_is_no_failure(sqlite: str) -> None:
+    study, other = created(sqlite), load_study("toy", sqlite)
+
+    def train(trial: optuna.Trial) -> float:
+        worker = trial.user_attrs["worker"]
+        if not worker["earlier"]:
+            assert study_storage(other).requeue(trial._trial_id, worker)
+            trial.report(0.1, 1)
+        return 0.5
+
+    ending = run(study, lambda stop: train, failures=1)
+    assert ending == Ending("the budget of 1 trial is spent", 0)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"]
+
+
 def test_an_error_of_the_sampler_ends_the_worker(sqlite: str) -> None:
     class Broken(optuna.samplers.RandomSampler):
         def after_trial(self, *_: Any) -> None:
@@ -148,13 +164,19 @@ def test_the_last_place_is_filled_when_another_worker_dies(sqlite: str, tmp_path
     assert [trial.state.name for trial in study.trials] == ["COMPLETE"]
 
 
-def test_no_feasible_candidate_ends_the_study(sqlite: str) -> None:
-    def infeasible(trial: optuna.Trial) -> float:
-        raise InfeasibleError(Acceptance(proposed=7))
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(InfeasibleError(Acceptance(proposed=7)), "7 proposals"), (ConfigError("no such"), "no such")],
+)
+def test_what_every_trial_would_meet_ends_the_study(
+    sqlite: str, error: Exception, said: str
+) -> None:
+    def fail(trial: optuna.Trial) -> float:
+        raise error
 
     study = created(sqlite)
-    with pytest.raises(InfeasibleError, match="7 proposals"):
-        run(study, lambda stop: infeasible)
+    with pytest.raises(type(error), match=said):
+        run(study, lambda stop: fail)
     assert [trial.state.name for trial in study.trials] == ["FAIL"]
 
 
