@@ -133,9 +133,11 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     if not separator or not key.strip():
         raise ConfigError(f"--set {concealed(override)}: must read section.key=value")
     try:
-        value = _toml(f"value = {text}", f"--set {key}")["value"]
+        value, *more = _toml(f"value = {text}", f"--set {key}").values()
     except tomllib.TOMLDecodeError:
-        value = text  # a bare word is text: --set data.kind=digits
+        value, more = text, []  # a bare word is text: --set data.kind=digits
+    if more:
+        raise ConfigError(f"--set {key}: holds {len(more) + 1} keys; give each a --set of its own")
     *path, last = key.strip().split(".")
     table = raw
     for part in path:

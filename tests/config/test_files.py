@@ -46,7 +46,9 @@ def test_limits_not_named_are_those_of_the_assignment(tmp_path: Path) -> None:
     assert config.limits["receptive_field"] == 44
 
 
-@pytest.mark.parametrize("override", ["study.trials", "=3", "study.trials.x=3"])
+@pytest.mark.parametrize(
+    "override", ["study.trials", "=3", "study.trials.x=3", "study.trials=3\nseed = 4"]
+)
 def test_overrides_must_read_key_equals_value(override: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--set"):
         load(_file(tmp_path, MINIMAL + "trials = 3"), [override])

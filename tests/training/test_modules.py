@@ -57,7 +57,7 @@ def test_a_module_is_read_for_a_recipe(file: Path, capsys: pytest.CaptureFixture
         ("only", "must make a fresh module each time"),
         ("failing", "the factory failed: RuntimeError: no weights here"),
         ("nothing", "has no 'nothing'"),
-        ("convolution", "the factory failed: TypeError"),
+        ("convolution", "called without arguments, and is missing"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(file: Path, factory: str, message: str) -> None:
