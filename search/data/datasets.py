@@ -26,12 +26,14 @@ from search.errors import ConfigError
 
 @dataclass(frozen=True)
 class Dataset:
-    """What trials see: training and validation images, never the test images."""
+    """What trials see: training and validation images, never the test images.  `drawn` is whether
+    the latter are a share of the training images, and did not come with them."""
 
     name: str
     classes: tuple[str, ...]
     train: Images
     validation: Images
+    drawn: bool = True
 
     @property
     def input(self) -> tuple[int, int, int]:
@@ -114,14 +116,14 @@ def load(section: DataSection, *, keep: bool = True) -> Dataset:
     """
     data = source(section, keep=keep)
     train, _, classes = _read(data)
-    if data.has_validation():
+    if own := data.has_validation():
         validation = _fitting(data, "validation")
         _require_of_each(["to validate on"], validation, classes, "validation")
     else:
         train, validation = _split(train, section.validation, section.seed, "data.validation")
     if (train.pixels == train.pixels[0, 0, 0]).all():
         raise ConfigError("data: all training images are of one color: nothing to learn from")
-    return Dataset(data.called, classes, train, validation)
+    return Dataset(data.called, classes, train, validation, drawn=not own)
 
 
 def describe(section: DataSection) -> tuple[tuple[int, int, int], int]:

@@ -201,6 +201,15 @@ def test_the_log_lists_every_epoch(bundle: Path, study: optuna.Study) -> None:
     assert "nan" not in text
 
 
+@pytest.mark.parametrize("drawn", [True, False])
+def test_it_says_where_the_validation_images_come_from(
+    drawn: bool, study: optuna.Study, digits: Dataset
+) -> None:
+    text, _ = report(findings(study, replace(digits, drawn=drawn)))
+    assert ("a stratified share (10 %) of the training set" in " ".join(text.split())) == drawn
+    assert ("came beside the training images.\n\n![" in text) != drawn
+
+
 def test_flips_by_turns_are_told(study: optuna.Study, digits: Dataset) -> None:
     augmentation = AugmentationSection(alternate_flips=True)
     turns = config().model_copy(update={"augmentation": augmentation})

@@ -58,6 +58,7 @@ def test_validation_images_of_its_own_are_those_that_judge(
     assert (data.train.pixels == parts["train"]).all()
     assert (data.validation.pixels == parts["validation"]).all()
     assert (data.validation.labels == LABELS[12:]).all()
+    assert not data.drawn
 
 
 @pytest.mark.parametrize(
