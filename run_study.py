@@ -398,8 +398,10 @@ def main() -> None:
     for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()
-        except OSError:  # Python would try again, and exit with 120
+        except OSError as error:  # Python would try again, and exit with 120
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            if stream is sys.stdout and isinstance(error, BrokenPipeError):
+                code = 128 + signal.SIGPIPE
     sys.exit(code)
 
 

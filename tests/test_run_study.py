@@ -192,10 +192,13 @@ COMMAND = [sys.executable, str(ROOT / "run_study.py")]
         ("check", "studies/baseline.json", "--csv"),
     ],
 )
-def test_a_reader_that_has_gone_is_no_verdict(arguments: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_gone_is_no_verdict(arguments: tuple[str, ...], unbuffered: str) -> None:
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run([*COMMAND, *arguments], stdout=writer, stderr=subprocess.PIPE)
+    command = [*COMMAND, *arguments]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=environment)
     os.close(writer)
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 

@@ -94,8 +94,9 @@ class Stripes(Source):
     def describe(self):
         return (self.channels, 32, 32), 2
 
-    def read(self, train):
-        rng, labels = np.random.default_rng(train), np.arange(80 if train else 40) % 2
+    def read(self, part):
+        rng = np.random.default_rng(len(part))
+        labels = np.arange(80 if part == "train" else 40) % 2
         pixels = rng.integers(0, 128, (len(labels), 32, 32, self.channels), dtype=np.uint8)
         pixels[labels == 0, ::2] += 100
         pixels[labels == 1, :, ::2] += 100

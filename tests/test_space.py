@@ -109,7 +109,7 @@ def test_a_block_overrules_what_stands_for_all() -> None:
         ({"block": {"kernel": -3}}, "must lie in"),
         ({"block": {"kernel": 99}}, "must lie in"),
         ({"block": {"kernel": [3, 4]}}, "odd"),
-        ({"block": {"kernel": []}}, "at least 1"),
+        ({"block": {"kernel": []}}, "must not be empty"),
         ({"block": {"width": [8, 8]}}, "distinct"),
         ({"block": {"operator": "sparse"}}, "must be one of dense"),
         ({"block": {"width": {"low": 9, "high": 3}}}, "low <= high"),
