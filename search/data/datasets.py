@@ -117,7 +117,7 @@ def load(section: DataSection, *, keep: bool = True) -> Dataset:
     data = source(section, keep=keep)
     train, _, classes = _read(data)
     if own := data.has_validation():
-        validation = _fitting(data, "validation")
+        validation = _fitting(data, "validation", train.pixels.shape[1:])
         _require_of_each(["to validate on"], validation, classes, "validation")
     else:
         train, validation = _split(train, section.validation, section.seed, "data.validation")
@@ -145,7 +145,8 @@ def load_test(section: DataSection, *, keep: bool = True) -> Images:
     data = source(section, keep=keep)
     if section.test is not None and (test := _read(data)[1]) is not None:
         return test
-    return _fitting(data, "test")
+    (channels, height, width), _ = data.describe()
+    return _fitting(data, "test", (height, width, channels))
 
 
 def without_test(section: DataSection) -> str:
@@ -177,14 +178,13 @@ def _read(data: Source) -> tuple[Images, Images | None, tuple[str, ...]]:
     return images, test, classes
 
 
-def _fitting(data: Source, part: Part) -> Images:
-    """The images of a part; of the size that the training images have."""
+def _fitting(data: Source, part: Part, shape: tuple[int, ...]) -> Images:
+    """The images of a part; of the `shape` (height, width, channels) of training images."""
     images, _ = data.read(part)
-    (channels, height, width), _ = data.describe()
-    if images.pixels.shape[1:] != (height, width, channels):
+    if images.pixels.shape[1:] != shape:
         raise ConfigError(
             f"data: {part} images (height, width, channels) are {images.pixels.shape[1:]}, but "
-            f"training images {(height, width, channels)}; --set data.image_size=N resizes all"
+            f"training images {shape}; --set data.image_size=N resizes all"
         )
     return images
 
