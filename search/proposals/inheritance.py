@@ -4,15 +4,15 @@ use without training it again."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.config.candidate import Candidate
-from search.config.sections import StudyConfig
+from search.config.sections import StudyConfig, StudySection
 from search.errors import ConfigError
 from search.proposals.asked import recipe_choices
 from search.proposals.choices import ForeignError, expressed
@@ -135,20 +135,18 @@ def _difference(study: optuna.Study, config: StudyConfig, identity: Mapping[str,
     for key, value in identity.items():
         if kept.get(key, value) != value:
             return f"other {key}"
-    goals = config.study.objectives
-    before, now = (_fidelity(each, goals) for each in (study_config(study), config))
+    before, now = (_fidelity(each) for each in (study_config(study), config))
     return next((_told(key, before[key], now[key]) for key in now if before[key] != now[key]), "")
 
 
-def _fidelity(config: StudyConfig, goals: Container[str]) -> dict[str, Any]:
-    """What no recipe tells of how a trial is trained and measured, where `goals` compare it."""
+def _fidelity(config: StudyConfig) -> dict[str, Any]:
+    """What no recipe tells of how a trial is trained and measured."""
     augmentation = compared_keys(config).items()
     measured = {k: v for k, v in augmentation if k.startswith("augmentation.")}
     measured.pop("augmentation.strength")
     return {
         "study.metric": config.study.metric,
         "training.precision": config.training.precision,
-        **({"study.target": config.study.target} if "pflop" in goals else {}),
         **measured,
     }
 
@@ -161,6 +159,8 @@ def _otherwise(trial: FrozenTrial, own: Candidate, config: StudyConfig) -> str:
         if before != now:
             return _told(key.name, before, now)
     history = Attributes.of(trial).history
+    if history is None and config.study.goes_on:
+        return "its epochs are not known"
     early = history is not None and len(history) < was.epochs
     if trial.state == TrialState.COMPLETE and early and not config.study.met(trial.values[0]):
         return "it ended at a lower target"
@@ -214,15 +214,32 @@ def _as_own(
     trial: FrozenTrial, own: Candidate, choices: Choices, study: str, config: StudyConfig
 ) -> FrozenTrial:
     """A trial of another study as one of this, with what it measured there."""
-    carried = Attributes.of(trial)
+    carried, accuracy = Attributes.of(trial), trial.values[0] if trial.values else None
+    if config.study.goes_on and accuracy is not None:
+        carried, accuracy = _until_target(carried, accuracy, own, config.study)
     kept = {name: value for name, value in carried.items() if name in _KEPT}
     told = Attributes(**kept, candidate=own.hash, taken=f"{study}:{trial.number}")
     return create_trial(
         state=trial.state,
         params=choices,
         distributions=distributions(config),
-        values=values(carried, trial.values[0], config.study) if trial.values else None,
+        values=None if accuracy is None else values(carried, accuracy, config.study),
         intermediate_values={} if len(config.study.objectives) > 1 else trial.intermediate_values,
         user_attrs=dict(told.items()),
         system_attrs={k: v for k, v in trial.system_attrs.items() if k.startswith(_RUNG)},
     )
+
+
+def _until_target(
+    carried: Attributes, accuracy: float, own: Candidate, study: StudySection
+) -> tuple[Attributes, float]:
+    """What a trial carries, and its accuracy, had the target of `study` ended it: the older
+    study's may have been higher."""
+    history = carried.history or ()
+    met = next((epoch for epoch in history if study.met(epoch[study.metric])), None)
+    if met is None:
+        return replace(carried, pflop_to_target=None), accuracy
+    ran = history[: met["epoch"]]
+    pflop, seconds = own.pflop(len(ran), met["images"]), sum(epoch["seconds"] for epoch in ran)
+    told = replace(carried, history=ran, seconds=seconds, pflop=pflop, pflop_to_target=pflop)
+    return told, met[study.metric]

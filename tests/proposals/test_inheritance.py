@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 import pytest
 from optuna.search_space import IntersectionSearchSpace
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from constraints import violations
 from search.config.files import overridden
@@ -18,7 +18,7 @@ from search.config.sections import StudyConfig
 from search.proposals.inheritance import AGAIN, Inheritance, inherit
 from search.proposals.parameters import distributions
 from search.proposals.scratch import Taken
-from search.storage.finalists import choose
+from search.storage.finalists import choose, searched
 from search.storage.studies import create_or_resume, study_storage
 from search.storage.summary import summarize
 from search.storage.trials import Attributes, candidate_of
@@ -177,7 +177,7 @@ def test_several_objectives_are_computed_anew(old: optuna.Study) -> None:
         assert trial.intermediate_values == {}
 
 
-def test_costs_to_another_target_do_not_compare(old: optuna.Study) -> None:
+def test_costs_to_the_same_target_stay(old: optuna.Study) -> None:
     goals = {"objectives": ["accuracy", "pflop"], "pruner": "none"}
     target = config().study.target
     assert target
@@ -185,9 +185,43 @@ def test_costs_to_another_target_do_not_compare(old: optuna.Study) -> None:
     assert same
     for trial in same:
         assert trial.values[1] == trial.user_attrs.get("pflop_to_target", math.inf)
-    other = take(old, heir(target=target - 0.1, **goals))
-    assert other.taken == []
-    assert other.differs.startswith("study.target is")
+
+
+def test_cost_to_a_lower_target_is_read_off_the_epochs(old: optuna.Study) -> None:
+    done = [t for t in searched(old.trials) if t.state == TrialState.COMPLETE]
+    target = sorted(max(_accuracies(trial)) for trial in done)[5] - 0.001
+    found = take(old, heir(target=target, objectives=["accuracy", "pflop"], pruner="none")).taken
+    assert {math.isinf(trial.values[1]) for trial in found} == {False, True}
+    for trial in found:
+        before = old.trials[int(trial.user_attrs["taken"].removeprefix("demo:"))]
+        curve = _accuracies(before)
+        if max(curve) < target:
+            assert trial.values == [before.values[0], math.inf]
+            assert "pflop_to_target" not in trial.user_attrs
+            continue
+        ends = next(n for n, accuracy in enumerate(curve, 1) if accuracy >= target)
+        images = before.user_attrs["history"][ends - 1]["images"]
+        cost = candidate_of(before).pflop(ends, images)
+        assert trial.values == [curve[ends - 1], cost]
+        carried = trial.user_attrs
+        assert carried["pflop"] == carried["pflop_to_target"] == cost
+        assert _accuracies(trial) == curve[:ends]
+        assert carried["seconds"] == pytest.approx(sum(e["seconds"] for e in carried["history"]))
+
+
+def test_cost_of_a_trial_without_its_epochs_does_not_compare(
+    old: optuna.Study, sqlite: str
+) -> None:
+    study = create_or_resume(config(), sqlite, data=IMAGES)
+    trial = copy.deepcopy(old.trials[0])
+    del trial.user_attrs["history"]
+    study.add_trial(trial)
+    found = take(study, heir(objectives=["accuracy", "pflop"], pruner="none"))
+    assert (found.taken, found.differs) == ([], "its epochs are not known")
+
+
+def _accuracies(trial: FrozenTrial) -> list[float]:
+    return [epoch["accuracy"] for epoch in trial.user_attrs["history"]]
 
 
 def adopted(old: optuna.Study, settings: StudyConfig, folder: Path) -> optuna.Study:
