@@ -33,7 +33,7 @@ from search.proposals.proposer import Acceptance, InfeasibleError, Proposer, est
 from search.storage.checkpoints import artifact_store
 from search.storage.given import give
 from search.storage.opening import require_writable
-from search.storage.places import Place, find_place
+from search.storage.places import Place, find_place, require_no_database
 from search.storage.studies import (
     create_or_resume,
     load_study,
@@ -111,15 +111,11 @@ class Study:
         self._modules = modules
         self._overrides = overrides
         self.identity: dict[str, Any] = {}
-        if isinstance(source, Path) or source.endswith(".toml"):
-            file = Path(source)
-            self.config = files.load(file, overrides)
-            section = self.config.study
-            self.place = find_place(storage, section.storage, section.name, file)
-        else:
-            self.place = find_place(storage, None, files.require_name(source))
-            kept = study_config(load_study(source, self.place))
-            self.config = files.overridden(kept, overrides)
+        try:
+            self.config, self.place = _read(source, overrides, storage)
+        except ConfigError:
+            require_no_database(Path(source))
+            raise
         if root is not None:
             data = self.config.data.model_copy(update={"root": root})
             self.config = self.config.model_copy(update={"data": data})
@@ -425,3 +421,16 @@ def _(shown: Study) -> str:
         return notebook.html(shown.summary)
     except (ConfigError, MachineError):  # it is not in its database yet
         return notebook.html(shown.config)
+
+
+def _read(
+    source: str | Path, overrides: Sequence[str], storage: str | Place | None
+) -> tuple[sections.StudyConfig, Place]:
+    """What the study is, and where it is kept."""
+    if isinstance(source, Path) or source.endswith(".toml"):
+        file = Path(source)
+        config = files.load(file, overrides)
+        return config, find_place(storage, config.study.storage, config.study.name, file)
+    place = find_place(storage, None, files.require_name(source))
+    kept = study_config(load_study(source, place))
+    return files.overridden(kept, overrides), place

@@ -17,6 +17,7 @@ from search.analysis.tracing.errors import TraceError
 from search.errors import ConfigError
 from search.proposals.proposer import InfeasibleError
 from search.storage.studies import study_config
+from search.targets import study_of
 from search.workers.supervisor import Ending, Workers
 from tests.conftest import STUDIES, own
 from tests.synthetic_study import build, config
@@ -98,6 +99,27 @@ def test_a_study_that_is_not_there_is_named(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="nothing"):
         Study("nothing")
+
+
+@pytest.mark.parametrize("name", ["demo.db", "demo", "./demo.db", "demo.toml"])
+def test_a_database_in_place_of_a_study_is_told(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    build(config("kept"), f"sqlite:///{name}", trials=1, running=0)
+    with pytest.raises(
+        ConfigError,
+        match=f"{Path(name)}: is a database; .* --from sqlite:///{tmp_path / name}:NAME",
+    ):
+        study_of(name)
+
+
+def test_a_study_and_its_database_may_share_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    build(config("demo"), "sqlite:///demo", trials=1, running=0)
+    assert Study("demo", storage="sqlite:///demo").name == "demo"
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from search.config.secrecy import HARMLESS, concealed, require_no_password
 from search.errors import ConfigError, MachineError
 
 STUDIES = "studies"
+
+_SQLITE = b"SQLite format 3\0"  # how a database's file begins: sqlite.org/fileformat
 
 _DRIVERS = {
     "postgres": "postgresql+psycopg",
@@ -101,6 +104,24 @@ def home(file: Path | None = None) -> Path:
     if file and (folder / "metrics.json").exists():
         folder = Path()
     return folder if folder.resolve().name == STUDIES else folder / STUDIES
+
+
+def require_no_database(path: Path) -> None:
+    """Says so where somebody gave a database for a study file, or for a study's name.
+
+    Raises:
+        ConfigError: `path` is a SQLite file.
+    """
+    begins = b""
+    with suppress(OSError):
+        if path.is_file():
+            with path.open("rb") as file:
+                begins = file.read(len(_SQLITE))
+    if begins == _SQLITE:
+        url = f"sqlite:///{path.absolute()}"
+        raise ConfigError(
+            f"{path}: is a database; name a study in it: NAME --storage {url}, or --from {url}:NAME"
+        )
 
 
 def find_place(
