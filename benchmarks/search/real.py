@@ -1,12 +1,12 @@
-"""Pairs of real studies: a search and legal random, the same seed and the same cost.
+"""Real studies of the same seed and the same cost.
 
-    python -m benchmarks.search.real IMAGES FOLDER [--arm NAME] [--seeds N…] [--trainings N]
+    python -m benchmarks.search.real IMAGES FOLDER [--arms NAME…] [--seeds N…] [--tflop N]
 
 Networks of `studies/wide.toml`, trained as the landscape's are in short on the imagefolder IMAGES.
-Legal random gets so many trainings (20), then the arm, else the default, as much PFLOP as those
-cost.  What each study would export is trained again with three more seeds, since the best of many
-noisy accuracies is partly luck.  FOLDER keeps the studies: a stopped run goes on, and several
-processes may share it, each with seeds of its own.
+Each of the arms (legal random and the default) gets so many TFLOP (25, some twenty trainings of
+legal random).  What each study would export is trained again with three more seeds, since the
+best of many noisy accuracies is partly luck.  FOLDER keeps the studies: a stopped run goes on, and
+several processes may share it, each with seeds or arms of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import argparse
 import dataclasses
 import logging
 import statistics
-from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
@@ -77,16 +76,12 @@ class Real:
         return found
 
 
-def pair(arm: str, seed: int, trainings: int, folder: Path, dataset: Dataset) -> Iterator[Real]:
-    """Legal random, then the arm at its cost."""
-    random = Real(RANDOM, seed, folder, dataset)
-    while len(random.trials) < trainings:
-        random.train()
-    yield random
-    search = Real(arm, seed, folder, dataset)
-    while search.pflop < random.pflop:
-        search.train()
-    yield search
+def trained(arm: str, seed: int, tflop: float, folder: Path, dataset: Dataset) -> Real:
+    """The study of an arm that has cost so much."""
+    real = Real(arm, seed, folder, dataset)
+    while 1e3 * real.pflop < tflop:
+        real.train()
+    return real
 
 
 def row(real: Real) -> str:
@@ -109,9 +104,10 @@ def main() -> None:
     parser = argparse.ArgumentParser("benchmarks.search.real", description=__doc__)
     parser.add_argument("images", type=Path)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--arm", choices=ARMS, default=DEFAULT, metavar="NAME")
+    both = [RANDOM, DEFAULT]
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=both, metavar="NAME")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--trainings", type=int, default=20)
+    parser.add_argument("--tflop", type=float, default=25.0)
     options = parser.parse_args()
     for name in ("optuna", "search"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -120,7 +116,8 @@ def main() -> None:
     print("| seed | search | trials, pruned | TFLOP | best, as measured once | again, 3 seeds |")
     print("|---|---|---|---|---|---|", flush=True)
     for seed in options.seeds:
-        for real in pair(options.arm, seed, options.trainings, options.folder, dataset):
+        for arm in options.arms:
+            real = trained(arm, seed, options.tflop, options.folder, dataset)
             print(row(real), flush=True)
 
 
