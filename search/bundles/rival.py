@@ -28,7 +28,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Rivals:
-    """The exported trial and the most accurate other one; `better` where the other is the one
+    """The exported trial and the best other one; `better` where the other is the one
     that the study would export.  `differences` are the choices that tell the two networks or
     their trainings apart, as (this, other)."""
 

@@ -153,7 +153,7 @@ def _lines(before: Progress | None, trial: Progress, summary: Summary) -> Iterab
         return
     if trial.state == "complete":
         again = trial.finalist is not None
-        best = "" if again else f", best so far {wording.percent(summary.best[0].accuracy)}"
+        best = "" if again else f", best so far {wording.best(summary)}"
         yield f"{name} completed: {accuracy}{best}"
     elif trial.state == "pruned":
         yield f"{name} pruned at epoch {trial.epoch}: {accuracy}"

@@ -8,7 +8,7 @@ study's trials: whoever reads them, in whatever process, comes to the same stand
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -16,8 +16,9 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from search.config.candidate import Candidate
-from search.config.sections import FINALIST_MEASURES, StudyConfig
+from search.config.sections import FINALIST_MEASURES, StudyConfig, StudySection
 from search.errors import ConfigError
+from search.storage.goals import merit
 from search.storage.ranking import CERTAIN, Ranking
 from search.storage.refuted import borne_out
 from search.storage.studies import study_config, validation_images
@@ -132,7 +133,7 @@ def standing(
     """
     section = config.study
     several = section.finalists > 1 and len(section.objectives) == 1
-    best = _best(borne_out(searched(trials)), section.finalists) if several else []
+    best = _best(borne_out(searched(trials)), section) if several else []
     again = [trial for trial in trials if is_finalist(trial)]
     finalists = [_finalist(trial, again) for trial in best]
     begun = sum(_source(trial) in {each.trial for each in finalists} for trial in again)
@@ -140,11 +141,11 @@ def standing(
     return Standing(tuple(_ranked(finalists, images)), budget, begun, len(again))
 
 
-def _best(trials: Sequence[FrozenTrial], number: int) -> list[FrozenTrial]:
+def _best(trials: Sequence[FrozenTrial], section: StudySection) -> list[FrozenTrial]:
     """The best completed trials of different trainings: of one with several seeds, the best."""
     found: dict[str, FrozenTrial] = {}
-    for trial in sorted(_completed(trials), key=_merit):
-        if len(found) == number:
+    for trial in sorted(_completed(trials), key=_merit(section)):
+        if len(found) == section.finalists:
             break
         found.setdefault(_with_repeat(candidate_of(trial), 0).hash, trial)
     return list(found.values())
@@ -158,8 +159,12 @@ def _completed(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     ]
 
 
-def _merit(trial: FrozenTrial) -> tuple[float, int]:
-    return -trial.values[0], trial.number
+def _merit(section: StudySection) -> Callable[[FrozenTrial], tuple[float, ...]]:
+    def key(trial: FrozenTrial) -> tuple[float, ...]:
+        to_target = Attributes.of(trial).pflop_to_target
+        return *merit(trial.values[0], to_target, section), trial.number
+
+    return key
 
 
 def _finalist(best: FrozenTrial, again: Sequence[FrozenTrial]) -> Finalist:
@@ -251,7 +256,7 @@ def _with_repeat(candidate: Candidate, repeat: int) -> Candidate:
 
 def choose(study: optuna.Study, number: int | None = None) -> FrozenTrial:
     """The trial to export: `number`, or the leader of the finalists, or where there is none
-    the most accurate completed one (the earlier, of two).
+    the best completed one (the earlier, of two).
 
     Raises:
         ConfigError: nothing has completed yet, or not that trial.
@@ -273,8 +278,8 @@ def _winner(study: optuna.Study, trials: Sequence[FrozenTrial]) -> FrozenTrial:
         raise ConfigError(
             f"study {study.study_name}: no trial has completed yet; launch it for longer"
         )
-    leader = None
+    config, leader = study_config(study), None
     if any(map(is_finalist, trials)):
-        leader = standing(trials, study_config(study), validation_images(study)).leader
-    best = min(completed, key=_merit)
+        leader = standing(trials, config, validation_images(study)).leader
+    best = min(completed, key=_merit(config.study))
     return next((t for t in completed if leader and t.number == leader.trial), best)

@@ -1,4 +1,4 @@
-"""What trials are compared by: a value for each of `study.objectives`."""
+"""What trials are compared by: a value for each of `study.objectives`, and which is the best."""
 
 from __future__ import annotations
 
@@ -20,3 +20,11 @@ def values(carried: Attributes, accuracy: float, study: StudySection) -> tuple[f
         known[goal] if goal in known else float(getattr(carried, goal) or 0.0)
         for goal in study.objectives
     )
+
+
+def merit(accuracy: float, pflop_to_target: float | None, study: StudySection) -> tuple[float, ...]:
+    """A key that sorts the best trial first: by its cost to the target where that is an
+    objective; by accuracy where it is none, and among trials that never reached the target."""
+    if study.goes_on and pflop_to_target is not None:
+        return 0.0, pflop_to_target, -accuracy
+    return 1.0, 0.0, -accuracy

@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.config.sections import StudyConfig
 from search.storage.finalists import Standing, searched, standing
+from search.storage.goals import merit
 from search.storage.studies import study_config, validation_images
 from search.storage.trials import Attributes, is_finalist
 
@@ -27,7 +28,7 @@ class Progress:
 
     `accuracy` is of the validation set: the value of a completed trial, else the last that
     was reported.  `seconds` and at the end `pflop` were spent so far; `eta` seconds are left, where
-    that is known.
+    that is known.  `pflop_to_target` is the cost of one that reached the target.
     `finalist` is the number of the trial that this one trains again.  `moment` says where in the
     running epoch a trial was some seconds ago: `epoch` (from 1), `phase`, the share `done` of
     it and `images_per_second`.  `given` and `taken` are the trial's attributes.
@@ -52,6 +53,7 @@ class Progress:
     moment: Mapping[str, Any] | None = None
     given: str | None = None
     taken: str | None = None
+    pflop_to_target: float | None = None
 
     @property
     def sizes(self) -> tuple[int | None, int | None, int | None]:
@@ -96,6 +98,7 @@ class Progress:
             moment=moment,
             given=carried.given,
             taken=carried.taken,
+            pflop_to_target=carried.pflop_to_target,
         )
 
 
@@ -151,9 +154,13 @@ class Summary:
 
     @cached_property
     def best(self) -> tuple[Progress, ...]:
-        """Completed trials, most accurate first."""
+        """Completed trials, the best first."""
         completed = [t for t in self.trials if t.state == "complete" and t.accuracy is not None]
-        return tuple(sorted(completed, key=lambda t: (-(t.accuracy or 0.0), t.number)))
+
+        def key(trial: Progress) -> tuple[float, ...]:
+            return merit(trial.accuracy or 0.0, trial.pflop_to_target, self.config.study)
+
+        return tuple(sorted(completed, key=lambda trial: (*key(trial), trial.number)))
 
     @property
     def finished(self) -> int:

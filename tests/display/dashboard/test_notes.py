@@ -15,6 +15,7 @@ from constraints import Limits, check
 from search.analysis.table import analyze
 from search.analysis.traced import TracedModule
 from search.analysis.tracing.trace import trace
+from search.config.files import overridden
 from search.display.dashboard.notes import study_note, trial_note
 from search.networks.glance import LEGEND
 from search.storage.summary import Summary, summarize
@@ -65,8 +66,9 @@ def test_the_road_to_the_target(summary: Summary) -> None:
     best = summary.road[-1]
     note = study_note(summary, 7, NOW)
     assert f"{100 * best:.2f} % so far, {100 * (0.85 - best):.2f} points to go" in note
-    met = replace(summary, road=(0.9,))
-    assert "**met** with 90.00 %" in study_note(met, 7, NOW)
+    lower = overridden(summary.config, [f"study.target={best - 0.01}"])
+    met = replace(summary, config=lower)
+    assert f"**met** with {100 * best:.2f} %" in study_note(met, 7, NOW)
     assert "Written at 2026-01-02 03:04:05." in note
 
 
