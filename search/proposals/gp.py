@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,9 +48,13 @@ class FeasibleGP(GPSampler, Inner):
         search_space: Distributions,
     ) -> dict[str, Any]:
         self._parents = _newest_and_best(completed_trials, study.directions, self._WINDOW)
-        return super()._sample_relative_impl(
-            study, self._parents, running_trials[-self._WINDOW :], search_space
-        )
+        with warnings.catch_warnings():
+            # A trial that never reached the target has an infinite cost (`storage/goals.py`), which
+            # the process sees as the highest that is known.
+            warnings.filterwarnings("ignore", message="Clip non-finite values")
+            return super()._sample_relative_impl(
+                study, self._parents, running_trials[-self._WINDOW :], search_space
+            )
 
     def _optimize_acqf(self, acqf: Any, best_params: Floats | None) -> Floats:
         pool = self._first_pool()

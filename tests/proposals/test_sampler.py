@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import pickle
 import random
 import re
@@ -278,6 +279,23 @@ def test_it_still_optimizes(kind: str) -> None:
     drawn = [run(study_config("random", seed=seed), trials).best_value for seed in seeds]
     assert np.mean(taught) > np.mean(drawn)
     assert min(taught) >= min(drawn)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("cmaes", "grid")])
+def test_an_infinite_cost_is_searched_without_a_word(
+    kind: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    config = study_config(kind, objectives=["accuracy", "pflop"], target=0.85)
+    study = create(config)
+
+    def objective(trial: optuna.Trial) -> tuple[float, float]:
+        good = goodness(trial, config)
+        return good, 0.03 if good > 1.5 else math.inf
+
+    study.optimize(objective, n_trials=16)
+    assert {math.isinf(trial.values[1]) for trial in study.trials} == {True, False}
+    require_legal(study, config)
+    assert [str(each.message) for each in recwarn] == []
 
 
 # ------------------------------------------------------------------------ single kinds
