@@ -53,7 +53,7 @@ def study(summary: Summary) -> Row:
         summary.name,
         wording.count(summary.finished),
         wording.percent(summary.accepted / summary.proposed, 1) if summary.proposed else "–",
-        wording.percent(best.accuracy if best else None) + unlike,
+        (wording.best(summary) if best else "–") + unlike,
         *wording.sizes(*(best.sizes if best else (None, None, None))),
         wording.flops(summary.cost or None),
         wording.duration(summary.spent),

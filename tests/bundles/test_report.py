@@ -431,6 +431,21 @@ def test_without_finalists_luck_is_named(study: optuna.Study, digits: Dataset) -
     assert "mean ± error" not in text
 
 
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [(0.5, "met the target at the lowest cost of"), (0.999, "has the highest accuracy of")],
+)
+def test_it_says_that_a_search_for_the_lowest_cost_chose_by_it(
+    target: float, reason: str, study: optuna.Study, digits: Dataset
+) -> None:
+    found = findings(study, digits)
+    settings = config(objectives=["accuracy", "pflop"], pruner="none", target=target)
+    summary = replace(found.summary, config=settings)
+    beside = rivals(study, settings, summary, found.number)
+    text = why(replace(found, rivals=beside, summary=summary))
+    assert f"Trial {found.number} {reason}" in " ".join(text.split())
+
+
 def test_a_single_trial_has_no_rival(exported: Exported) -> None:
     trial = exported.study.trials[0].number
     assert rivals(exported.study, exported.config, summarize(exported.study), trial) is None
