@@ -92,6 +92,14 @@ class StudySection(_Section):
     track: tuple[str, ...] = ()  # `trackers/named.py` knows which there are
     storage: Annotated[str | None, Field(min_length=1, exclude=True, repr=False)] = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _unpruned_where_goals_are_several(cls, data: object) -> object:
+        goals = data.get("objectives") if isinstance(data, Mapping) else None
+        if isinstance(data, Mapping) and isinstance(goals, list | tuple) and len(goals) > 1:
+            return {"pruner": "none", **data}
+        return data
+
     @field_validator("name")
     @classmethod
     def _file_name(cls, name: str) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,3 +29,19 @@ def test_activations_that_a_microcontroller_lacks_are_named_before_anything_is_p
     assert load(path, [limit, 'space.activation=["relu", "gelu"]']).lacking == ("gelu",)
     assert load(path, [limit, "space.activation=relu"]).lacking == ()
     assert load(path, ["space.activation=gelu"]).lacking == ()
+
+
+@pytest.mark.parametrize(
+    ("study", "pruner"),
+    [
+        ({}, "median"),
+        ({"objectives": ["accuracy"]}, "median"),
+        ({"objectives": ["accuracy", "macs"]}, "none"),
+        ({"objectives": ["accuracy", "pflop"], "target": 0.9}, "none"),
+        ({"objectives": ["accuracy"], "pruner": "asha"}, "asha"),
+    ],
+)
+def test_a_study_that_names_no_pruner_has_one_where_it_has_one_objective(
+    study: dict[str, Any], pruner: str
+) -> None:
+    assert parse({"study": {"name": "pruned", **study}}, "test").study.pruner == pruner
