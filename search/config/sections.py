@@ -95,9 +95,11 @@ class StudySection(_Section):
     @model_validator(mode="before")
     @classmethod
     def _unpruned_where_goals_are_several(cls, data: object) -> object:
-        goals = data.get("objectives") if isinstance(data, Mapping) else None
-        if isinstance(data, Mapping) and isinstance(goals, list | tuple) and len(goals) > 1:
-            return {"pruner": "none", **data}
+        """Names no pruner where nothing was said of one, and Optuna could not prune."""
+        if isinstance(data, Mapping):
+            match data.get("objectives"):
+                case [_, _, *_]:
+                    return {"pruner": "none", **data}
         return data
 
     @field_validator("name")

@@ -25,6 +25,5 @@ def values(carried: Attributes, accuracy: float, study: StudySection) -> tuple[f
 def merit(accuracy: float, pflop_to_target: float | None, study: StudySection) -> tuple[float, ...]:
     """A key that sorts the best trial first: by its cost to the target where that is an
     objective; by accuracy where it is none, and among trials that never reached the target."""
-    if study.goes_on and pflop_to_target is not None:
-        return 0.0, pflop_to_target, -accuracy
-    return 1.0, 0.0, -accuracy
+    cost = pflop_to_target if study.goes_on and pflop_to_target is not None else math.inf
+    return cost, -accuracy

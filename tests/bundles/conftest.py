@@ -60,6 +60,12 @@ class Exported:
         return export(self.study, config, out=out, device=CPU, **places, **options)
 
 
+def require_confined(missing: object) -> None:
+    """Skips the test where the system cannot keep a process from something."""
+    if missing:
+        pytest.skip(f"this system cannot keep a process from: {missing}")
+
+
 def augmented(folder: Path) -> Path:
     """Beside the `folder` of a test: the augmented epochs of all."""
     return folder.parent / "augmented"

@@ -11,12 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.bundles.conftest import require_confined
+
 MEMORY = 2**28
 ROOT = Path(__file__).parents[2]
 LINUX = pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"),
     reason="Landlock and seccomp are Linux's",
 )
+
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="resource limits are POSIX's")
 
 FILES = {
     "read": "open({file!r}).read()",
@@ -85,8 +89,7 @@ def test_what_is_given_up(attempt: str, tmp_path: Path) -> None:
     code = {**FILES, **CALLS}[attempt].format(file=str(file), folder=str(theirs))
     file.write_text("secret")
     confined = run(code, own, confined=True)
-    if confined.stdout.strip():
-        pytest.skip(f"this system cannot keep a process from: {confined.stdout.strip()}")
+    require_confined(confined.stdout.strip())
     assert confined.returncode == 1, confined.stderr
     assert "Error: [Errno" in confined.stderr
     assert file.read_text() == "secret"
@@ -154,8 +157,7 @@ for name, arguments in {LIBRARY}.items():
     answers = {}
     for confined in (True, False):
         missing, *lines = run(code, tmp_path, confined=confined).stdout.splitlines()
-        if missing:
-            pytest.skip(f"this system cannot keep a process from: {missing}")
+        require_confined(missing)
         answers[confined] = dict(line.split() for line in lines)
     assert answers[True] == dict.fromkeys(answers[False], "EPERM")
     assert "EPERM" not in answers[False].values()
@@ -176,8 +178,7 @@ for call in calls:
     print("made" if made else errno.errorcode[ctypes.get_errno()], flush=True)
 """
     missing, *answers = run(code, tmp_path, confined=True).stdout.splitlines()
-    if missing:
-        pytest.skip(f"this system cannot keep a process from: {missing}")
+    require_confined(missing)
     assert answers == ["EPERM", "EPERM", "ENOSYS"]
 
 
@@ -202,12 +203,12 @@ def test_threads_stay() -> None:
     assert run(code, ROOT, confined=True).stdout.split() == ["ran"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="resource limits are POSIX's")
+@POSIX
 def test_an_endless_loop_ends(tmp_path: Path) -> None:
     assert run("while True: pass", tmp_path, confined=True, seconds=1).returncode == -24  # SIGXCPU
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="resource limits are POSIX's")
+@POSIX
 def test_time_is_allowed_in_parts(tmp_path: Path) -> None:
     code = """
 import resource
@@ -220,7 +221,7 @@ for seconds in (1, 40, 10_000):
     assert shown[-3:] == ["1 65", "40 65", "65 65"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="resource limits are POSIX's")
+@POSIX
 def test_few_files_are_open_and_memory_is_not_dumped(tmp_path: Path) -> None:
     code = (
         "import resource as r; print(*r.getrlimit(r.RLIMIT_CORE)); "
@@ -247,7 +248,7 @@ def test_limits_are_not_raised_again(tmp_path: Path) -> None:
     assert "Error: not allowed to raise maximum limit" in run(code, tmp_path, confined=True).stderr
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="resource limits are POSIX's")
+@POSIX
 def test_nothing_is_written(tmp_path: Path) -> None:
     result = run(
         "os.write(os.open('mine', os.O_CREAT | os.O_WRONLY), b'x')", tmp_path, confined=True

@@ -18,6 +18,7 @@ from search.bundles.isolated import RunError
 from search.bundles.plain import NotPlainError, judged, require_plain
 from search.networks.module import build
 from search.networks.source import generate, state_key
+from tests.bundles.conftest import require_confined
 from tests.conftest import STUDIES, candidates
 
 NETWORK = next(candidates(1, seed=5))
@@ -115,8 +116,7 @@ raise ValueError(json.dumps({**told, "seconds": resource.getrlimit(resource.RLIM
 
 
 def test_hostile_code_gets_nowhere_and_nothing_stays_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    if missing := isolated.unlimited():
-        pytest.skip(f"this system cannot keep a process from: {missing}")
+    require_confined(isolated.unlimited())
     monkeypatch.setenv("API_TOKEN", "secret")
     code = compile(HOSTILE, "model.py", "exec")
     with (
