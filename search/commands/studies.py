@@ -23,7 +23,7 @@ from search.storage.checkpoints import artifact_store
 from search.storage.deletion import delete_study
 from search.storage.internals import study_id
 from search.storage.opening import require_writable
-from search.storage.places import find_place, places
+from search.storage.places import find_place, places, require_no_database
 from search.storage.studies import (
     find_study,
     load_study,
@@ -244,6 +244,7 @@ def list_studies(storage: str | None, *, as_json: bool) -> int:
 
 def delete(name: str, storage: str | None, *, sure: bool) -> int:
     """Deletes a study with its trials, checkpoints and logs, after asking."""
+    require_no_database(Path(name))
     place = find_place(storage, None, require_name(name))
     require_writable(place)
     study = find_study(name, place)  # one that is broken goes like any other

@@ -91,6 +91,8 @@ def test_studies_are_listed_and_deleted(place: Path, capsys: pytest.CaptureFixtu
     assert "demo" in capsys.readouterr().out
     assert run(["delete", "demo"]) == 1, "nobody there to say yes"
     assert "--yes" in capsys.readouterr().err
+    assert run(["delete", "studies/demo.db", "--yes"]) == 2
+    assert "is a database; name a study in it" in capsys.readouterr().err
     assert study_names("sqlite:///studies/demo.db") == ["demo"]
     assert run(["delete", "demo", "--yes"]) == 0
     assert not list((place / "studies").rglob("*demo*"))
