@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from optuna.trial import TrialState
 
@@ -65,10 +67,16 @@ def launch(
         terminal.note(wording.guessing(study.identity))
         if not modules:
             _tell_code(study)
-        run = partial(study.launch, workers=workers, device=device, per_gpu=per_gpu, ray=ray)
-        view, ending = _watched(study, run)
+        crew: dict[str, Any] = {
+            "workers": workers,
+            "device": device,
+            "per_gpu": per_gpu,
+            "ray": ray,
+        }
+        view, ending = _watched(study, partial(study.launch, **crew))
     told = partial(typed, storage=_told(study, storage), modules=modules)
-    view.finish(ending.reason, *next_commands(view.summary, ending.code, source, told, overrides))
+    again = ["launch", source, *_options(**crew)]
+    view.finish(ending.reason, *next_commands(view.summary, ending.code, again, told, overrides))
     return ending.code
 
 
@@ -83,9 +91,18 @@ def train(
     view, ending = _watched(study, partial(study.train, number, device=device))
     exported = ("export", study.name, "--trial", str(number))
     export = typed(*exported, storage=_told(study, storage), modules=modules)
-    again = typed("train", target, source, storage=storage, overrides=overrides)
+    command = ("train", target, source, *_options(device=device))
+    again = typed(*command, storage=storage, overrides=overrides)
     view.finish(ending.reason, again if ending.code else export)
     return ending.code
+
+
+def _options(**crew: object) -> list[str]:
+    """The options that say where workers run and how many, but for those that nobody gave."""
+    unsaid = inspect.signature(Study.launch).parameters
+    given = {key: value for key, value in crew.items() if value != unsaid[key].default}
+    options = ((f"--{key.replace('_', '-')}", str(value)) for key, value in given.items())
+    return [word for option in options for word in option]
 
 
 def _told(study: Study, storage: str | None) -> str | None:
@@ -173,12 +190,12 @@ def _tell_code(study: Study) -> None:
 def next_commands(
     summary: Summary,
     code: int,
-    source: str,
+    launch: Sequence[str],
     told: Callable[..., str],
     overrides: Sequence[str],
 ) -> list[str]:
-    """What can be typed after a launch of `source` with `overrides` that ended with `code`;
-    `told` writes a command with that launch's other options."""
+    """What can be typed after the command `launch` with `overrides` ended with `code`; `told`
+    writes a command with its other options."""
     export = [told("export", summary.name)] if summary.best else []
     if code == 0:
         return export
@@ -186,8 +203,8 @@ def next_commands(
         # Another launch, with a larger budget, may have gone beyond that of this one.
         budget = max(summary.config.study.trials, summary.finished)
         others = [change for change in overrides if not change.startswith("study.trials=")]
-        return [*export, f"{told('launch', source, overrides=others)} --trials {2 * budget}"]
-    return [told("launch", source, overrides=overrides)]
+        return [*export, f"{told(*launch, overrides=others)} --trials {2 * budget}"]
+    return [told(*launch, overrides=overrides)]
 
 
 def worker(

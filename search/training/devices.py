@@ -53,7 +53,9 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device}: {torch.cuda.get_device_name(device)}"
     if device.type == "cpu":
-        return f"cpu: {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+        threads = torch.get_num_threads()
+        plural = "" if threads == 1 else "s"
+        return f"cpu: {threads} thread{plural}, {torch.backends.cpu.get_cpu_capability()}"
     return str(device)
 
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from run_study import run
 from search import Study
-from search.commands.studies import _token, _told, next_commands
+from search.commands.studies import _options, _token, _told, next_commands
 from search.commands.typed import typed
 from search.config.files import overridden
 from search.display.dashboard.server import TOKEN
@@ -49,7 +49,7 @@ def test_what_comes_next_depends_on_how_it_ended(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["c1c4-search"])
     study = build(config(), "sqlite:///studies/demo.db", trials=3, running=0)
-    summary, source = summarize(study), "s.toml"
+    summary, source = summarize(study), ["launch", "s.toml"]
     elsewhere = partial(typed, storage="sqlite:///studies/demo.db", modules=["mine.py:network"])
     (exported,) = next_commands(summary, 0, source, elsewhere, [])
     options = "--module mine.py:network --storage sqlite:///studies/demo.db"
@@ -62,6 +62,10 @@ def test_what_comes_next_depends_on_how_it_ended(
     assert stopped == ["c1c4-search launch s.toml --set study.trials=3 --set study.seed=1"]
     missed = next_commands(summary, 1, source, typed, changed)
     assert missed[-1] == f"c1c4-search launch s.toml --set study.seed=1 --trials {budget}"
+    crew = _options(workers=2, device="cpu", per_gpu=1, ray=None)
+    (stopped,) = next_commands(summary, 130, [*source, *crew], typed, changed)
+    assert " launch s.toml --workers 2 --device cpu --per-gpu 1 --set study.trials=3" in stopped
+    assert _options(workers=1, device="auto", per_gpu=None, ray=None) == []
     small = summarize(study, overridden(summary.config, ["study.trials=1"]))
     assert next_commands(small, 1, source, typed, [])[-1].endswith("--trials 6")
 

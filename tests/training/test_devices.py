@@ -20,8 +20,12 @@ def test_a_device_that_is_not_there_is_named() -> None:
         choose_device("abacus")
 
 
-def test_a_device_says_what_it_computes_with() -> None:
-    assert f"{torch.get_num_threads()} threads" in describe_device(CPU)
+@pytest.mark.parametrize(("number", "words"), [(1, "1 thread,"), (2, "2 threads,")])
+def test_a_device_says_what_it_computes_with(
+    number: int, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: number)
+    assert words in describe_device(CPU)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators have no mallopt")
