@@ -200,11 +200,19 @@ def next_commands(
     if code == 0:
         return export
     if code == 1:
-        # Another launch, with a larger budget, may have gone beyond that of this one.
-        budget = max(summary.config.study.trials, summary.finished)
-        others = [change for change in overrides if not change.startswith("study.trials=")]
-        return [*export, f"{told(*launch, overrides=others)} --trials {2 * budget}"]
+        budget, larger = _larger_budget(summary)
+        others = [change for change in overrides if not change.startswith(f"study.{budget}=")]
+        return [*export, f"{told(*launch, overrides=others)} --{budget} {larger}"]
     return [told(*launch, overrides=overrides)]
+
+
+def _larger_budget(summary: Summary) -> tuple[str, str]:
+    """Twice the budget that ended the search.  Another launch, with a larger one, may have gone
+    beyond that of this one."""
+    section = summary.config.study
+    if section.hours is not None and not summary.left:
+        return "hours", f"{2 * max(section.hours, summary.spent / 3600):.3g}"
+    return "trials", f"{2 * max(section.trials, summary.finished)}"
 
 
 def worker(

@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,10 @@ def test_what_comes_next_depends_on_how_it_ended(
     (stopped,) = next_commands(summary, 130, [*source, *crew], typed, changed)
     assert " launch s.toml --workers 2 --device cpu --per-gpu 1 --set study.trials=3" in stopped
     assert _options(workers=1, device="auto", per_gpu=None, ray=None) == []
+    overtime = summarize(study, overridden(summary.config, ["study.hours=0.25"]))
+    overtime = replace(overtime, spent=1_000.0)  # more than a quarter of an hour
+    further = next_commands(overtime, 1, source, typed, ["study.hours=0.25", "study.seed=1"])[-1]
+    assert further == "c1c4-search launch s.toml --set study.seed=1 --hours 0.556"
     small = summarize(study, overridden(summary.config, ["study.trials=1"]))
     assert next_commands(small, 1, source, typed, [])[-1].endswith("--trials 6")
 
