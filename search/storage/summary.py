@@ -285,11 +285,17 @@ def _eta(
     # Before a quarter of the first epoch most of the time went into what is done once.
     if state != "running" or passed < 0.25 or not epochs:
         return None
-    history = carried.history or ()
+    recipe, history = carried.recipe or {}, carried.history or ()
     # A resumed trial's clock counts from the resume; its epochs know what they took.
-    taken = sum(e["seconds"] for e in history) / len(history) if history else None
-    each = (seconds or 0) / passed if taken is None else taken
-    return max(0.0, each * (epochs - passed))
+    taken = sum(epoch["seconds"] for epoch in history) if history else seconds or 0.0
+    each = taken / _work(recipe, len(history) or passed)
+    return max(0.0, each * (_work(recipe, epochs) - _work(recipe, passed)))
+
+
+def _work(recipe: Mapping[str, Any], epochs: float) -> float:
+    """What the first `epochs` cost, in epochs of full size: a small one costs by its pixels."""
+    small = min(epochs, math.ceil(recipe.get("small_epochs", 0.0) * recipe["epochs"]))
+    return epochs - small * (1 - recipe.get("small_side", 1.0) ** 2)
 
 
 def _road(trials: Iterable[FrozenTrial]) -> tuple[float, ...]:

@@ -119,6 +119,24 @@ def test_time_left_is_told_from_a_quarter_of_the_first_epoch_on() -> None:
     assert left(0.3) == pytest.approx(9 * 60 / 0.3 * 5.7)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "left"),
+    [
+        ([10.0], 2 * 10 + 3 * 40),  # three of six epochs have half the side, so a quarter of
+        ([10.0, 10.0, 10.0], 3 * 40),  # the pixels
+        ([10.0, 10.0, 10.0, 40.0, 40.0], 40),
+    ],
+)
+def test_time_left_counts_the_pixels_of_the_epochs_to_come(
+    seconds: list[float], left: float
+) -> None:
+    history = [{"seconds": each} for each in seconds]
+    reports = dict.fromkeys(range(1, len(history) + 1), 0.5)
+    recipe = {"epochs": 6, "small_epochs": 0.45, "small_side": 0.5}
+    trial = _trial(TrialState.RUNNING, 1, recipe=recipe, history=history, reports=reports)
+    assert Progress.of(trial, NOW).eta == pytest.approx(left)
+
+
 def test_no_number_is_no_accuracy() -> None:
     diverged = _trial(TrialState.PRUNED, 0, reports={1: float("nan")})
     assert Progress.of(diverged, NOW).accuracy is None
