@@ -295,7 +295,8 @@ def _eta(
 def _work(recipe: Mapping[str, Any], epochs: float) -> float:
     """What the first `epochs` cost, in epochs of full size: a small one costs by its pixels."""
     small = min(epochs, math.ceil(recipe.get("small_epochs", 0.0) * recipe["epochs"]))
-    return epochs - small * (1 - recipe.get("small_side", 1.0) ** 2)
+    saved: float = small * (1 - recipe.get("small_side", 1.0) ** 2)
+    return epochs - saved
 
 
 def _road(trials: Iterable[FrozenTrial]) -> tuple[float, ...]:
