@@ -241,7 +241,7 @@ def _markdown(findings: Findings, drawn: set[str]) -> str:
         shuffles=importance.SHUFFLES,
         least=importance.LEAST_TRIALS,
         finalists=[wording.finalist(each) for each in findings.summary.standing.ordered],
-        leader_titles=tables.LEADERS[2:],
+        leader_titles=tables.leader_titles(findings.summary.config.study)[2:],
         leaders=[tables.leader(trial) for trial in findings.summary.best[:LEADERS]],
         mistakes=_mistakes_shown(len(findings.mistakes)),
         trained=_trained(findings.summary),

@@ -19,7 +19,7 @@ from search.domains import Choice, Domain
 from search.networks.architecture import Architecture
 from search.networks.glance import LEGEND, glance
 from search.proposals.proposer import Acceptance
-from search.storage.summary import Progress, Summary
+from search.storage.summary import Summary
 from space import SearchSpace
 
 LEADERS = 10
@@ -72,7 +72,7 @@ def _(shown: Acceptance) -> str:
 @html.register
 def _(shown: Summary) -> str:
     funnel = _funnel(shown.proposed, shown.accepted, shown.rejected)
-    return _heading(shown) + _leaders(shown.best) + funnel
+    return _heading(shown) + _leaders(shown) + funnel
 
 
 @html.register
@@ -150,8 +150,11 @@ def _heading(summary: Summary) -> str:
     return "<br>".join(lines)
 
 
-def _leaders(trials: Sequence[Progress]) -> str:
-    return _table(tables.LEADERS, map(tables.leader, trials[:LEADERS])) if trials else ""
+def _leaders(summary: Summary) -> str:
+    if not summary.best:
+        return ""
+    rows = map(tables.leader, summary.best[:LEADERS])
+    return _table(tables.leader_titles(summary.config.study), rows)
 
 
 def _funnel(proposed: int, accepted: int, rejected: dict[str, int]) -> str:

@@ -7,13 +7,13 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 
 from search.analysis.table import LayerRow
+from search.config.sections import StudySection
 from search.display import wording
 from search.storage.summary import Progress, Summary
 
 Row = tuple[str, ...]
 
 LAYERS: Row = ("", "op", "kind", *wording.GEOMETRY, "params", "MACs")
-LEADERS: Row = ("trial", "accuracy", *wording.SIZES, "cost", "time")
 
 
 def layers(rows: Sequence[LayerRow]) -> Iterator[Row]:
@@ -30,8 +30,13 @@ def layers(rows: Sequence[LayerRow]) -> Iterator[Row]:
         )
 
 
+def leader_titles(section: StudySection) -> Row:
+    """What stands above the values of `leader`."""
+    return ("trial", wording.measure(section), *wording.SIZES, "cost", "time")
+
+
 def leader(trial: Progress) -> Row:
-    """One of the best trials, under the titles `LEADERS`."""
+    """One of the best trials, under `leader_titles`."""
     return (
         f"#{trial.number}{' given' if trial.given else ' taken over' if trial.taken else ''}",
         wording.percent(trial.accuracy),

@@ -357,7 +357,7 @@ def _running(trials: Sequence[Progress], most: int) -> RenderableType:
 
 
 def _leaders(summary: Summary, most: int) -> Fitting:
-    titles = ("Best", wording.measure(summary.config.study), *tables.LEADERS[2:])
+    titles = ("Best", *tables.leader_titles(summary.config.study)[1:])
     rows = list(map(tables.leader, summary.best[:most]))
     return _fitting(titles, rows, ("cost", "time", "MACs"))
 

@@ -298,6 +298,7 @@ def test_a_search_by_balanced_accuracy_tells_it_of_the_test_images(
     assert head["balanced validation accuracy"] == f"{100 * once.validation:.2f} %"
     (log,) = (line for line in readme.decode().splitlines() if line.startswith("| epoch |"))
     assert "| balanced validation accuracy |" in log
+    assert "\n| trial | balanced accuracy as measured once |" in readme.decode()
     measured = [f"{50 * record['accuracy']:.2f} %" for record in found.history]
     for epoch, share in enumerate(measured, 1):
         (row,) = re.findall(rf"^\| {epoch} \| 0\..*\|$", readme.decode(), re.MULTILINE)

@@ -11,7 +11,7 @@ from search.display import tables, wording
 from search.networks.architecture import Architecture
 from search.networks.glance import LEGEND, glance
 from search.networks.network import Network
-from search.storage.summary import Progress, Summary
+from search.storage.summary import Summary
 
 LEADERS = 10
 BAR = 24  # characters of a full bar
@@ -23,7 +23,7 @@ def study_note(summary: Summary, study_id: int, now: datetime) -> str:
         [
             _objective(summary),
             "## Leaderboard",
-            _leaderboard(summary.best[:LEADERS], study_id),
+            _leaderboard(summary, study_id),
             *_finalists(summary),
             "## From proposals to trials",
             _funnel(summary),
@@ -55,7 +55,7 @@ def trial_note(network: Network, limits: Limits, pictures: Mapping[str, str] | N
 
 def _objective(summary: Summary) -> str:
     section = summary.config.study
-    goal = ", ".join(section.objectives)
+    goal = ", ".join([wording.measure(section), *section.objectives[1:]])
     finished = ", ".join(
         [
             f"{wording.of_budget(summary.finished, section.trials)} finished",
@@ -71,7 +71,8 @@ def _objective(summary: Summary) -> str:
     return f"Objective: **{goal}** on validation images · target **{target}**: {road} · {finished}"
 
 
-def _leaderboard(best: Sequence[Progress], study_id: int) -> str:
+def _leaderboard(summary: Summary, study_id: int) -> str:
+    best = summary.best[:LEADERS]
     if not best:
         return "No trial completed yet."
     address = f"/dashboard/studies/{study_id}/trials?numbers="
@@ -79,7 +80,7 @@ def _leaderboard(best: Sequence[Progress], study_id: int) -> str:
         (f"[{name}]({address}{trial.number})", *cells)
         for trial, (name, *cells) in zip(best, map(tables.leader, best), strict=True)
     )
-    return _table(tables.LEADERS, rows)
+    return _table(tables.leader_titles(summary.config.study), rows)
 
 
 def _finalists(summary: Summary) -> list[str]:

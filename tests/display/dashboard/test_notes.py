@@ -54,6 +54,14 @@ def test_the_leaderboard_is_sorted_and_linked(summary: Summary) -> None:
         assert row[3] == f"{trial.parameters:,}"
 
 
+def test_balanced_accuracy_is_called_that(summary: Summary) -> None:
+    rare = replace(summary, config=overridden(summary.config, ['study.metric="balanced_accuracy"']))
+    note = study_note(rare, 7, NOW)
+    assert note.startswith("Objective: **balanced accuracy** on validation images")
+    assert _tables(note)[0][0][1] == "balanced accuracy"
+    assert _tables(study_note(summary, 7, NOW))[0][0][1] == "accuracy"
+
+
 def test_the_bars_of_the_funnel_are_as_long_as_their_counts(summary: Summary) -> None:
     rows = _tables(study_note(summary, 7, NOW))[1][1:]
     assert int(rows[0][1].replace(",", "")) == summary.proposed
