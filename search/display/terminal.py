@@ -33,7 +33,7 @@ from search.display.fitting import Fitting
 from search.networks.glance import LEGEND, glance
 from search.networks.network import Network
 from search.storage.studies import images_of
-from search.storage.summary import LEADERS, Progress, Summary, summarize
+from search.storage.summary import LEADERS, Summary, summarize
 
 if TYPE_CHECKING:
     from search.proposals.proposer import Acceptance
@@ -286,7 +286,7 @@ def status_view(
         else Text("nothing proposed yet", "dim")
     )
     if summary.running:
-        parts += ["", _running(summary.running, running)]
+        parts += ["", _running(summary, running)]
     if summary.best:
         parts += ["", _leaders(summary, leaders)]
     if summary.config.study.target is not None:
@@ -336,8 +336,9 @@ def _fitting(
     return Fitting(make, spare, told)
 
 
-def _running(trials: Sequence[Progress], most: int) -> RenderableType:
-    titles = ("Running", "", "epoch", "accuracy", "ETA", *wording.SIZES, *wording.MOMENT)
+def _running(summary: Summary, most: int) -> RenderableType:
+    trials, measure = summary.running, wording.measure(summary.config.study)
+    titles = ("Running", "", "epoch", measure, "ETA", *wording.SIZES, *wording.MOMENT)
     rows = [
         (
             f"#{trial.number}",

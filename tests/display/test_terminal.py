@@ -216,7 +216,10 @@ def test_balanced_accuracy_is_called_that(
         live._rhythm = Rhythm(0, 0)
         live.update()
     assert "trial 3 epoch 8/16: balanced accuracy 81.23 %" in capsys.readouterr().err
-    assert "balanced accuracy" in shown(terminal.render_status(study), 60)
+    tables = shown(terminal.render_status(study), 60)
+    assert [
+        len(re.findall(rf"{title} .*balanced accuracy", tables)) for title in ("Running", "Best")
+    ] == [1, 1]
     summary = terminal.summarize(study)
     best = wording.percent(study.best_value)
     assert f"{best} balanced" in shown(terminal.render_studies([summary]))
