@@ -200,19 +200,24 @@ def next_commands(
     if code == 0:
         return export
     if code == 1:
-        budget, larger = _larger_budget(summary)
-        others = [change for change in overrides if not change.startswith(f"study.{budget}=")]
-        return [*export, f"{told(*launch, overrides=others)} --{budget} {larger}"]
+        larger = _larger_budgets(summary)
+        spent = tuple(f"study.{budget}=" for budget in larger)
+        others = [change for change in overrides if not change.startswith(spent)]
+        options = (f"--{budget} {value}" for budget, value in larger.items())
+        return [*export, " ".join((told(*launch, overrides=others), *options))]
     return [told(*launch, overrides=overrides)]
 
 
-def _larger_budget(summary: Summary) -> tuple[str, str]:
-    """Twice the budget that ended the search.  Another launch, with a larger one, may have gone
-    beyond that of this one."""
-    section = summary.config.study
+def _larger_budgets(summary: Summary) -> dict[str, str]:
+    """Twice each budget that is spent: hours may be by now that were not when the trials were,
+    and trials that fail in a row end a search before either.  Another launch, with a larger one,
+    may have gone beyond that of this one."""
+    section, larger = summary.config.study, {}
+    if summary.trained >= section.trials:
+        larger["trials"] = f"{2 * max(section.trials, summary.trained)}"
     if section.hours is not None and not summary.left:
-        return "hours", f"{2 * max(section.hours, summary.spent / 3600):.3g}"
-    return "trials", f"{2 * max(section.trials, summary.finished)}"
+        larger["hours"] = f"{2 * max(section.hours, summary.spent / 3600):.3g}"
+    return larger
 
 
 def worker(

@@ -143,7 +143,7 @@ def _words(domain: Domain) -> str:
 
 def _heading(summary: Summary) -> str:
     section = summary.config.study
-    trials = f"{wording.of_budget(summary.finished, section.trials)} finished"
+    trials = f"{wording.of_budget(summary.trained, section.trials)} finished"
     lines = [f"<b>{escape(summary.name)}</b>: {trials}"]
     if section.target is not None:
         lines.append(f"target {wording.percent(section.target)}: {wording.road(summary)}")

@@ -298,7 +298,7 @@ def status_view(
 
 def _header(summary: Summary) -> Text:
     states, budget = summary.states, summary.config.study.trials
-    words = [wording.of_budget(summary.finished, budget)]
+    words = [wording.of_budget(summary.trained, budget)]
     words += [f"{states[s]:,} {w}" for s, w in _STATE_WORDS.items() if states[s]]
     words += wording.others(summary)
     return Text.assemble((summary.name, "bold"), "  ", (" · ".join(words), "dim"))

@@ -165,7 +165,12 @@ class Summary:
     @property
     def finished(self) -> int:
         """How many of its own trials have ended."""
-        return self.states["complete"] + self.states["pruned"] + self.states["fail"]
+        return self.trained + self.states["fail"]
+
+    @property
+    def trained(self) -> int:
+        """How many of its own trials the budget counts: a failed one leaves its place free."""
+        return self.states["complete"] + self.states["pruned"]
 
     @property
     def cost(self) -> float:
@@ -196,7 +201,7 @@ class Summary:
             "target": section.target,
             "target_met": self.met,
             "trials": self.states,
-            "trials_left": max(0, section.trials - self.finished),
+            "trials_left": max(0, section.trials - self.trained),
             "given": self.given,
             "taken": self.taken,
             "pflop_spent": self.cost,

@@ -55,14 +55,16 @@ def test_what_comes_next_depends_on_how_it_ended(
     (exported,) = next_commands(summary, 0, source, elsewhere, [])
     options = "--module mine.py:network --storage sqlite:///studies/demo.db"
     assert exported == f"c1c4-search export demo {options}"
-    budget = 2 * summary.config.study.trials
-    missed = next_commands(summary, 1, source, typed, [])
-    assert missed[-1] == f"c1c4-search launch s.toml --trials {budget}"
+    spent = summarize(study, overridden(summary.config, ["study.trials=3"]))
+    missed = next_commands(spent, 1, source, typed, [])
+    assert missed[-1] == "c1c4-search launch s.toml --trials 6"
     changed = ["study.trials=3", "study.seed=1"]
     stopped = next_commands(summary, 130, source, typed, changed)
     assert stopped == ["c1c4-search launch s.toml --set study.trials=3 --set study.seed=1"]
-    missed = next_commands(summary, 1, source, typed, changed)
-    assert missed[-1] == f"c1c4-search launch s.toml --set study.seed=1 --trials {budget}"
+    missed = next_commands(spent, 1, source, typed, changed)
+    assert missed[-1] == "c1c4-search launch s.toml --set study.seed=1 --trials 6"
+    (_, failing) = next_commands(summary, 1, source, typed, ["study.seed=1"])
+    assert failing == "c1c4-search launch s.toml --set study.seed=1", "trials failed in a row"
     crew = _options(workers=2, device="cpu", per_gpu=1, ray=None)
     (stopped,) = next_commands(summary, 130, [*source, *crew], typed, changed)
     assert " launch s.toml --workers 2 --device cpu --per-gpu 1 --set study.trials=3" in stopped
@@ -71,6 +73,10 @@ def test_what_comes_next_depends_on_how_it_ended(
     overtime = replace(overtime, spent=1_000.0)  # more than a quarter of an hour
     further = next_commands(overtime, 1, source, typed, ["study.hours=0.25", "study.seed=1"])[-1]
     assert further == "c1c4-search launch s.toml --set study.seed=1 --hours 0.556"
+    # The trials were spent first, and while finalists were trained the hours, too.
+    both = replace(overtime, config=overridden(overtime.config, ["study.trials=3"]))
+    further = next_commands(both, 1, source, typed, ["study.trials=3", "study.hours=0.25"])[-1]
+    assert further == "c1c4-search launch s.toml --trials 6 --hours 0.556"
     small = summarize(study, overridden(summary.config, ["study.trials=1"]))
     assert next_commands(small, 1, source, typed, [])[-1].endswith("--trials 6")
 

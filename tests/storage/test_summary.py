@@ -12,6 +12,9 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from search.display import notebook
+from search.display.dashboard.notes import study_note
+from search.storage.claims import BudgetSpentError
 from search.storage.studies import create_or_resume
 from search.storage.summary import Progress, Summary, summarize
 from tests.synthetic_study import config
@@ -90,12 +93,26 @@ def test_a_pruned_trial_stands_at_its_last_report(summary: Summary) -> None:
 def test_what_is_printed_is_json(summary: Summary) -> None:
     document = json.loads(json.dumps(summary.to_json(), allow_nan=False))
     assert document["best"]["number"] == 0
-    assert document["trials_left"] == 4
+    assert document["trials_left"] == 5
     assert document["proposals"] == {
         "proposed": 10,
         "accepted": 4,
         "rejected": {"dilated": 4, "macs": 3},
     }
+
+
+def test_as_many_trials_are_left_as_the_study_begins(tmp_path: Path) -> None:
+    study = create_or_resume(config(trials=5), f"sqlite:///{tmp_path}/s.db")
+    for state, value in ((TrialState.COMPLETE, 0.8), (TrialState.FAIL, None)):
+        study.add_trial(_trial(state, 0, value))
+    left = summarize(study).to_json()["trials_left"]
+    with pytest.raises(BudgetSpentError):
+        study.optimize(lambda _: 0.5)
+    assert left == len(study.trials) - 2 == 4
+    summary = summarize(study)
+    assert (summary.trained, summary.finished) == (5, 6)
+    assert "5 of 5 trials finished" in notebook.html(summary)
+    assert "5 of 5 trials finished" in study_note(summary, 0, NOW)
 
 
 def test_time_left_of_a_resumed_trial_is_that_of_its_epochs() -> None:

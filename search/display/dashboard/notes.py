@@ -58,7 +58,7 @@ def _objective(summary: Summary) -> str:
     goal = ", ".join([wording.measure(section), *section.objectives[1:]])
     finished = ", ".join(
         [
-            f"{wording.of_budget(summary.finished, section.trials)} finished",
+            f"{wording.of_budget(summary.trained, section.trials)} finished",
             *wording.others(summary),
         ]
     )
