@@ -60,7 +60,7 @@ class Refresher:
         While the storage does not answer it does nothing.
         """
         with contextlib.suppress(StorageInternalError):
-            state = Counter(trial.state for trial in summary.trials)
+            state = Counter(trial.state for trial in (*summary.trials, *summary.finals))
             late = state != self._shown and self._rhythm.due
             if not at_once and (not late or self._fresh()):
                 return

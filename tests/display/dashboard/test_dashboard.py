@@ -38,7 +38,7 @@ from search.study import Study
 from search.training.trainer import Trainer
 from search.workers.objective import Finished, Objective
 from tests.pages import ROOT, SCREENSHOTS, Screenshot, write_files
-from tests.synthetic_study import build, config
+from tests.synthetic_study import build, config, train_finalists
 
 ROWS = 14  # trials of the synthetic study; the real one comes after them and two running ones
 PICTURES = {"learning-curves", "confusion-matrix", "misclassified", "architecture"}
@@ -207,6 +207,21 @@ def test_the_refresher_waits_for_news(tmp_path: Path) -> None:
     assert study.user_attrs["refreshed"] == first, "nothing ended since"
     refresh.Refresher(study).tick(replace(summarize(study), trials=()))
     assert study.user_attrs["refreshed"] == first, "somebody else has just written"
+
+
+def test_the_refresher_takes_the_training_of_a_finalist_for_news(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refresh.Refresher, "pause", 0.0)
+    monkeypatch.setattr(refresh.Refresher, "share", 0.0)
+    settings = config(finalists=2, finalist_trainings=4)
+    study = build(settings, f"sqlite:///{tmp_path}/d.db", trials=3, running=0)
+    refresher = refresh.Refresher(study)
+    refresher.tick(summarize(study))
+    assert "## Finalists" not in get_note(study)
+    train_finalists(study, settings, lost=-1)
+    refresher.tick(summarize(study))
+    assert "## Finalists" in get_note(study)
 
 
 # ------------------------------------------------------------------------- the guard
