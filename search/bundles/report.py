@@ -139,6 +139,12 @@ def _trained(summary: Summary) -> int:
     return len(summary.own) - summary.states["waiting"]
 
 
+def _seconds(summary: Summary) -> float:
+    """Of all trainings that ran here, as `study_pflop` is their cost: those of finalists, too."""
+    every = (*summary.trials, *summary.finals)
+    return sum(trial.seconds or 0.0 for trial in every if not trial.taken)
+
+
 def _balance(findings: Findings) -> dict[str, list[int]]:
     parts = {
         "training": findings.dataset.train,
@@ -218,6 +224,7 @@ def _hole_probability(section: AugmentationSection, strength: float) -> float:
 def _markdown(findings: Findings, drawn: set[str]) -> str:
     section = findings.config.augmentation
     recipe = findings.candidate.recipe
+    measure = wording.measure(findings.config.study)
     return template("README.md.jinja").render(
         f=findings,
         m=findings.metrics,
@@ -236,7 +243,7 @@ def _markdown(findings: Findings, drawn: set[str]) -> str:
         recipe=asdict(recipe),
         log=_log(findings),
         classes=_class_rows(findings),
-        rivals=_rivals(findings.rivals) if findings.rivals else None,
+        rivals=_rivals(findings.rivals, measure) if findings.rivals else None,
         seeds=importance.SEEDS,
         shuffles=importance.SHUFFLES,
         least=importance.LEAST_TRIALS,
@@ -245,7 +252,7 @@ def _markdown(findings: Findings, drawn: set[str]) -> str:
         leaders=[tables.leader(trial) for trial in findings.summary.best[:LEADERS]],
         mistakes=_mistakes_shown(len(findings.mistakes)),
         trained=_trained(findings.summary),
-        seconds=sum(t.seconds or 0.0 for t in findings.summary.trials if not t.taken),
+        seconds=_seconds(findings.summary),
     )
 
 
@@ -340,13 +347,12 @@ def _class_rows(findings: Findings) -> Rows:
     return rows
 
 
-def _rivals(rivals: Rivals) -> Rows:
+def _rivals(rivals: Rivals, measure: str) -> Rows:
     """What tells the two apart; an accuracy over several trainings, where one has it."""
     this, other = rivals.this, rivals.other
     agains = [side.again for side in (this, other)]
-    rows = [
-        ("accuracy as measured once", *(wording.percent(s.trial.accuracy) for s in (this, other)))
-    ]
+    accuracies = (wording.percent(side.trial.accuracy) for side in (this, other))
+    rows = [(f"{measure} as measured once", *accuracies)]
     if any(agains):
         rows.append(("mean ± error", *(each.words if each else "–" for each in agains)))
     sizes = [wording.sizes(*side.trial.sizes) for side in (this, other)]

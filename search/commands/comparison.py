@@ -29,9 +29,9 @@ def _page(summaries: Sequence[Summary]) -> str:
     from search.display.figures.comparison import figure_comparison
     from search.display.figures.style import png
 
-    roads = {summary.name: summary.road for summary in summaries}
+    roads = {_told(summary): summary.road for summary in summaries}
     sizes = {
-        summary.name: [(trial.parameters or 0, trial.accuracy or 0.0) for trial in summary.best]
+        _told(summary): [(trial.parameters or 0, trial.accuracy or 0.0) for trial in summary.best]
         for summary in summaries
     }
     titles, *rows = zip(tables.STUDIES, *map(tables.study, summaries), strict=True)
@@ -52,3 +52,8 @@ def _page(summaries: Sequence[Summary]) -> str:
         )
     )
     return page(text, {"comparison.png": png(figure_comparison(roads, sizes))})
+
+
+def _told(summary: Summary) -> str:
+    """The study's name, and that its accuracy is not that of others."""
+    return f"{summary.name} (balanced)" if summary.config.study.balanced else summary.name

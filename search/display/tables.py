@@ -53,12 +53,11 @@ def study(summary: Summary) -> Row:
     """One study, under the titles `STUDIES`."""
     best = summary.best[0] if summary.best else None
     target = summary.config.study.target
-    unlike = " balanced" if best and summary.config.study.balanced else ""
     return (
         summary.name,
         wording.count(summary.finished),
         wording.percent(summary.accepted / summary.proposed, 1) if summary.proposed else "–",
-        (wording.best(summary) if best else "–") + unlike,
+        wording.best(summary, unlike=True) if best else "–",
         *wording.sizes(*(best.sizes if best else (None, None, None))),
         wording.flops(summary.cost or None),
         wording.duration(summary.spent),

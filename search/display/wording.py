@@ -224,12 +224,13 @@ def leader(standing: Standing, trials: int) -> str | None:
     )
 
 
-def best(summary: Summary) -> str:
+def best(summary: Summary, *, unlike: bool = False) -> str:
     """What the best trial came to: `98.96 %`, or where cost is an objective `85.04 % for 30.4
-    TFLOP`."""
-    first = summary.best[0]
-    cost = first.pflop_to_target if summary.config.study.goes_on else None
-    return percent(first.accuracy) + ("" if cost is None else f" for {flops(cost)}")
+    TFLOP`; among `unlike` studies `98.96 % balanced` where its accuracy is that."""
+    first, section = summary.best[0], summary.config.study
+    cost = first.pflop_to_target if section.goes_on else None
+    kind = " balanced" if unlike and section.balanced else ""
+    return percent(first.accuracy) + kind + ("" if cost is None else f" for {flops(cost)}")
 
 
 def road(summary: Summary) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from search.storage.trials import Attributes
 
@@ -55,11 +55,15 @@ def curves(trial: FrozenTrial) -> Iterator[tuple[int, dict[str, float]]]:
 
 
 def facts(trial: FrozenTrial) -> dict[str, float]:
-    """What it came to; `trial/accuracy` where it completed."""
+    """What it came to; where it completed, its last accuracies, too."""
     carried = Attributes.of(trial)
     found = {key: getattr(carried, key) for key in _FACTS}
     numbers = {f"trial/{key}": float(v) for key, v in found.items() if v is not None}
-    return numbers | ({"trial/accuracy": trial.values[0]} if trial.values else {})
+    if trial.state != TrialState.COMPLETE:
+        return numbers
+    last = (carried.history or [{}])[-1]
+    shares = {key: last.get(key) for key in ("accuracy", "balanced_accuracy")}
+    return numbers | {f"trial/{key}": v for key, v in shares.items() if v is not None}
 
 
 def choices(trial: FrozenTrial) -> dict[str, object]:

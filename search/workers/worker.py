@@ -63,11 +63,13 @@ def work(
     with handled(watch.on_signal), storage.errors(), watch.watchdog():
         guarded = Guarded(make_objective(watch), watch, storage, callbacks, modules)
         if only is not None:
-            return _one(study, guarded, watch, only)
+            return _one(study, config, guarded, watch, only)
         return _work(study, config, guarded, watch)
 
 
-def _one(study: optuna.Study, guarded: Guarded, watch: Watch, number: int) -> Ending:
+def _one(
+    study: optuna.Study, config: StudyConfig, guarded: Guarded, watch: Watch, number: int
+) -> Ending:
     """Runs the trial of that number, or waits for the worker that has it.
 
     Raises:
@@ -79,7 +81,8 @@ def _one(study: optuna.Study, guarded: Guarded, watch: Watch, number: int) -> En
     while (ending := watch.ending(fresh=True)) is None:
         trial = study.get_trials(deepcopy=False)[number]
         if trial.state == TrialState.COMPLETE:
-            return Ending(f"trial {number}: accuracy {100 * trial.values[0]:.2f} %", 0)
+            measure = config.study.metric.replace("_", " ")
+            return Ending(f"trial {number}: {measure} {100 * trial.values[0]:.2f} %", 0)
         if trial.state.is_finished():
             reason = Attributes.of(trial).failure or trial.state.name.lower()
             return Ending(f"trial {number} failed: {reason}", 1)

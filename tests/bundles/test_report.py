@@ -285,6 +285,8 @@ def test_a_search_by_balanced_accuracy_tells_it_of_the_test_images(
     study: optuna.Study, digits: Dataset
 ) -> None:
     found = findings(study, digits, config=config(metric="balanced_accuracy"))
+    beside = rivals(study, found.config, found.summary, found.number)
+    found = replace(found, rivals=beside)
     rare = [{**record, "balanced_accuracy": record["accuracy"] / 2} for record in found.history]
     found = replace(found, history=rare)
     once = found.metrics.accuracy
@@ -305,9 +307,25 @@ def test_a_search_by_balanced_accuracy_tells_it_of_the_test_images(
         assert row.split(" | ")[4] == share
     assert "Balanced validation accuracy of the trials in order." in html
     assert "of all test images 90.00 % are right" in html.replace("\n", " ")
+    words = " ".join(readme.decode().split())
+    assert "with at least 85.00 % balanced accuracy on validation images" in words
+    assert f"has {100 * once.validation:.2f} % there, and 62.50 % on the test images" in words
+    assert "| balanced accuracy as measured once |" in words
+    assert "has the highest balanced accuracy of" in words
     assert require_headline(readme, metrics)
     with pytest.raises(BundleError, match="balanced test accuracy"):
         require_headline(readme, found.metrics)
+
+
+def test_time_and_cost_are_of_the_same_trainings(finals: optuna.Study, digits: Dataset) -> None:
+    found = findings(finals, digits)
+    taken, *own = (replace(trial, seconds=1.0) for trial in found.summary.trials)
+    again = tuple(replace(trial, seconds=60.0) for trial in found.summary.finals)
+    trials = (replace(taken, taken="older:3"), *own)
+    summary = replace(found.summary, trials=trials, finals=again)
+    text, _ = report(replace(found, summary=summary))
+    seconds = len(own) + 60 * len(again)  # `study_pflop` counts those of finalists, too
+    assert f"together took {seconds // 60}:{seconds % 60:02} and" in " ".join(text.split())
 
 
 def test_each_transform_of_ones_own_has_a_column_beside_the_three(

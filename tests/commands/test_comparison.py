@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 from run_study import run
+from search.display.figures import comparison
 from tests.synthetic_study import build, config
 
 
@@ -45,3 +48,23 @@ def test_studies_stand_side_by_side(
         assert cost in shown[name]
         assert cost in html
     assert run(["compare", "one", "three"]) == 2
+
+
+def test_a_figure_says_whose_accuracy_is_balanced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    storage = f"sqlite:///{tmp_path}/s.db"
+    build(config("one"), storage, trials=2, running=0)
+    build(config("two", metric="balanced_accuracy"), storage, trials=2, running=0)
+    drawn = []
+
+    def draw(*curves: Any) -> Figure:
+        drawn.append(comparison_drawn(*curves))
+        return drawn[-1]
+
+    comparison_drawn = comparison.figure_comparison
+    monkeypatch.setattr(comparison, "figure_comparison", draw)
+    assert run(["compare", "one", "two", "--storage", storage, "--html", "both.html"]) == 0
+    (legend,) = drawn[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == ["one", "two (balanced)"]

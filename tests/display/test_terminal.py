@@ -22,6 +22,7 @@ from optuna.trial import TrialState
 from rich.console import Console, RenderableType
 
 from constraints import Limits, check
+from search.config.files import overridden
 from search.config.sections import DEFAULT_LIMITS
 from search.display import terminal, wording
 from search.display.apart import apart
@@ -223,6 +224,10 @@ def test_balanced_accuracy_is_called_that(
     summary = terminal.summarize(study)
     best = wording.percent(study.best_value)
     assert f"{best} balanced" in shown(terminal.render_studies([summary]))
+    goals = overridden(settings, ['study.objectives=["accuracy", "pflop"]', "study.pruner=none"])
+    met = replace(summary.best[0], pflop_to_target=0.03)
+    told = replace(summary, config=goals, trials=(met,))
+    assert f"{best} balanced for 30 TFLOP" in shown(terminal.render_studies([told]))
 
 
 def test_sample_without_survivors_is_a_funnel() -> None:

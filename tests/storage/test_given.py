@@ -123,6 +123,8 @@ def test_one_network_is_trained_though_the_target_is_met(sqlite: str) -> None:
     assert run(study, some, None, value=0.5).reason == "target 0.4 met"
     number = give_(study, some, BASELINE, "x")
     assert run(study, some, number).reason == f"trial {number}: accuracy 90.00 %"
+    balanced = settings(target=0.4, metric="balanced_accuracy")
+    assert run(study, balanced, number).reason == f"trial {number}: balanced accuracy 90.00 %"
 
 
 def test_samplers_see_what_the_space_expresses_and_keep_their_joint_space(sqlite: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.trial import TrialState, create_trial
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from search.config.sections import StudyConfig
@@ -15,6 +16,7 @@ from search.errors import ConfigError
 from search.storage.studies import create_or_resume
 from search.trackers.named import require_trackers, trackers
 from search.trackers.tensorboard import TensorBoard
+from search.trackers.tracker import facts
 from search.workers.worker import work
 from tests.synthetic_study import build, config
 
@@ -42,6 +44,16 @@ def test_curves_and_facts_of_a_trial_arrive(sqlite: str, tmp_path: Path) -> None
         (parameters,) = events.Scalars("trial/parameters")
         assert parameters.value == trial.user_attrs["parameters"]
         assert ("trial/accuracy" in events.Tags()["scalars"]) == (number == 0)
+
+
+def test_an_accuracy_is_told_by_its_name_and_of_completed_trials_alone() -> None:
+    records = [{"epoch": n, "accuracy": 0.2 * n, "balanced_accuracy": 0.1 * n} for n in (1, 2)]
+    pruned, complete = (
+        create_trial(state=state, value=0.2, user_attrs={"history": records})
+        for state in (TrialState.PRUNED, TrialState.COMPLETE)  # Optuna gives both a value
+    )
+    assert facts(complete) == {"trial/accuracy": 0.4, "trial/balanced_accuracy": 0.2}
+    assert facts(pruned) == {}
 
 
 @pytest.mark.filterwarnings("ignore")  # its own
