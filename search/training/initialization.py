@@ -45,12 +45,17 @@ def whiten(network: nn.Module, pixels: NDArray[np.uint8], normalization: Normali
     `pixels` (N, H, W, 3) are training images.  Each leading principal component of their
     patches takes two filters, one its negative, for an activation cuts one side of each.
     Filters beyond those keep their values.  A first convolution in groups sees no patch
-    whole, and is left alone, as is a foreign module that reads images in another way.
+    whole, and is left alone, as is a foreign module that reads images in another way.  So is
+    one wider than the images, which hold no patch, and one of a single filter, which would
+    stay as chance made it.
     """
     convolution = _first(network)
-    if convolution is None or convolution.groups > 1:
+    if convolution is None or convolution.groups > 1 or convolution.out_channels < 2:
         return
     size, dilation = convolution.kernel_size, convolution.dilation
+    spans = (d * (k - 1) + 1 for k, d in zip(size, dilation, strict=True))
+    if any(span > side for span, side in zip(spans, pixels.shape[1:3], strict=True)):
+        return
     # Spread over the set, which may be sorted by class.
     room = NUMBERS // (pixels[0].size * math.prod(size))
     some = torch.from_numpy(pixels[:: max(1, len(pixels) // max(1, min(IMAGES, room)))])

@@ -7,7 +7,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from search.data.normalization import Normalization
+from search.networks.module import build
 from search.training.initialization import pass_on, whiten
+from space import SearchSpace
 
 NORMALIZATION = Normalization((0.5,) * 3, (0.25,) * 3)
 
@@ -77,6 +79,30 @@ def test_a_convolution_in_groups_is_left_alone(pixels: np.ndarray) -> None:
     whiten(network, pixels, NORMALIZATION)
     assert torch.equal(network[0].weight, before)
     assert network[0].weight.requires_grad
+
+
+@pytest.mark.parametrize(("kernel", "dilation"), [(3, 8), ((1, 17), 1)])
+def test_a_convolution_wider_than_the_images_is_left_alone(
+    kernel: int | tuple[int, int], dilation: int, pixels: np.ndarray
+) -> None:
+    """It reads mostly padding; the images hold no patch of 17 pixels."""
+    network = nn.Sequential(nn.Conv2d(3, 8, kernel, padding=8, dilation=dilation))
+    before = network[0].weight.detach().clone()
+    whiten(network, pixels, NORMALIZATION)
+    assert torch.equal(network[0].weight, before)
+    assert network[0].weight.requires_grad
+
+
+def test_the_single_filter_of_a_separable_layer_on_gray_images_is_trained(
+    pixels: np.ndarray,
+) -> None:
+    """Components take two filters each: frozen, it would stay as it was drawn."""
+    choices = {"C1": {"operator": "separable"}}
+    network = build(SearchSpace.model_validate(choices).architecture({}, input=(1, 16, 16)))
+    whiten(network, pixels[..., :1], Normalization((0.5,), (0.25,)))
+    first = next(part for part in network.modules() if isinstance(part, nn.Conv2d))
+    assert (first.in_channels, first.out_channels, first.kernel_size) == (1, 1, (3, 3))
+    assert first.weight.requires_grad
 
 
 def test_a_filter_of_one_gray_pixel_takes_that_pixel(pixels: np.ndarray) -> None:
