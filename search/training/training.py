@@ -236,17 +236,18 @@ class Training:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continues from what `state` or `result` returned in a training of equal arguments."""
+        """Continues from what `state` returned in a training of equal arguments, or is over, as
+        the one that `result` was asked of."""
         self.history = [EpochRecord(**record) for record in state["history"]]
-        if "optimizers" not in state:
+        if "optimizers" in state:
+            self._network.load_state_dict(state["network"])
+            if self._average is not None:
+                self._average.network.load_state_dict(state["average"])
+            self._optimization.restore(state["optimizers"])
+        else:
             self.evaluated.load_state_dict(state["network"])
-            if self._validation is not None:
-                self.evaluation = self.evaluate(self._validation)
-            return
-        self._network.load_state_dict(state["network"])
-        if self._average is not None:
-            self._average.network.load_state_dict(state["average"])
-        self._optimization.restore(state["optimizers"])
+        if self._validation is not None:
+            self.evaluation = self.evaluate(self._validation)
 
 
 def _laid_out(network: nn.Module) -> nn.Module:

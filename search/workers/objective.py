@@ -7,7 +7,7 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import optuna
@@ -163,8 +163,13 @@ class Objective:
             return
         if state is None or "history" not in state:
             return
+        ended = self._ended(trial, [EpochRecord(**each) for each in state["history"]], training)
+        if not ended and "optimizers" not in state:
+            log.warning("trial %d starts again: it ended where the target was lower", trial.number)
+            return
         training.restore(state)
-        save_checkpoint(path, state)  # of an earlier claim, it becomes this one's
+        # Of an earlier claim, it becomes this one's; it may have met a target that was higher.
+        save_checkpoint(path, training.result() if ended else state)
         for record in training.history:  # killed between checkpoint and report, it lacks one
             self._report(trial, self._metric(record), record.epoch)
 
@@ -180,9 +185,9 @@ class Objective:
                 noted = time.monotonic()
                 write(trial, Attributes(moment=training.moment._asdict()))
 
-        while not self._ended(trial, training):
+        while not self._ended(trial, training.history, training):
             record = training.run_epoch(on_step)
-            ended = self._ended(trial, training)
+            ended = self._ended(trial, training.history, training)
             with study_storage(trial.study).together() as writes:
                 if ended:
                     # The optimizers' state served to resume; the weights serve to export.
@@ -198,10 +203,12 @@ class Objective:
                 accuracy = f"{self._metric(record):.4f}"
                 raise optuna.TrialPruned(f"accuracy {accuracy} in epoch {record.epoch}")
 
-    def _ended(self, trial: optuna.Trial, training: Training) -> bool:
-        history = training.history
+    def _ended(
+        self, trial: optuna.Trial, history: Sequence[EpochRecord], training: Training
+    ) -> bool:
+        """Whether `training` is over after these epochs."""
         return bool(history) and (
-            training.epoch == training.recipe.epochs or self._met(trial, self._metric(history[-1]))
+            len(history) == training.recipe.epochs or self._met(trial, self._metric(history[-1]))
         )
 
     def _log(self, trial: optuna.Trial, training: Training) -> None:

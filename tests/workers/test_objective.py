@@ -209,6 +209,50 @@ def test_a_worker_that_dies_between_the_last_epoch_and_the_report_repeats_nothin
     assert len(list((tmp_path / "runs").glob("*.checkpoint"))) == 1
 
 
+def test_a_trial_whose_last_epoch_meets_a_target_lowered_since_ends_with_it(
+    config: StudyConfig, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.workers.objective.CHECKPOINT_INTERVAL", 0.0)
+    study = _study(config, digits, tmp_path)
+    trial = ask(study)
+
+    def stop() -> str | None:
+        return "enough" if study.trials[0].intermediate_values else None
+
+    with pytest.raises(Interrupted):
+        _objective(config, digits, tmp_path, stop=stop)(trial)
+    study_storage(study).requeue(trial._trial_id, trial.user_attrs["worker"])
+    finished: list[Finished] = []
+    lower = overridden(config, ["study.target=0.01"])
+    again = ask(study)
+    accuracy = _objective(lower, digits, tmp_path, finished=finished.append)(again)
+    assert accuracy == study.trials[0].intermediate_values[1]
+    assert finished[0].evaluation.accuracy == accuracy
+    kept = load_checkpoint(checkpoint_path(tmp_path / "runs", study.trials[0]))
+    assert kept is not None
+    measured = finished[0].training.evaluated.state_dict()
+    assert all(torch.equal(kept["network"][key], tensor) for key, tensor in measured.items())
+
+
+def test_a_trial_that_ended_at_a_target_raised_since_is_trained_as_if_it_had_not(
+    config: StudyConfig, digits: Dataset, tmp_path: Path
+) -> None:
+    study = _study(config, digits, tmp_path)
+    trial = ask(study)
+    _objective(overridden(config, ["study.target=0.01"]), digits, tmp_path)(trial)
+    assert list(trial.study.trials[0].intermediate_values) == [1]
+    study_storage(study).requeue(trial._trial_id, trial.user_attrs["worker"])
+    _objective(config, digits, tmp_path)(ask(study))
+    (tmp_path / "straight").mkdir()
+    straight = _study(config, digits, tmp_path / "straight")
+    _objective(config, digits, tmp_path / "straight")(ask(straight))
+    losses = [
+        [record["train_loss"] for record in each.trials[0].user_attrs["history"]]
+        for each in (study, straight)
+    ]
+    assert losses[0] == losses[1]
+
+
 def test_who_lost_a_trial_attaches_no_picture_to_it(
     config: StudyConfig, digits: Dataset, tmp_path: Path
 ) -> None:
