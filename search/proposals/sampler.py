@@ -44,6 +44,7 @@ from search.proposals.sequences import FeasibleGrid, FeasibleQMC
 from search.proposals.tpe import FeasibleTPE
 from search.proposals.untaught import NSGA2, Random
 from search.storage.trials import Attributes, write_proposed
+from search.storage.writes import at_once
 
 
 class FeasibleSampler(BaseSampler):
@@ -129,7 +130,8 @@ class FeasibleSampler(BaseSampler):
     def _claim(self, study: Study, trial: FrozenTrial, candidate: Candidate) -> bool:
         """Writes the claim, then looks who else holds it: two workers that draw the same
         candidate at the same moment see each other, and both draw again."""
-        write_proposed(study, trial, Attributes(candidate=candidate.hash))
+        with at_once(study):
+            write_proposed(study, trial, Attributes(candidate=candidate.hash))
         self._taken.update(study, trial)
         return not self._taken.holds(candidate.hash)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 from optuna.distributions import (
@@ -19,12 +19,13 @@ from optuna.distributions import (
 )
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
+from optuna.study import Study
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from search.errors import MachineError
 from search.storage.connection import PatientStorage
-from search.storage.internals import models, transaction
+from search.storage.internals import backend, models, transaction
 from search.storage.patience import light, patient
 
 Attribute = (
@@ -58,6 +59,17 @@ class WritingStorage(PatientStorage):
             for part in writes.parts():
                 if part:
                     self._write(part)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Within `together`, lets this thread's writes, while it lasts, not wait: what others must
+        see before they go on."""
+        waiting: Writes | None = getattr(self._thread, "writes", None)
+        self._thread.writes = None
+        try:
+            yield
+        finally:
+            self._thread.writes = waiting
 
     @patient
     def _write(self, writes: Writes) -> None:
@@ -115,6 +127,12 @@ class WritingStorage(PatientStorage):
 
     def require_claim(self, session: Session, trial: models.TrialModel) -> None:
         """Raises where this process may not write to the trial; here it always may."""
+
+
+def at_once(study: Study) -> AbstractContextManager[None]:
+    """`WritingStorage.at_once` of the storage of `study`; where that is another, no write waits."""
+    storage = backend(study)
+    return storage.at_once() if isinstance(storage, WritingStorage) else nullcontext()
 
 
 class Writes:

@@ -31,6 +31,8 @@ from search.proposals.parameters import RejectedError, distributions, suggest
 from search.proposals.proposer import InfeasibleError, Proposer
 from search.proposals.sampler import SAMPLERS, FeasibleSampler, make_sampler
 from search.proposals.sequences import ExhaustedError
+from search.storage.studies import create_or_resume, load_study, study_storage
+from tests.processes import ask
 
 INPUT, CLASSES = (3, 32, 32), 10
 KINDS = tuple(SAMPLERS)
@@ -518,6 +520,27 @@ def test_two_claims_at_the_same_moment_both_draw_again(monkeypatch: Any) -> None
     assert claims[0] != candidate.hash
     assert set(claims[1:]) == {candidate.hash}
     assert study.trials[1].user_attrs["rejected"]["duplicate"] >= 1
+
+
+@pytest.mark.parametrize("kind", ["qmc", "grid"])
+def test_workers_that_propose_from_one_place_of_a_sequence_train_no_candidate_twice(
+    kind: str, tmp_path: Path
+) -> None:
+    """What a worker notes of a trial waits for the end of its proposal; its claim does not."""
+    config = small_config(kind)
+    url = f"sqlite:///{tmp_path}/study.db"
+    create_or_resume(config, url)
+    first, second = (load_study("test", url) for _ in range(2))
+    for study in (first, second):
+        study.sampler = make_sampler(config, INPUT, CLASSES)
+    trials = ask(first), ask(second)
+    found = []
+    with study_storage(first).together(), study_storage(second).together():
+        found += [suggest(t, config, input=INPUT, classes=CLASSES).hash for t in trials]
+    assert len(set(found)) == 2
+    kept = load_study("test", url).trials
+    assert [trial.user_attrs["candidate"] for trial in kept] == found
+    assert [set(trial.params) for trial in kept] == [set(config.parameters)] * 2
 
 
 # ------------------------------------------------------------------------ queued trials
