@@ -4,11 +4,13 @@ pushed there as it is (huggingface.co/docs/hub/model-cards)."""
 from __future__ import annotations
 
 import json
+import re
 
 from search.bundles.contents import BundleError
 from search.bundles.metrics import Metrics
 
 _FENCE = "---\n"
+_HEAD = re.compile(rb"(\xef\xbb\xbf)?\s*---[\r\n]")  # as the Hub finds one
 
 
 def card(metrics: Metrics) -> str:
@@ -33,5 +35,5 @@ def require_card(readme: bytes, metrics: Metrics) -> None:
     Raises:
         BundleError: the head says something else than `metrics.json`.
     """
-    if readme.startswith(_FENCE.encode()) and not readme.startswith(card(metrics).encode()):
+    if _HEAD.match(readme) and not readme.startswith(card(metrics).encode()):
         raise BundleError("README.md's first lines say something else than metrics.json")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from search.bundles.agreement import Tally
@@ -13,12 +15,14 @@ from search.bundles.contents import BundleError
 from search.bundles.metrics import Metrics, stated
 from search.config.candidate import Candidate
 from search.display import wording
+from search.errors import shortened
 from search.networks.network import Network
 
 # What was found, by the key of `metrics.json`, and by how much rounding may change it.
 Found = dict[str, tuple[Any, float]]
 
 _DESCRIBED = frozenset({"files", "version"})  # proved by digests, or no number
+_CARD = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _EXACT = 1e-9
 _ROUNDED = 1e-6  # as the code writes it
 
@@ -32,10 +36,11 @@ def from_tally(tally: Tally, classes: tuple[str, ...] | None) -> Found:
     """What the test images tell."""
     total, correct = int(tally.members.sum()), int(tally.correct.sum())
     slack, loss = tolerance(total), tally.loss / total
+    told = (loss, 1e-3 * max(1.0, loss)) if math.isfinite(loss) else (None, 0)
     found: Found = {
         "accuracy.test": (correct / total, slack / total),
         "accuracy.test_correct": (correct, slack),
-        "accuracy.test_loss": (loss, 1e-3 * max(1.0, loss)),
+        "accuracy.test_loss": told,
         "data.test": (total, 0),
     }
     there = tally.members > 0
@@ -48,7 +53,7 @@ def from_tally(tally: Tally, classes: tuple[str, ...] | None) -> Found:
     return found
 
 
-def from_itself(metrics: Metrics) -> Found:
+def _implied(metrics: Metrics) -> Found:
     """What other numbers of the file imply, which tells nothing of their truth."""
     accuracy, images = metrics.accuracy, metrics.data.test
     return {"accuracy.test": (accuracy.test_correct / images, _EXACT)} if images else {}
@@ -61,22 +66,56 @@ def from_log(content: bytes, metric: str, metrics: Metrics, network: Network) ->
         BundleError: the log is no table.
     """
     try:
-        rows = [*csv.DictReader(io.StringIO(content.decode()))]
-        runs = {run: [row for row in rows if row["run"] == run] for run in ("search", "retraining")}
-        seen = {run: int(part[-1]["images"]) if part else 0 for run, part in runs.items()}
-        told = [float(row[metric]) for row in runs["search"] if row.get(metric)]
-    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        runs = _runs(content, metric)
+        seen = {run: int(part.images or 0) for run, part in runs.items()}
+    except (ValueError, csv.Error) as error:
         raise BundleError(f"training_log.csv: {error}") from None
-    found: Found = {"retrained": (bool(runs["retraining"]), 0)}
-    if told:
-        found["accuracy.validation"] = (told[-1], _EXACT)
+    found: Found = {"retrained": (runs["retraining"].epochs > 0, 0)}
+    told = runs["search"].told
+    if told is not None:
+        found["accuracy.validation"] = (told, _EXACT)
     if metrics.recipe:
         candidate = Candidate(network, metrics.recipe)
         found["candidate"] = (candidate.hash, 0)
         for run, key in (("search", "trial_pflop"), ("retraining", "retraining_pflop")):
-            cost = candidate.pflop(len(runs[run]), seen[run])
+            try:
+                cost = candidate.pflop(runs[run].epochs, seen[run])
+            except (ArithmeticError, LookupError, ValueError) as error:
+                raise BundleError(
+                    f"the recipe in metrics.json and training_log.csv: {run} has no cost ({error})"
+                ) from None
             found[f"cost.{key}"] = (cost, _EXACT * max(1.0, cost))
     return found
+
+
+@dataclass
+class _Run:
+    """What the log says of a training: its epochs, the images of the last one and the last
+    accuracy, as far as it names them."""
+
+    epochs: int = 0
+    images: str = ""
+    told: float | None = None
+
+
+def _runs(content: bytes, metric: str) -> dict[str, _Run]:
+    """The trainings by name, row by row: a stranger's table may have any number of columns.
+
+    Raises:
+        ValueError, csv.Error: it is no table of trainings.
+    """
+    rows = csv.reader(io.StringIO(content.decode()))
+    names = next(rows, [])
+    keys = [names.index(name) for name in ("run", "images")]
+    keys += [names.index(metric)] if metric in names else []
+    runs = {"search": _Run(), "retraining": _Run()}
+    for row in rows:
+        run, images, *measured = (row[key] if key < len(row) else "" for key in keys)
+        if run in runs:
+            part = runs[run]
+            part.epochs, part.images = part.epochs + 1, images
+            part.told = float(measured[0]) if any(measured) else part.told
+    return runs
 
 
 def require_constants(constants: Mapping[str, object], metrics: Metrics) -> None:
@@ -103,14 +142,17 @@ def require_headline(readme: bytes, metrics: Metrics) -> str:
     Raises:
         BundleError: it says something else.
     """
-    lines = readme.decode(errors="replace").splitlines()
+    text = _CARD.sub("", readme.decode(errors="replace"))
+    lines = re.split(r"\r\n|\r|\n", text)
     firsts = ("| test accuracy |", "| balanced test accuracy |")
-    heads = [number for number, line in enumerate(lines) if line.startswith(firsts)]
-    if len(heads) != 1 or len(lines) < heads[0] + 3:
+    head = next((number for number, line in enumerate(lines) if line.startswith(firsts)), None)
+    # Beside a title anything may stand before it: another table, or what hides this one.
+    if head is None or len(lines) < head + 3 or any(map(_no_title, lines[:head])):
         return ""
-    names, cells = (re.split(r"\s*\|\s*", lines[heads[0] + n].strip("| ")) for n in (0, 2))
+    names, cells = (_cells(lines[head + n]) for n in (0, 2))
     again, once = metrics.again, metrics.accuracy.validation
     validation = again.words if again else wording.percent(once)
+    cost = wording.flops(metrics.cost.get("trial_pflop"))
     expected = {
         "test accuracy": f"**{wording.percent(metrics.accuracy.test)}**",
         "balanced test accuracy": f"**{wording.percent(metrics.accuracy.test_balanced)}**",
@@ -119,11 +161,23 @@ def require_headline(readme: bytes, metrics: Metrics) -> str:
         "receptive field": f"{wording.count(metrics.receptive_field)} px",
         "parameters": wording.count(metrics.parameters),
         "MACs": wording.macs(metrics.macs),
+        "cost": cost,
+        "training of the trial": cost,  # as older bundles call it
     }
+    if not expected.keys() >= set(names):
+        return ""
     for name, cell in zip(names, cells, strict=False):
-        if cell != expected.get(name, cell):
+        if cell != expected[name]:
             raise BundleError(f"README.md says {name} {cell}, but metrics.json {expected[name]}")
     return " but its first table"
+
+
+def _no_title(line: str) -> bool:
+    return bool(line) and not line.startswith("# ")
+
+
+def _cells(row: str) -> list[str]:
+    return [cell.strip() for cell in row.strip("| ").split("|")]
 
 
 def compare(metrics: Metrics, found: Mapping[str, tuple[Any, float]], texts: str) -> str:
@@ -132,17 +186,34 @@ def compare(metrics: Metrics, found: Mapping[str, tuple[Any, float]], texts: str
     Raises:
         BundleError: the first stated value that is another than the found one.
     """
-    values = dict(stated(metrics.model_dump(mode="json", exclude_none=True)))
-    compared = [key for key in found if key in values]
-    for key in compared:
-        if not _equal(values[key], *found[key]):
-            raise BundleError(
-                f"metrics.json says {key} {values[key]!r}, but it is {found[key][0]!r}"
-            )
-    left = sorted({_group(key) for key in values if key not in found} - _DESCRIBED)
+    values = _by_key(metrics)
+    for key, (value, slack) in [*_implied(metrics).items(), *found.items()]:
+        if key in values and not _equal(values[key], value, slack):
+            raise BundleError(f"metrics.json says {key} {values[key]!r}, but it is {value!r}")
+    compared = found.keys() & values.keys()
+    told = {key for key, value in values.items() if value is not None}
+    left = sorted({_group(key) for key in told - compared} - _DESCRIBED)
     return (
         f"{len(compared)} of metrics.json are right; not checked: {', '.join(left)} of it, {texts}"
     )
+
+
+def _by_key(metrics: Metrics) -> dict[str, Any]:
+    """Every value that the file states.
+
+    Raises:
+        BundleError: two have one key, for a name may hold dots: `accuracy.test` beside `accuracy`.
+    """
+    values: dict[str, Any] = {}
+    try:
+        content = metrics.model_dump(mode="json", exclude_unset=True)
+    except ValueError as error:  # pydantic reads what it finds too deep to write
+        raise BundleError(f"metrics.json: {error}") from None
+    for key, value in stated(content):
+        if key in values:
+            raise BundleError(f"metrics.json says {shortened(repr(key))} in two places")
+        values[key] = value
+    return values
 
 
 def _equal(given: Any, value: Any, slack: float) -> bool:

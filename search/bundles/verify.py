@@ -68,7 +68,7 @@ def looks(proof: Proof) -> Mapping[str, Look]:
 
 def _numbers(proof: Proof, parts: Sequence[Part]) -> str:
     bundle, stated = proof.bundle, proof.bundle.stated
-    found = {**numbers.from_itself(stated), **proof.found}
+    found = dict(proof.found)
     for part in parts:
         found |= part.found
     headline = numbers.require_headline(bundle.files["README.md"], stated)

@@ -54,3 +54,9 @@ def test_another_accuracy_than_that_of_metrics_json_is_named() -> None:
     require_card(b"# A network of an older version", METRICS)
     with pytest.raises(BundleError, match="first lines say something else"):
         require_card(readme.replace(b"0.8574", b"0.9574"), METRICS)
+
+
+@pytest.mark.parametrize("start", [b"---\r\n", b"\n---\n", b" \t---\n", b"\xef\xbb\xbf---\n"])
+def test_a_head_of_another_spelling_is_one(start: bytes) -> None:
+    with pytest.raises(BundleError, match="first lines say something else"):
+        require_card(start + b"model-index: []\n---\n# A network", METRICS)

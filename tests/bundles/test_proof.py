@@ -143,7 +143,6 @@ def compared(exported: Exported, tally: Tally, content: Any) -> str:
     bundle, metrics = Bundle.of(exported.bundle), read(json.dumps(content).encode())
     log = bundle.files["training_log.csv"]
     found = {
-        **numbers.from_itself(metrics),
         **numbers.from_log(log, bundle.config.study.metric, metrics, bundle.architecture),
         **numbers.from_tally(tally, metrics.data.classes),
     }
