@@ -20,9 +20,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from search.networks.architecture import ArchitectureError
+
 # Periods beyond it are cut: a chain of resizings multiplies them, though every unit that
 # exists is soon described.  What is cut moves units by less than 1 / LONGEST positions.
 LONGEST = 2048
+
+WIDEST = 2**22
+"""Positions that a unit's may lie apart, and between neighbouring units: far beyond any image.  A
+few strides of 64 multiply to masks of gigabytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +114,12 @@ FIRST = Reach(((0, 1),), 0)  # every unit reads unit 0: one copied to all
 
 
 def window(kernel: int, stride: int = 1, before: int = 0, dilation: int = 1) -> Reach:
-    """What a convolution or pooling reads: `kernel` taps `dilation` apart."""
+    """What a convolution or pooling reads: `kernel` taps `dilation` apart.
+
+    Raises:
+        ArchitectureError: more than `WIDEST` positions.
+    """
+    _require_narrow((kernel - 1) * dilation)
     return Reach(((-before, sum(1 << tap * dilation for tap in range(kernel))),), stride)
 
 
@@ -193,7 +204,11 @@ def _joined(planes: Iterable[tuple[int, Reach]]) -> Reach:
 
 
 def compose(outer: Reach, inner: Reach, size: int) -> Reach:
-    """What `size` units see through two steps: they read `outer`, which sees `inner`."""
+    """What `size` units see through two steps: they read `outer`, which sees `inner`.
+
+    Raises:
+        ArchitectureError: positions further apart than `WIDEST`.
+    """
     if not (outer.seams or inner.seams):
         return _composed(outer, inner)
     planes: list[tuple[int, Reach]] = []
@@ -213,6 +228,7 @@ def _composed(outer: Reach, inner: Reach) -> Reach:
     period = len(outer.phases) * turns
     shift = outer.shift * turns // len(inner.phases) * inner.shift
     period, shift = _cut(period, shift)
+    _require_narrow(abs(shift) // period)
     return Reach(tuple(_through(outer.at(i), inner) for i in range(period)), shift)
 
 
@@ -239,7 +255,13 @@ def _both(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
     if not a[1] or not b[1]:
         return a if a[1] else b
     first = min(a[0], b[0])
+    _require_narrow(max(a[0], b[0]) - first)
     return first, a[1] << (a[0] - first) | b[1] << (b[0] - first)
+
+
+def _require_narrow(distance: int) -> None:
+    if distance > WIDEST:
+        raise ArchitectureError(f"a unit sees pixels more than {WIDEST:,} apart")
 
 
 def unite(a: Reach, b: Reach, size: int) -> Reach:

@@ -6,7 +6,7 @@ import difflib
 import re
 import stat
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +97,25 @@ def parse(raw: Mapping[str, Any], origin: str) -> StudyConfig:
     Raises:
         ConfigError: one line that names key, value and rule.
     """
+    for key, value in _values(raw):
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:  # as TOML bounds them
+            raise ConfigError(f"{origin}: {key}: has too many digits to be read")
     try:
         return StudyConfig.model_validate(raw)
     except ValidationError as error:
         raise ConfigError(f"{origin}: {_explain(error.errors()[0], raw)}") from None
+
+
+def _values(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    match content:
+        case Mapping():
+            for name, value in content.items():
+                yield from _values(value, f"{key}.{name}" if key else str(name))
+        case list() | tuple():
+            for value in content:
+                yield from _values(value, key)
+        case _:
+            yield key, content
 
 
 def overridden(config: StudyConfig, overrides: Iterable[str]) -> StudyConfig:

@@ -28,6 +28,9 @@ Padding = Annotated[int, Field(ge=0, le=1_024, strict=True)]
 Probability = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
+MOST_LAYERS = 4_096
+
+
 class ArchitectureError(ValueError):
     """An architecture, or the JSON of one, that means no network."""
 
@@ -195,7 +198,7 @@ class Architecture(Network):
                 "another release of this program wrote it"
             )
         try:
-            return _ARCHITECTURE.validate_json(json.dumps(content), extra="forbid")
+            network = _ARCHITECTURE.validate_json(json.dumps(content), extra="forbid")
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
@@ -203,6 +206,10 @@ class Architecture(Network):
             what = cause if isinstance(cause, ArchitectureError) else first["msg"]
             given = "" if isinstance(first["input"], dict | list) else f" (got {first['input']!r})"
             raise ArchitectureError(f"{where}: {what}{given}" if where else str(what)) from None
+        count = sum(len(block.layers) for block in network.blocks)
+        if count > MOST_LAYERS:
+            raise ArchitectureError(f"blocks: {count:,} layers, but at most {MOST_LAYERS:,}")
+        return network
 
 
 _ARCHITECTURE = TypeAdapter(Architecture)

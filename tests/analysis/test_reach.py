@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from search.analysis.reach import IDENTITY, LONGEST, Reach, compose, listed, unite, window, within
+from search.networks.architecture import ArchitectureError
 
 
 def test_misaligned_branches_see_more_than_either() -> None:
@@ -36,6 +38,20 @@ def test_composition_unites_what_its_steps_see(
         expected |= {first + bit for bit in range(8) if mask >> bit & 1}
     first, mask = compose(outer, inner, 100).at(unit)
     assert {first + bit for bit in range(64) if mask >> bit & 1} == expected
+
+
+def test_no_unit_sees_further_than_any_image() -> None:
+    """Masks of gigabytes, after five strides of 64."""
+    far = IDENTITY
+    for _ in range(3):
+        far = compose(window(1, 64), far, 64)
+    assert compose(window(2), far, 64).span == 64**3 + 1
+    farther = compose(window(1, 15), far, 64)
+    for reads in (window(3), window(1, 64)):
+        with pytest.raises(ArchitectureError, match=r"more than 4,194,304 apart"):
+            compose(reads, farther, 64)
+    with pytest.raises(ArchitectureError, match="apart"):
+        window(3, dilation=10**12)
 
 
 def test_halves_joined_again_are_whole() -> None:

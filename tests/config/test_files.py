@@ -101,6 +101,12 @@ STRANGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: path.write_bytes(b"#" * (2**20 + 1)),
         "1,048,577 bytes, but a study file has 1,048,576 at most"),
     "deep": (lambda path: path.write_text(f"a = {'[' * 5_000}"), "brackets are nested too deeply"),
+    "a number in base 16": (
+        lambda path: path.write_text(f"[limits]\nmacs = 0x{'f' * 4_000}"),
+        "limits.macs: has too many digits to be read"),
+    "a rate that is no number": (
+        lambda path: path.write_text(f"[training]\nlearning_rate = [1, {'9' * 400}]"),
+        "training.learning_rate: has too many digits"),
     "a long number": (lambda path: path.write_text(f"a = {'9' * 5_000}"), "too many digits"),
     "a long line": (lambda path: path.write_text(f"a = {'x' * 5_000}"), f"{'x' * 90}"),
 }  # fmt: skip

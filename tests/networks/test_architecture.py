@@ -3,12 +3,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.networks.architecture import Architecture, ArchitectureError, Layer, Unit
+from search.networks.architecture import MOST_LAYERS, Architecture, ArchitectureError, Layer, Unit
 from space import SearchSpace
 from tests.conftest import STUDIES, WIDE_SPACE, candidates
 
@@ -35,11 +36,20 @@ def test_the_name_is_no_part_of_the_network() -> None:
     assert named.hash == architecture.hash
 
 
-def _broken(change: dict[str, object]) -> dict[str, object]:
-    content: dict[str, object] = json.loads((STUDIES / "baseline.json").read_text())
+def _broken(change: dict[str, object]) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((STUDIES / "baseline.json").read_text())
     layer = content["blocks"][0]["units"][0]["layers"][0]
     layer.update(change)
     return content
+
+
+def test_layers_without_end_are_no_network() -> None:
+    content = _broken({})
+    units = content["blocks"][0]["units"]
+    layers = units[0]["layers"]
+    layers[1:1] = [{**layers[0], "in_channels": layers[0]["out_channels"]}] * MOST_LAYERS
+    with pytest.raises(ArchitectureError, match=r"^blocks: 4,1\d\d layers, but at most 4,096$"):
+        Architecture.from_json(content)
 
 
 @pytest.mark.parametrize(
