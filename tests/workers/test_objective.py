@@ -8,7 +8,7 @@ import optuna
 import pytest
 import torch
 from optuna.artifacts import get_all_artifact_meta
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 
 from search.config.files import overridden
 from search.config.sections import StudyConfig
@@ -23,7 +23,7 @@ from search.storage.claims import ClaimLostError
 from search.storage.finalists import standing, template
 from search.storage.given import give
 from search.storage.studies import create_or_resume, load_study, study_storage
-from search.storage.trials import architecture_of, candidate_of
+from search.storage.trials import FINALIST, architecture_of, candidate_of
 from search.training.trainer import Trainer
 from search.workers.objective import Finished, Interrupted, Objective, make_pruner
 from tests.processes import ask
@@ -346,3 +346,26 @@ def test_every_pruner_ends_a_hopeless_trial(name: str, config: StudyConfig) -> N
             continue
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     assert 0.1 in [accuracy for accuracy, _ in pruned]
+
+
+@pytest.mark.parametrize(("long", "pruned"), [(4, False), (5, True)])
+@pytest.mark.parametrize("other", ["finalist", "short"])
+def test_a_median_is_of_five_trials_that_reached_the_epoch(
+    other: str, long: int, pruned: bool, config: StudyConfig
+) -> None:
+    """Neither trainings of finalists, which report nothing, nor trials of fewer epochs count."""
+    searched = overridden(config, ["training.epochs=[4, 10]", "study.pruner=median"])
+    study = optuna.create_study(direction="maximize", pruner=make_pruner(searched))
+    for index in range(long):
+        reports = dict.fromkeys(range(1, 11), 0.8)
+        study.add_trial(create_trial(value=0.8, intermediate_values=reports))
+        again = {FINALIST: {"trial": 0, "repeat": index, "index": index}}
+        if other == "finalist":
+            study.add_trial(create_trial(value=0.8, user_attrs=again))
+        else:
+            few = dict.fromkeys(range(1, 5), 0.8)
+            study.add_trial(create_trial(value=0.8, intermediate_values=few))
+    asked = study.ask()
+    for epoch in range(1, 6):
+        asked.report(0.5, epoch)
+    assert asked.should_prune() == pruned
