@@ -4,7 +4,7 @@ use without training it again."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -70,6 +70,7 @@ class _Again:
 
     def __init__(self) -> None:
         self.trials = 0
+        self.done = 0  # here already: an earlier launch has asked for them
         self.differs = ""
         self._found: dict[str, tuple[float, Choices]] = {}
 
@@ -79,10 +80,11 @@ class _Again:
         if own.hash not in self._found or accuracy > self._found[own.hash][0]:
             self._found[own.hash] = accuracy, choices
 
-    def best(self) -> list[Choices]:
-        """The choices of the most accurate, `AGAIN` at most."""
-        ranked = sorted(self._found.values(), key=lambda each: -each[0])
-        return [choices for _, choices in ranked[:AGAIN]]
+    def best(self, known: Container[str]) -> list[Choices]:
+        """The choices of the most accurate of which no accuracy is `known`, `AGAIN` at most."""
+        left = [each for held, each in self._found.items() if held not in known]
+        ranked = sorted(left, key=lambda each: -each[0])
+        return [choices for _, choices in ranked[: max(0, AGAIN - self.done)]]
 
 
 def inherit(
@@ -97,7 +99,8 @@ def inherit(
 
     `identity` is that of its data set, `held` the hashes of candidates that it has already.
     """
-    proposer, known = Proposer(config, input, classes), set(held)
+    proposer, before = Proposer(config, input, classes), frozenset(held)
+    known = set(before)
     differs = _difference(study, config, identity)
     found, again = Inheritance(), _Again()
     for trial in searched(study.get_trials(deepcopy=False)):
@@ -111,6 +114,7 @@ def inherit(
         pruned = trial.state == TrialState.PRUNED
         if own.hash in known:
             found.left["here already"] += 1
+            again.done += bool(reason) and own.hash in before
         elif pruned and (reason or len(config.study.objectives) > 1):
             found.left["pruned"] += 1
         elif reason:
@@ -118,7 +122,7 @@ def inherit(
         else:
             known.add(own.hash)
             found.taken.append(_as_own(trial, own, choices, study.study_name, config))
-    found.again, found.differs = again.best(), again.differs
+    found.again, found.differs = again.best(known), again.differs
     if again.trials > len(found.again):
         found.left["not comparable"] = again.trials - len(found.again)
     return found

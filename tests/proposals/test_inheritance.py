@@ -118,15 +118,41 @@ def test_what_was_trained_otherwise_is_trained_again_the_best_first(
 def test_one_candidate_is_trained_again_once(old: optuna.Study, sqlite: str) -> None:
     """Two trials that differ in a learning rate which the new study fixes."""
     study = create_or_resume(config(), sqlite, data=IMAGES)
-    source = old.trials[0]
     for rate, accuracy in ((0.05, 0.8), (0.1, 0.7)):
-        trial = copy.deepcopy(source)
-        trial.params = {**source.params, "training.learning_rate": rate}
-        trial.user_attrs["recipe"] = {**source.user_attrs["recipe"], "learning_rate": rate}
-        trial.values = [accuracy]
-        study.add_trial(trial)
+        study.add_trial(_at_rate(old.trials[0], rate, accuracy))
     found = take(study, heir("training.learning_rate=0.07"))
     assert (len(found.again), found.left) == (1, {"not comparable": 1})
+
+
+@pytest.mark.parametrize("rates", [(0.05, 0.07), (0.07, 0.05)])
+def test_what_is_taken_over_is_not_trained_again(
+    rates: tuple[float, float], old: optuna.Study, sqlite: str
+) -> None:
+    """Two trials that are one candidate here, of which one was trained as it would be."""
+    study = create_or_resume(config(), sqlite, data=IMAGES)
+    for rate in rates:
+        study.add_trial(_at_rate(old.trials[0], rate, 0.8))
+    found = take(study, heir("training.learning_rate=0.07"))
+    assert ([trial.values for trial in found.taken], found.again) == ([[0.8]], [])
+
+
+def test_a_launch_that_is_repeated_asks_for_no_other_to_be_trained_again(
+    old: optuna.Study,
+) -> None:
+    settings = heir("training.precision=float32")
+    (first,) = take(old, settings).again
+    trained = settings.candidate(first, input=INPUT, classes=CLASSES)
+    found = take(old, settings, held=[trained.hash])
+    assert (found.again, found.left["here already"]) == ([], 1)
+
+
+def _at_rate(source: FrozenTrial, rate: float, accuracy: float) -> FrozenTrial:
+    """The trial as if it had been trained at another learning rate."""
+    trial = copy.deepcopy(source)
+    trial.params = {**source.params, "training.learning_rate": rate}
+    trial.user_attrs["recipe"] = {**source.user_attrs["recipe"], "learning_rate": rate}
+    trial.values = [accuracy]
+    return trial
 
 
 def test_other_images_and_unknown_ones_do_not_compare(old: optuna.Study, sqlite: str) -> None:
