@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Container, Sequence
+from contextlib import suppress
 
 import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState
@@ -22,6 +23,7 @@ from search.storage.patience import light, patient, reading
 from search.storage.reading import read_trials
 from search.storage.recovery import RecoveringStorage
 from search.storage.trials import FINALIST
+from search.storage.writes import UNHEARD
 
 CLOCK_GAP = 30.0
 """Seconds without any worker's sign after which the budget of hours does not run on."""
@@ -103,7 +105,8 @@ class StudyStorage(RecoveringStorage):
     def advance_clock(self, study_id: int) -> float:
         """Seconds for which at least one worker was active; every worker calls it now and then.
 
-        Each call adds the time since the last one of any worker, unless that was long ago.
+        Each call adds the time since the last one of any worker, unless that was long ago.  So
+        does each heartbeat of a trial, for between two of its steps minutes may pass.
         """
         with transaction(self.scoped_session) as session:
             study = models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
@@ -118,5 +121,19 @@ class StudyStorage(RecoveringStorage):
                 before = json.loads(text_of(clock))
             gap = now - before["at"]
             seconds: float = before["seconds"] + (gap if 0 < gap < CLOCK_GAP else 0.0)
-            clock.value_json = json.dumps({"seconds": seconds, "at": now})
+            # The clock of another machine may be ahead: set back, it would count that anew each
+            # time.
+            at = before["at"] if -CLOCK_GAP < gap < 0 else now
+            clock.value_json = json.dumps({"seconds": seconds, "at": at})
             return seconds
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        super().record_heartbeat(trial_id)
+        with suppress(*UNHEARD):
+            self.advance_clock(self._study_of(trial_id))
+
+    @patient
+    @reading
+    def _study_of(self, trial_id: int) -> int:
+        with transaction(self.scoped_session) as session:
+            return int(models.TrialModel.find_or_raise_by_id(trial_id, session).study_id)

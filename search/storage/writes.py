@@ -36,6 +36,10 @@ Attribute = (
 )
 Parameter = tuple[float, BaseDistribution, BaseDistribution | None]
 
+UNHEARD = (StorageInternalError, SQLAlchemyError, MachineError, KeyError)
+"""What a heartbeat that fails may say: another follows it, and a storage that is lost, or a study
+that is deleted, ends the trial itself."""
+
 
 class WritingStorage(PatientStorage):
     """A storage whose writes may wait for each other."""
@@ -121,8 +125,7 @@ class WritingStorage(PatientStorage):
 
     @light
     def record_heartbeat(self, trial_id: int) -> None:
-        # One that fails is followed by another; a storage that is lost ends the trial itself.
-        with suppress(StorageInternalError, SQLAlchemyError, MachineError):
+        with suppress(*UNHEARD):
             super().record_heartbeat(trial_id)
 
     def require_claim(self, session: Session, trial: models.TrialModel) -> None:

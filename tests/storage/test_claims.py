@@ -363,7 +363,7 @@ def test_counts_and_best_value(url: str) -> None:
 @settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(gaps=st.lists(st.floats(-50, 100), max_size=8))
+@given(gaps=st.lists(st.floats(0, 100) | st.floats(-100, -30), max_size=8))
 def test_the_clock_runs_only_while_somebody_works(
     sqlite: str,
     gaps: list[float],
@@ -378,6 +378,37 @@ def test_the_clock_runs_only_while_somebody_works(
         now[0] += gap
         passed = storage.advance_clock(study._study_id)
     assert passed == pytest.approx(sum(gap for gap in gaps if 0 < gap < 30), abs=1e-6)
+
+
+@pytest.mark.parametrize("ahead", [0.0, 0.5, 10.0, 25.0])
+def test_the_clock_counts_once_where_that_of_one_machine_is_ahead(
+    ahead: float, sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two machines look in turn, each a second after the other, for two minutes."""
+    study, now = created(sqlite), [1000.0]
+    monkeypatch.setattr(search.storage.database.time, "time", lambda: now[0])
+    passed = []
+    for second in range(121):
+        now[0] = 1000.0 + second + ahead * (second % 2)
+        passed.append(study_storage(study).advance_clock(study._study_id))
+    assert passed == sorted(passed)
+    assert 120 - 1e-6 <= passed[-1] <= 120 + ahead + 1e-6
+
+
+def test_the_clock_runs_where_minutes_pass_between_two_steps(
+    sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in an evaluation of large images; the trial's heart beats all the time."""
+    study, now = created(sqlite), [1000.0]
+    monkeypatch.setattr(search.storage.database.time, "time", lambda: now[0])
+    storage, trial = study_storage(study), ask(study)
+    assert storage.advance_clock(study._study_id) == 0
+    for _ in range(12):
+        now[0] += search.storage.opening.HEARTBEAT
+        storage.record_heartbeat(trial._trial_id)
+    assert storage.advance_clock(study._study_id) == pytest.approx(180)
+    storage.delete_study(study._study_id)
+    storage.record_heartbeat(trial._trial_id)  # of a thread that has not ended yet
 
 
 def test_opening_twice_keeps_the_locks_of_the_first(sqlite: str) -> None:
