@@ -95,7 +95,7 @@ class Analysis:
     def smaller_field(self) -> int | None:
         """The receptive field on its smaller axis; None where a unit sees all of an axis."""
         sides = [side for side in self.receptive_field if side is not None]
-        return min(sides) if len(sides) == len(self.receptive_field) else None
+        return min(sides) if sides and len(sides) == len(self.receptive_field) else None
 
     def memory_json(self) -> dict[str, Any]:
         """Bytes of weights and feature maps in float32, and of a microcontroller in int8."""

@@ -43,6 +43,13 @@ LARGEST_PARAMETERS = 2**26
 LARGEST_MACS = 10**11
 LARGEST_MAPS = 2**28  # bytes of feature maps of one image
 
+_KINDS = frozenset(
+    {
+        *(torch.float32, torch.float64, torch.float16, torch.bool),
+        *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8),
+    }
+)  # of numbers that numpy has, too
+
 # What is read here; each part of a bundle says which files it must have besides.
 _READ = ("model.safetensors", "model.onnx", "study.toml")
 _OURS, _MODULE = ("model.py", "architecture.json"), ("module.json",)
@@ -79,7 +86,7 @@ class Bundle:
             verdict = check(architecture, config.rules)
             _require_small(verdict)
         with _blamed("model.safetensors"):
-            weights = load_tensors(files["model.safetensors"])
+            weights = _tensors(files["model.safetensors"])
         _require_lengths(stated.data, architecture)
         return cls(place, files, stated, architecture, config, weights, verdict)
 
@@ -179,6 +186,17 @@ def _network(content: Mapping[str, Any], name: str) -> Network:
     return network
 
 
+def _tensors(content: bytes) -> dict[str, Tensor]:
+    try:
+        tensors = load_tensors(content)
+    except KeyError as error:  # a kind that the format has and torch has not
+        raise BundleError(f"holds numbers of kind {error.args[0]}") from None
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _KINDS:
+            raise BundleError(f"{name} is {_kind(tensor)}, which nothing compares")
+    return tensors
+
+
 def _require_like(name: str, given: Tensor, wanted: Tensor) -> None:
     if (given.shape, given.dtype) != (wanted.shape, wanted.dtype):
         raise BundleError(
@@ -222,6 +240,6 @@ def _blamed(name: str) -> Iterator[None]:
     """What fails within is the fault of file `name`."""
     try:
         yield
-    except (SafetensorError, ValueError, RecursionError) as error:
+    except (SafetensorError, ArithmeticError, ValueError, RecursionError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BundleError(f"{name}: {reason.removeprefix(f'{name}: ')}") from None

@@ -11,16 +11,18 @@ from pathlib import Path
 
 from search.bundles.contents import UnknownError
 from search.config.sections import DataSection
-from search.data.datasets import load_test
+from search.data.datasets import load_named_test
 from search.data.images import Images
 from search.data.vision import SETS
 from search.errors import ConfigError, MachineError
 
+Named = tuple[Images, tuple[str, ...]]
+
 _UNPACKED, _ARCHIVE = SETS["CIFAR10"].entries
 
 
-def read_test_set(section: DataSection, stranger: Path | None = None) -> Images:
-    """The test images that `section` names.
+def read_test_set(section: DataSection, stranger: Path | None = None) -> Named:
+    """The test images that `section` names, and the names of their classes.
 
     Raises:
         UnknownError: they are not there, or not whole, or lie in the folder `stranger`.
@@ -30,7 +32,7 @@ def read_test_set(section: DataSection, stranger: Path | None = None) -> Images:
             raise MachineError("what images a bundle brings along proves nothing")
         if section.kind == "cifar10" and not (section.root / _UNPACKED).exists():
             return _unpacked(section)
-        return load_test(section, keep=False)
+        return load_named_test(section, keep=False)
     except (ConfigError, MachineError, OSError, ValueError) as error:
         reason = str(error).partition(". ")[0]
         raise UnknownError(f"not measured: {reason}; name the data with --data DIR") from None
@@ -40,7 +42,7 @@ def _lies_in(root: Path, folder: Path) -> bool:
     return root.exists() and root.resolve().is_relative_to(folder.resolve())
 
 
-def _unpacked(section: DataSection) -> Images:
+def _unpacked(section: DataSection) -> Named:
     """CIFAR-10 from its archive, whose digest is known."""
     from torchvision.datasets import CIFAR10
     from torchvision.datasets.utils import check_integrity
@@ -50,7 +52,7 @@ def _unpacked(section: DataSection) -> Images:
         raise MachineError(f"no CIFAR-10 in {section.root}")
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / _ARCHIVE).symlink_to(archive.resolve())
-        return load_test(section.model_copy(update={"root": Path(scratch)}))
+        return load_named_test(section.model_copy(update={"root": Path(scratch)}))
 
 
 def copies(images: Images) -> int:

@@ -218,7 +218,10 @@ def _by_key(metrics: Metrics) -> dict[str, Any]:
 
 def _equal(given: Any, value: Any, slack: float) -> bool:
     if isinstance(given, int | float) and isinstance(value, int | float):
-        return abs(given - value) <= slack
+        try:
+            return abs(given - value) <= slack
+        except OverflowError:  # a whole number beyond any of floating point
+            return False
     return bool(given == value)
 
 

@@ -99,16 +99,35 @@ def require_plain_graph(content: bytes, name: str = "model.onnx", *, foreign: bo
 
 def numbers_of(content: bytes) -> tuple[dict[str, NDArray[Any]], int]:
     """The weights of a graph that is plain, by name, and how many numbers its operations hold
-    beside them."""
+    beside them.
+
+    Raises:
+        BundleError: one is no array of numbers, or two have one name.
+    """
     graph = onnx.load_model_from_string(content).graph
-    weights = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
-    within = sum(
-        numpy_helper.to_array(attribute.t).size + len(attribute.floats) + len(attribute.ints)
-        for node in graph.node
-        if node.op_type == "Constant"
-        for attribute in node.attribute
-    )
-    return weights, within
+    weights = {each.name: _array(each) for each in graph.initializer}
+    if len(weights) < len(graph.initializer):
+        raise BundleError("model.onnx has two weights of one name")
+    constants = (node for node in graph.node if node.op_type == "Constant")
+    return weights, sum(_held(each) for node in constants for each in node.attribute)
+
+
+def _held(attribute: onnx.AttributeProto) -> int:
+    """The numbers of an attribute: an array, a list, or one."""
+    if attribute.HasField("t"):
+        return _array(attribute.t).size
+    lists = (attribute.floats, attribute.ints, attribute.strings)
+    return sum(map(len, lists)) or 1
+
+
+def _array(tensor: onnx.TensorProto) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = numpy_helper.to_array(tensor)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise BundleError(f"model.onnx: {tensor.name} is no array ({error})") from None
+    if array.dtype.kind not in "biuf":
+        raise BundleError(f"model.onnx: {tensor.name} holds {array.dtype}, which nothing compares")
+    return array
 
 
 def _tensors(graph: onnx.GraphProto, name: str) -> Iterator[onnx.TensorProto]:

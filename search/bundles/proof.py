@@ -154,16 +154,23 @@ class Proof:
             tally.add(logits, labels)
         return tally
 
-    @cached_property
+    @property
     def _images(self) -> Images:
+        return self._named[0]
+
+    @cached_property
+    def _named(self) -> tuple[Images, tuple[str, ...]]:
+        """The images at hand, and the names of their classes."""
         shape = self.bundle.architecture.input
-        images = read_test_set(self._section, None if self.data_root else self.bundle.place)
+        images, classes = read_test_set(
+            self._section, None if self.data_root else self.bundle.place
+        )
         _, height, width, channels = images.pixels.shape
         if (channels, height, width) != shape or images.labels.max() >= self.bundle.classes:
             raise UnknownError(
                 f"not measured: the images here are no {list(shape)} of these classes{self._remedy}"
             )
-        return images
+        return images, classes
 
     @property
     def _section(self) -> DataSection:
@@ -216,4 +223,5 @@ class Proof:
             found = numbers.from_tally(self._tally, stated.data.classes)
         except (*FAILURES, UnknownError):
             return {}  # `accuracy` says so
+        found |= {f"data.classes.{n}": (name, 0) for n, name in enumerate(self._named[1])}
         return found | {"data.test_fingerprint": (stated.data.test_fingerprint, 0)}

@@ -117,7 +117,7 @@ def load(section: DataSection, *, keep: bool = True) -> Dataset:
     data = source(section, keep=keep)
     train, _, classes = _read(data)
     if own := data.has_validation():
-        validation = _fitting(data, "validation", train.pixels.shape[1:])
+        validation, _ = _fitting(data, "validation", train.pixels.shape[1:])
         _require_of_each(["to validate on"], validation, classes, "validation")
     else:
         train, validation = _split(train, section.validation, section.seed, "data.validation")
@@ -142,9 +142,16 @@ def load_test(section: DataSection, *, keep: bool = True) -> Images:
     Raises:
         ConfigError, MachineError: as `load` does, and for images of another size.
     """
+    return load_named_test(section, keep=keep)[0]
+
+
+def load_named_test(section: DataSection, *, keep: bool = True) -> tuple[Images, tuple[str, ...]]:
+    """The same with the names of the classes."""
     data = source(section, keep=keep)
-    if section.test is not None and (test := _read(data)[1]) is not None:
-        return test
+    if section.test is not None:
+        _, test, classes = _read(data)
+        if test is not None:
+            return test, classes
     (channels, height, width), _ = data.describe()
     return _fitting(data, "test", (height, width, channels))
 
@@ -178,15 +185,16 @@ def _read(data: Source) -> tuple[Images, Images | None, tuple[str, ...]]:
     return images, test, classes
 
 
-def _fitting(data: Source, part: Part, shape: tuple[int, ...]) -> Images:
-    """The images of a part; of the `shape` (height, width, channels) of training images."""
-    images, _ = data.read(part)
+def _fitting(data: Source, part: Part, shape: tuple[int, ...]) -> tuple[Images, tuple[str, ...]]:
+    """The images of a part, and the names of the classes; of the `shape` (height, width, channels)
+    of training images."""
+    images, classes = data.read(part)
     if images.pixels.shape[1:] != shape:
         raise ConfigError(
             f"data: {part} images (height, width, channels) are {images.pixels.shape[1:]}, but "
             f"training images {shape}; --set data.image_size=N resizes all"
         )
-    return images
+    return images, classes
 
 
 def _split(images: Images, share: float, seed: int, key: str) -> tuple[Images, Images]:

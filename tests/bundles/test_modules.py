@@ -179,6 +179,26 @@ def test_weights_that_the_exporter_turns_are_weights() -> None:
     assert in_graph(graph, weights).compared == 16 * 40 + 40
 
 
+def test_a_weight_stands_in_one_order() -> None:
+    """As any order of the same numbers is another network, a hundred are."""
+    weight = np.arange(12, dtype=np.float32).reshape(3, 4)
+    orders = [np.roll(weight, k) for k in range(5)]
+    arrays = [weight.T.copy(), *orders, weight.T.copy()]
+    inits = [numpy_helper.from_array(each, f"a{n}") for n, each in enumerate(arrays)]
+    graph = helper.make_model(helper.make_graph([], "g", [], [], inits)).SerializeToString()
+    found = in_graph(graph, {"w": weight})
+    assert (found.compared, found.own) == (12, 60)  # the copy says nothing more
+    tied = in_graph(graph, {"w": weight, "v": weight.copy()})
+    assert (tied.compared, tied.own) == (24, 48)
+
+
+def test_an_empty_weight_is_one() -> None:
+    for weight in (np.zeros((0, 4), np.float32), np.zeros((4, 0), np.float32)):
+        init = [numpy_helper.from_array(weight, "w")]
+        graph = helper.make_model(helper.make_graph([], "g", [], [], init)).SerializeToString()
+        assert in_graph(graph, {"w": weight}) == (0, 0, 0)
+
+
 def test_code_that_is_not_named_is_not_exported(given: Exported, tmp_path: Path) -> None:
     with pytest.raises(MachineError, match=r"mine\.py:colored is code, which runs only where"):
         given.export(tmp_path / "out")

@@ -128,3 +128,8 @@ def test_the_committed_log_tells_what_is_stated() -> None:
     assert found["accuracy.validation"][0] == CONTENT["accuracy"]["validation"]
     assert found["cost.trial_pflop"][0] == pytest.approx(CONTENT["cost"]["trial_pflop"])
     assert found["cost.retraining_pflop"][0] == pytest.approx(CONTENT["cost"]["retraining_pflop"])
+
+
+def test_constants_beyond_any_number_are_others() -> None:
+    with pytest.raises(BundleError, match="MEAN is another"):
+        numbers.require_constants({"MEAN": (10**400, 0.5, 0.5)}, METRICS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from search.bundles import isolated
 from search.bundles.contents import BundleError
 from search.bundles.isolated import RunError
-from search.bundles.onnx_graph import require_plain_graph
+from search.bundles.onnx_graph import numbers_of, require_plain_graph
 from tests.bundles.conftest import COMMITTED
 
 GRAPH = (COMMITTED / "model.onnx").read_bytes()
@@ -187,6 +188,45 @@ def test_what_is_no_network_is_refused(content: bytes) -> None:
     with pytest.raises(BundleError, match=r"model\.onnx") as told:
         require_plain_graph(content)
     assert len(str(told.value).splitlines()) == 1
+
+
+def array(kind: int, *dims: int, **content: Any) -> TensorProto:
+    return TensorProto(name="w", data_type=kind, dims=dims, **content)
+
+
+@pytest.mark.parametrize("within", [False, True])
+@pytest.mark.parametrize(
+    "tensor",
+    [array(TensorProto.FLOAT, 10**6, 10**6), array(TensorProto.UNDEFINED, 2), array(99, 2),
+     array(TensorProto.FLOAT, 2, raw_data=b"123"), array(TensorProto.BFLOAT16, 1, raw_data=b"12"),
+     array(TensorProto.STRING, 1, string_data=[b"1"])],
+)  # fmt: skip
+def test_what_is_no_array_of_numbers_is_told(tensor: TensorProto, within: bool) -> None:
+    def change(model: onnx.ModelProto) -> None:
+        if within:
+            model.graph.node.append(helper.make_node("Constant", [], ["w"], value=tensor))
+        else:
+            model.graph.initializer.append(tensor)
+
+    with pytest.raises(BundleError, match=r"^model\.onnx: w (is no array|holds )"):
+        numbers_of(edited(change))
+
+
+def test_each_number_of_an_operation_counts() -> None:
+    def change(model: onnx.ModelProto) -> None:
+        for name, value in (("value_float", 0.5), ("value_ints", [1, 2]), ("value_string", "3")):
+            model.graph.node.append(helper.make_node("Constant", [], [name], **{name: value}))
+
+    _, before = numbers_of(GRAPH)
+    assert numbers_of(edited(change))[1] == before + 4
+
+
+def test_two_weights_of_one_name_are_told() -> None:
+    def change(model: onnx.ModelProto) -> None:
+        model.graph.initializer.append(model.graph.initializer[0])
+
+    with pytest.raises(BundleError, match="two weights of one name"):
+        numbers_of(edited(change))
 
 
 @pytest.mark.parametrize("make", [huge, doubled, ranged])

@@ -225,6 +225,27 @@ def test_files_that_contradict_each_other(
         looks(proof_of(committed))["numbers"]()
 
 
+def test_classes_are_those_of_the_images(committed: Path, tmp_path: Path) -> None:
+    """Else a class's accuracy stood under another's name, and was right."""
+    metrics, root = metrics_of(committed), tmp_path / "images"
+    names = metrics["data"]["classes"]
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 10, 32, 32, 3), np.uint8)
+    for part, images in zip(("train", "test"), pixels, strict=True):
+        for name, image in zip(names, images, strict=True):
+            place = root / part / name / "0.png"
+            place.parent.mkdir(parents=True)
+            Image.fromarray(image).save(place)
+    test, found = read_test_set(DataSection(kind="imagefolder", root=root))
+    assert list(found) == names
+    metrics["data"]["test_fingerprint"] = fingerprint(test)
+    metrics["data"]["classes"] = [names[1], names[0], *names[2:]]
+    (committed / "metrics.json").write_text(json.dumps(metrics))
+    with Proof(Bundle.of(committed), root, 1) as proof:
+        told = {key: value for key, value in proof.found.items() if key.startswith("data.c")}
+        with pytest.raises(BundleError, match=r"classes\.0 'automobile', but it is 'airplane'"):
+            numbers.compare(proof.bundle.stated, told, "texts")
+
+
 def test_a_study_file_names_no_database(committed: Path) -> None:
     """Whoever may write one has a say in what its workers do."""
     place = committed / "study.toml"
@@ -335,7 +356,7 @@ def test_nothing_is_written_beside_the_images(tmp_path: Path) -> None:
             place.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(place)
     before = listing(root)
-    assert len(read_test_set(DataSection(kind="imagefolder", root=root))) == 60
+    assert len(read_test_set(DataSection(kind="imagefolder", root=root))[0]) == 60
     assert listing(root) == before
 
 

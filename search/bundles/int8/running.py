@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from search.analysis.table import analyze
 from search.bundles import isolated
 from search.bundles.agreement import batches
-from search.bundles.isolated import Predict
+from search.bundles.isolated import Predict, RunError
 from search.data.images import Images
 from search.data.normalization import Normalization
 from search.networks.network import Network
@@ -36,8 +36,17 @@ class Runner:
     images: Images
 
     def scores(self, predict: Predict) -> Scores:
-        """What `predict` makes of all images."""
-        parts = [predict(inputs) for inputs, _ in batches(self.images, self.normalization)]
+        """What `predict` makes of all images.
+
+        Raises:
+            RunError: it fails, or gives something else than a number for each class.
+        """
+        parts = []
+        for inputs, _ in batches(self.images, self.normalization):
+            part, wanted = predict(inputs), (len(inputs), self.network.classes)
+            if part.shape != wanted:
+                raise RunError(f"gives {part.shape}, not {wanted}")
+            parts.append(part)
         return np.concatenate(parts)
 
     def onnx(self, graph: bytes) -> Scores:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -103,7 +104,8 @@ def in_graph(content: bytes, weights: Mapping[str, NDArray[Any]]) -> Shared:
     """What a graph shares with the `weights`, by name, that it was made of.
 
     Torch folds a normalization into the convolution before it: its filters, each times a number,
-    and its bias, which is any then.  Other weights it turns, or gives other shapes and names.
+    and its bias, which is any then.  Other weights it turns, each in one way, or gives other
+    shapes and names.
 
     Raises:
         BundleError: a weight is another in the graph.
@@ -113,12 +115,20 @@ def in_graph(content: bytes, weights: Mapping[str, NDArray[Any]]) -> Shared:
     for name in graph.keys() & weights.keys() - alike:
         if not _takes_normalization(name, weights):
             raise BundleError(f"{name} is another in model.onnx than in model.safetensors")
-    left = {_values(weights[name]) for name in weights.keys() - alike}
-    turned = {name for name in graph.keys() - alike if _values(graph[name]) in left}
-    compared = sum(graph[name].size for name in alike | turned)
+    left = Counter(_values(weights[name]) for name in weights.keys() - alike)
+    turned: set[str] = set()
+    orders: dict[bytes, set[bytes]] = {values: set() for values in left}
+    others: dict[str, int] = {}
+    for name in sorted(graph.keys() - alike):
+        values, order = _values(graph[name]), _digest(graph[name])
+        if len(orders.get(values, ())) < left[values]:
+            orders[values].add(order)
+            turned.add(name)
+        elif order not in orders.get(values, ()):  # in another order it may tell anything
+            others[name] = graph[name].size
     return Shared(
-        compared,
-        own=within + sum(array.size for array in graph.values()) - compared,
+        compared=sum(graph[name].size for name in alike | turned),
+        own=within + sum(others.values()),
         biases=sum(len(graph[name]) for name in alike if graph[name].ndim > 2),
     )
 
@@ -132,14 +142,18 @@ def _takes_normalization(name: str, weights: Mapping[str, NDArray[np.float32]]) 
 
 def _values(array: NDArray[Any]) -> bytes:
     """The same for arrays of the same numbers, in whatever order."""
-    return hashlib.sha256(np.sort(array, axis=None).tobytes()).digest()
+    return _digest(np.sort(array, axis=None))
+
+
+def _digest(array: NDArray[Any]) -> bytes:
+    return hashlib.sha256(array.tobytes()).digest()
 
 
 def _alike(given: NDArray[np.float32], weight: NDArray[np.float32]) -> bool:
     """Whether the rows of `given` are those of `weight`, each times a number."""
     if given.shape != weight.shape:
         return False
-    if weight.ndim < 2:
+    if weight.ndim < 2 or not weight.size:
         return np.array_equal(given, weight)
     rows, others = (array.reshape(len(array), -1).astype(float) for array in (given, weight))
     factors = (rows * others).sum(1) / np.maximum((others**2).sum(1), 1e-30)
