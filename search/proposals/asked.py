@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from constraints import violations
+from search.analysis.facts import macs_at
 from search.config.candidate import Candidate, Recipe
 from search.config.sections import StudyConfig
 from search.errors import ConfigError
+from search.networks.architecture import ArchitectureError
 from search.networks.network import Network
 from search.proposals.choices import ForeignError, expressed
 from search.proposals.filling import Choices
@@ -50,10 +52,29 @@ def recipe_choices(config: StudyConfig, like: Recipe | None) -> Choices:
 
 def given(network: Network, config: StudyConfig, like: Recipe | None) -> tuple[Candidate, Choices]:
     """The candidate that trains a network by the study's recipe, and the choices that mean it;
-    none where the space does not express it."""
+    none where the space does not express it.
+
+    Raises:
+        ConfigError: the network does not take the smaller images that the recipe begins with.
+    """
     choices = recipe_choices(config, like)
     candidate = Candidate(network, config.recipe(choices))
+    _require_smaller(candidate)
     try:
         return candidate, {**expressed(network, config.space), **choices}
     except ForeignError:
         return candidate, {}
+
+
+def _require_smaller(candidate: Candidate) -> None:
+    """As a pooling with a window of its own may not: it has room on one size of map."""
+    channels, height, width = candidate.architecture.input
+    recipe = candidate.recipe
+    for size in sorted({recipe.size(epoch, (height, width)) for epoch in range(recipe.epochs)}):
+        try:
+            macs_at(candidate.architecture, size)
+        except ArchitectureError as error:
+            raise ConfigError(
+                f"the network does not take the study's smaller images {[channels, *size]}: "
+                f"{error}; --set training.small_epochs=0 trains on full ones"
+            ) from None

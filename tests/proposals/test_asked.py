@@ -43,3 +43,13 @@ def test_what_breaks_a_rule_or_reads_other_images_is_refused() -> None:
         require_legal(BASELINE, config())
     with pytest.raises(ConfigError, match=r"\[3, 32, 32\] of 10 classes, .* \[1, 8, 8\] of 10"):
         require_fitting(BASELINE, (1, 8, 8), CLASSES)
+
+
+def test_a_network_that_does_not_take_the_smaller_images_of_the_recipe_is_refused() -> None:
+    """Its pooling of 3 x 3 pixels has room on 4 x 4, which 32 x 32 leave, and not on 2 x 2."""
+    smaller = ["training.small_epochs=0.5", "training.small_side=0.75"]
+    with pytest.raises(ConfigError, match=r"smaller images \[3, 24, 24\]: .*small_epochs=0"):
+        given(BASELINE, overridden(SETTINGS, smaller), None)
+    choices = feasible(SETTINGS, 0)
+    network = SETTINGS.candidate(choices, input=INPUT, classes=CLASSES).architecture
+    assert given(network, overridden(SETTINGS, smaller), None)[0].recipe.small_epochs == 0.5
