@@ -56,14 +56,17 @@ class Recipe:
         return {named.get(name, f"training.{name}"): value for name, value in values.items()}
 
     def size(self, epoch: int, full: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of the training images in `epoch`, counted from 0.
-
-        Sides are multiples of eight pixels, which three strides of two halve evenly.
-        """
+        """Height and width of the training images in `epoch`, counted from 0."""
         if epoch >= self.small_epochs * self.epochs:
             return full
-        height, width = (min(side, max(8, 8 * round(self.small_side * side / 8))) for side in full)
-        return height, width
+        return smaller(full, self.small_side)
+
+
+def smaller(full: tuple[int, int], share: float) -> tuple[int, int]:
+    """Height and width of images whose sides are about that `share` of the `full` ones: multiples
+    of eight pixels, which three strides of two halve evenly."""
+    height, width = (min(side, max(8, 8 * round(share * side / 8))) for side in full)
+    return height, width
 
 
 @dataclass(frozen=True)

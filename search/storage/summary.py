@@ -13,6 +13,7 @@ from typing import Any
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from search.config.candidate import smaller
 from search.config.sections import StudyConfig
 from search.storage.finalists import Standing, searched, standing
 from search.storage.goals import merit
@@ -276,11 +277,13 @@ def _passed(epoch: int, moment: Mapping[str, Any] | None) -> float:
 
 
 def _seconds(trial: FrozenTrial, carried: Attributes, now: datetime) -> float | None:
-    if carried.seconds is not None:
+    running = trial.state == TrialState.RUNNING
+    if carried.seconds is not None and not running:
         return float(carried.seconds)
     if trial.datetime_start is None:
         return None
-    return ((trial.datetime_complete or now) - trial.datetime_start).total_seconds()
+    since = ((trial.datetime_complete or now) - trial.datetime_start).total_seconds()
+    return since + (carried.seconds or 0.0)  # of one that was stopped and began again
 
 
 def _eta(
@@ -290,18 +293,22 @@ def _eta(
     # Before a quarter of the first epoch most of the time went into what is done once.
     if state != "running" or passed < 0.25 or not epochs:
         return None
-    recipe, history = carried.recipe or {}, carried.history or ()
+    history = carried.history or ()
     # A resumed trial's clock counts from the resume; its epochs know what they took.
     taken = sum(epoch["seconds"] for epoch in history) if history else seconds or 0.0
-    each = taken / _work(recipe, len(history) or passed)
-    return max(0.0, each * (_work(recipe, epochs) - _work(recipe, passed)))
+    each = taken / _work(carried, len(history) or passed)
+    return max(0.0, each * (_work(carried, epochs) - _work(carried, passed)))
 
 
-def _work(recipe: Mapping[str, Any], epochs: float) -> float:
+def _work(carried: Attributes, epochs: float) -> float:
     """What the first `epochs` cost, in epochs of full size: a small one costs by its pixels."""
-    small = min(epochs, math.ceil(recipe.get("small_epochs", 0.0) * recipe["epochs"]))
-    saved: float = small * (1 - recipe.get("small_side", 1.0) ** 2)
-    return epochs - saved
+    recipe, network = carried.recipe or {}, carried.architecture or {}
+    if not recipe.get("small_epochs"):
+        return epochs
+    _, height, width = network["input"]
+    pixels = math.prod(smaller((height, width), recipe["small_side"])) / (height * width)
+    small = min(epochs, math.ceil(recipe["small_epochs"] * recipe["epochs"]))
+    return epochs - small * (1 - pixels)
 
 
 def _road(trials: Iterable[FrozenTrial]) -> tuple[float, ...]:

@@ -149,9 +149,34 @@ def test_time_left_counts_the_pixels_of_the_epochs_to_come(
 ) -> None:
     history = [{"seconds": each} for each in seconds]
     reports = dict.fromkeys(range(1, len(history) + 1), 0.5)
-    recipe = {"epochs": 6, "small_epochs": 0.45, "small_side": 0.5}
-    trial = _trial(TrialState.RUNNING, 1, recipe=recipe, history=history, reports=reports)
+    facts = {
+        "recipe": {"epochs": 6, "small_epochs": 0.45, "small_side": 0.5},
+        "architecture": {"input": [3, 32, 32]},
+    }
+    trial = _trial(TrialState.RUNNING, 1, **facts, history=history, reports=reports)
     assert Progress.of(trial, NOW).eta == pytest.approx(left)
+
+
+@pytest.mark.parametrize(("full", "small"), [(32, 24), (28, 24), (16, 16), (8, 8)])
+def test_time_left_knows_that_small_images_have_sides_of_eights(full: int, small: int) -> None:
+    facts = {
+        "recipe": {"epochs": 6, "small_epochs": 0.5, "small_side": 0.75},
+        "architecture": {"input": [1, full, full]},
+        "history": [{"seconds": 10.0 * small**2}],
+    }
+    trial = _trial(TrialState.RUNNING, 1, **facts, reports={1: 0.5})
+    left = 2 * 10.0 * small**2 + 3 * 10.0 * full**2
+    assert Progress.of(trial, NOW).eta == pytest.approx(left)
+
+
+def test_a_trial_that_was_stopped_in_its_first_epoch_has_a_time_left_when_it_runs_again() -> None:
+    moment = {"epoch": 1, "phase": "training", "done": 0.5, "images_per_second": 500}
+    stopped = {"history": [], "seconds": 0.0, "pflop": 0.0}  # as it leaves the queue
+    trial = _trial(TrialState.RUNNING, 1, recipe={"epochs": 6}, moment=moment, **stopped)
+    assert Progress.of(trial, NOW).eta == pytest.approx(9 * 60 / 0.5 * 5.5)
+    assert Progress.of(trial, NOW).seconds == 9 * 60
+    later = _trial(TrialState.RUNNING, 1, recipe={"epochs": 6}, seconds=100.0)
+    assert Progress.of(later, NOW).seconds == 100 + 9 * 60
 
 
 def test_no_number_is_no_accuracy() -> None:
