@@ -95,8 +95,8 @@ def launch(
     """Creates or resumes a study and runs it until target or budget."""
     from search.commands import studies
 
-    budget = [f"study.trials={trials}"] if trials else []
-    budget += [f"study.hours={hours}"] if hours else []
+    budget = [f"study.trials={trials}"] if trials is not None else []
+    budget += [f"study.hours={hours}"] if hours is not None else []
     return studies.launch(
         study,
         [*(overrides or []), *budget],

@@ -16,7 +16,9 @@ import typer
 
 from run_study import app, run
 from search.commands import networks
+from search.config.files import overridden
 from tests.conftest import STUDIES
+from tests.synthetic_study import build, config
 
 ROOT = STUDIES.parent
 FACTORY = """
@@ -101,6 +103,24 @@ def test_check_takes_the_limits_of_a_study(place: Path, capsys: pytest.CaptureFi
     run(["check", "studies/baseline.json", "--limits", str(study), "--json"])
     rules = [v["rule"] for v in json.loads(capsys.readouterr().out)["violations"]]
     assert "parameters" not in rules
+
+
+def test_check_changes_the_limits_that_a_trial_came_with(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    own = overridden(config(), ["limits.receptive_field=off", "limits.macs=999_999_999"])
+    build(own, "sqlite:///studies/demo.db", trials=1, running=0)
+    for changes in ([], ["--set", "limits.depth=999"]):
+        assert run(["check", "demo:0", *changes]) == 0
+        verdict = capsys.readouterr().out
+        assert "✓ MACs < 999,999,999" in verdict
+        assert "receptive field >" not in verdict
+    assert "✓ depth at most 999" in verdict
+
+
+def test_no_hours_are_no_budget(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["launch", QUICK, "--hours", "0"]) == 2
+    assert "study.hours" in capsys.readouterr().err
 
 
 def test_sample_counts_what_it_rejects(capsys: pytest.CaptureFixture[str]) -> None:

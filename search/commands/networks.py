@@ -6,11 +6,12 @@ import random
 from collections.abc import Sequence
 
 import constraints
-from constraints import Limits
+from constraints import OFF, Limits
 from search.analysis import advice
 from search.analysis.graph import Graph
 from search.commands.answers import note_lacking, print_json
 from search.config.files import DEFAULTS, overridden
+from search.config.sections import DEFAULT_LIMITS
 from search.data import datasets
 from search.display import tables, terminal, wording
 from search.networks.architecture import Architecture
@@ -58,7 +59,9 @@ def check(
     if limits is not None:
         rules = study_of(limits, overrides, storage).config.rules
     elif overrides:
-        rules = overridden(DEFAULTS, overrides).rules
+        own = {**dict.fromkeys(DEFAULT_LIMITS, OFF), **rules.to_mapping()}
+        came_with = DEFAULTS.model_copy(update={"limits": own})
+        rules = overridden(came_with, overrides).rules
     verdict = constraints.check(network, rules)
     rows = tables.layers(verdict.analysis.layers)
     if form == "json":
