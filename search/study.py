@@ -145,7 +145,17 @@ class Study:
     @property
     def summary(self) -> Summary:
         """What the study has come to."""
-        return summarize(self.load(), self.config)
+        study = self.load()
+        return summarize(study, self._searched(study))
+
+    def _searched(self, study: optuna.Study) -> sections.StudyConfig:
+        """By what the study is searched.  Where this object has not made or resumed it, its
+        database knows, for its file may say something else by now; not where images lie here."""
+        if "_created" in vars(self):
+            return self.config
+        kept = files.overridden(study_config(study), self._overrides)
+        data = kept.data.model_copy(update={"root": self.config.data.root})
+        return kept.model_copy(update={"data": data})
 
     def architecture(self, trial: int | None = None) -> Network:
         """The network of trial number `trial`, or of the best; an `Architecture`, unless that
@@ -354,15 +364,17 @@ class Study:
         from search.workers.worker import work
 
         require_writable(self.place)
-        study, dataset = self.load(), datasets.load(self.config.data)
+        study = self.load()
+        config = self._searched(study)
+        dataset = datasets.load(config.data)
         require_same_data(study, dataset.identity)
-        study.sampler = make_sampler(self.config, dataset.input, len(dataset.classes))
-        study.pruner = make_pruner(self.config)
+        study.sampler = make_sampler(config, dataset.input, len(dataset.classes))
+        study.pruner = make_pruner(config)
         store, modules = artifact_store(self.runs), Modules(self._modules)
 
         def make_objective(stop: Callable[[], str | None]) -> Objective:
             trainer = Trainer(
-                self.config,
+                config,
                 dataset,
                 choose_device(device),
                 cache=self.cache,
@@ -370,15 +382,15 @@ class Study:
                 modules=modules,
             )
             return Objective(
-                self.config,
+                config,
                 trainer,
                 runs=self.runs,
                 stop=stop,
-                finished=partial(annotate, config=self.config, dataset=dataset, store=store),
+                finished=partial(annotate, config=config, dataset=dataset, store=store),
             )
 
-        told = trackers(self.config.study.track, self.runs)
-        return work(study, self.config, make_objective, only, told, modules)
+        told = trackers(config.study.track, self.runs)
+        return work(study, config, make_objective, only, told, modules)
 
     def export(
         self,
@@ -396,9 +408,10 @@ class Study:
         from search.training.devices import choose_device
         from search.training.modules import Modules
 
+        study = self.load()
         return export(
-            self.load(),
-            self.config,
+            study,
+            self._searched(study),
             out=out or EXPORTS / self.name,
             runs=self.runs,
             cache=self.cache,

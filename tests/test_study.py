@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ import search
 from run_study import run
 from search import Study
 from search.analysis.tracing.errors import TraceError
+from search.config.files import overridden
+from search.config.sections import StudyConfig
 from search.errors import ConfigError
 from search.proposals.proposer import InfeasibleError
 from search.storage.studies import study_config
@@ -120,6 +123,37 @@ def test_a_study_and_its_database_may_share_a_name(
     monkeypatch.chdir(tmp_path)
     build(config("demo"), "sqlite:///demo", trials=1, running=0)
     assert Study("demo", storage="sqlite:///demo").name == "demo"
+
+
+def test_what_has_been_searched_is_told_by_the_database_whatever_the_file_says_by_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("STUDY_STORAGE", raising=False)
+    begun = overridden(config("demo", target=0.5, trials=2, finalists=1), ["data.kind=digits"])
+    (tmp_path / "studies").mkdir()
+    build(begun, "sqlite:///studies/demo.db", trials=2, running=0)
+    edited = overridden(begun, ["study.target=0.9", "augmentation.rotate=90", "data.root=there"])
+    file = tmp_path / "studies" / "demo.toml"
+    file.write_text(edited.to_toml())
+    for command in ("status", "compare"):
+        run([command, str(file), "--json"])
+        told = json.loads(capsys.readouterr().out)
+        (found,) = told if isinstance(told, list) else [told]
+        assert (found["target"], found["target_met"]) == (0.5, True)
+    assert Study(file).summary.config.study.target == 0.5
+    asked = Study(file, overrides=["study.target=0.99"])
+    assert asked.summary.config.study.target == 0.99
+    seen: list[StudyConfig] = []
+    monkeypatch.setattr(
+        "search.bundles.export.export", lambda _, config, **rest: seen.append(config)
+    )
+    Study(file).export(trial=0, device="cpu")
+    (exported,) = seen
+    assert (exported.study.target, exported.augmentation.rotate) == (0.5, begun.augmentation.rotate)
+    assert exported.data.root == Path("there"), "where images lie is each machine's own"
+    assert run(["worker", str(file), "--device", "cpu"]) == 0
+    assert "target 0.5 met" in capsys.readouterr().err
 
 
 @pytest.fixture

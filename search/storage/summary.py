@@ -308,7 +308,8 @@ def _work(carried: Attributes, epochs: float) -> float:
     _, height, width = network["input"]
     pixels = math.prod(smaller((height, width), recipe["small_side"])) / (height * width)
     small = min(epochs, math.ceil(recipe["small_epochs"] * recipe["epochs"]))
-    return epochs - small * (1 - pixels)
+    saved: float = small * (1 - pixels)
+    return epochs - saved
 
 
 def _road(trials: Iterable[FrozenTrial]) -> tuple[float, ...]:
