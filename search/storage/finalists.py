@@ -265,6 +265,11 @@ def choose(study: optuna.Study, number: int | None = None) -> FrozenTrial:
     if number is None:
         return _winner(study, trials)
     for trial in _completed(trials):
+        if trial.number == number and (source := _source(trial)) is not None:
+            raise ConfigError(
+                f"study {study.study_name}: trial {number} trains trial {source} again; "
+                "export that one"
+            )
         if trial.number == number:
             return trial
     states = {trial.number: trial.state.name.lower() for trial in trials}

@@ -13,7 +13,7 @@ from search.errors import ConfigError
 from search.storage.finalists import choose
 from search.storage.studies import create_or_resume
 from search.storage.summary import summarize
-from tests.synthetic_study import config
+from tests.synthetic_study import build, config, train_finalists
 
 COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
 
@@ -59,6 +59,17 @@ def test_where_cost_is_an_objective_the_cheapest_that_met_the_target_wins(
         told += f" for {1e3 * cost_of_best:g} TFLOP"
     assert tables.study(summary)[3] == told
     assert wording.road(summary).startswith(f"met with {told}" if summary.met else told)
+
+
+def test_a_finalist_is_exported_by_its_own_number(sqlite: str) -> None:
+    settings = config(finalists=2, finalist_trainings=4)
+    study = build(settings, sqlite, trials=3, running=0)
+    train_finalists(study, settings, lost=-1)
+    again = study.trials[-1]
+    source = again.user_attrs["finalist"]["trial"]
+    with pytest.raises(ConfigError, match=f"trial {again.number} trains trial {source} again"):
+        choose(study, again.number)
+    assert choose(study, source).number == source
 
 
 @pytest.mark.parametrize(
