@@ -171,9 +171,11 @@ class Downsampling(Limit):
         if has.transitions != self.value or len(has.missing) > max(0, 3 - self.value):
             where = f" (none ends {', '.join(has.missing)})" if has.missing else ""
             each = "one at the end of each" if self.value == 3 else "at the ends"
+            several = "" if self.value == 1 else "s"
+            are = "is" if has.transitions == 1 else "are"
             faults.append(
-                f"exactly {self.value} 3x3 stride-2 convolutions must downsample, {each} "
-                f"of C1, C2 and C3, but there are {has.transitions}{where}"
+                f"exactly {self.value} 3x3 stride-2 convolution{several} must downsample, {each} "
+                f"of C1, C2 and C3, but there {are} {has.transitions}{where}"
             )
         if has.strays:
             faults.append(f"nothing else may downsample, but there is {', '.join(has.strays)}")
@@ -186,7 +188,7 @@ class DepthwiseSeparable(AtLeast):
     """A depthwise k x k convolution followed by a pointwise 1x1 one."""
 
     key = "depthwise_separable"
-    noun = "depthwise separable convolution (depthwise k x k, then pointwise 1x1)"
+    noun = "depthwise separable convolution(s) (depthwise k x k, then pointwise 1x1)"
     of_widths = False
 
     def found(self, network: Facts | Analysis) -> int:
@@ -197,7 +199,7 @@ class Dilated(AtLeast):
     """A convolution with kernel > 1 and dilation > 1."""
 
     key = "dilated"
-    noun = "dilated convolution (kernel > 1, dilation > 1)"
+    noun = "dilated convolution(s) (kernel > 1, dilation > 1)"
     of_widths = False
 
     def found(self, network: Facts | Analysis) -> int:
@@ -219,7 +221,7 @@ class Depth(AtMost):
     """Convolutions in C1 to C4; gates and the classifier do not count."""
 
     key = "depth"
-    noun = "convolutions"
+    noun = "convolution(s)"
     of_widths = False
 
     def found(self, network: Facts | Analysis) -> int:

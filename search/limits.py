@@ -103,7 +103,7 @@ class Below(Limit):
 
 
 class AtMost(Limit):
-    """Something counted, `noun`, must not exceed the limit."""
+    """Something counted, `noun` with (s) where several have one, must not exceed the limit."""
 
     noun: ClassVar[str]
     comparison = "at most"
@@ -112,11 +112,11 @@ class AtMost(Limit):
         return found - self.value
 
     def message(self, found: int | None, network: Facts | Analysis) -> str:
-        return f"at most {self.value} {self.noun} allowed, but got {found}"
+        return f"at most {_counted(self.value, self.noun)} allowed, but got {found}"
 
 
 class AtLeast(Limit):
-    """A kind of thing, `noun`, must occur so many times or more."""
+    """A kind of thing, `noun` with (s) where several have one, must occur so often or more."""
 
     noun: ClassVar[str]
     comparison = "at least"
@@ -125,4 +125,9 @@ class AtLeast(Limit):
         return self.value - found
 
     def message(self, found: int | None, network: Facts | Analysis) -> str:
-        return f"at least {self.value} {self.noun} needed, but got {found}"
+        return f"at least {_counted(self.value, self.noun)} needed, but got {found}"
+
+
+def _counted(number: int, noun: str) -> str:
+    """1, `layer(s)` -> `1 layer`; 2 -> `2 layers`."""
+    return f"{number} {noun.replace('(s)', '' if number == 1 else 's')}"

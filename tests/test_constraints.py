@@ -170,6 +170,26 @@ def test_other_downsampling_is_found(network: Architecture, words: str, count: i
     assert violation.found == count
 
 
+@pytest.mark.parametrize(
+    ("limit", "value", "words"),
+    [
+        ("dilated", 1, "at least 1 dilated convolution (kernel > 1, dilation > 1) needed"),
+        ("dilated", 2, "at least 2 dilated convolutions (kernel > 1, dilation > 1) needed"),
+        ("depthwise_separable", 2, "at least 2 depthwise separable convolutions (depthwise k x k"),
+        ("depth", 1, "at most 1 convolution allowed, but got "),
+        ("depth", 2, "at most 2 convolutions allowed, but got "),
+        ("downsampling", 3, "exactly 3 3x3 stride-2 convolutions must downsample, one at the end"),
+        ("downsampling", 3, "but there is 1 (none ends C2, C3)"),
+        ("downsampling", 2, "exactly 2 3x3 stride-2 convolutions must downsample, at the ends"),
+    ],
+)
+def test_one_is_no_plural(limit: str, value: int, words: str) -> None:
+    blocks = [Block(b.name, b.units, b.transition[: b.name == "C1"]) for b in small().blocks]
+    network = Architecture(tuple(blocks), Output(10), (2, 32, 32))
+    (violation,) = violations(network, Limits.from_mapping({limit: value}))
+    assert words in violation.message
+
+
 def test_a_separable_transition_is_one_too() -> None:
     down = (Layer(2, 2, stride=2, padding=1, groups=2, norm=False), Layer(2, 2, 1))
     blocks = [Block(b.name, b.units, b.transition and down) for b in small().blocks]
