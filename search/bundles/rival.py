@@ -44,8 +44,8 @@ def rivals(
     """Of trial `number`; None where no other training completed."""
     trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
     agains = {each.trial: Again.of(each) for each in summary.standing.ordered if each.mean}
-    progress = {trial.number: trial for trial in summary.best}
-    order = dict.fromkeys((*agains, *progress))
+    progress = {trial.number: trial for trial in summary.trials}
+    order = dict.fromkeys((*agains, *(trial.number for trial in summary.best)))
     ranked = [n for n in order if Attributes.of(trials[n]).verdict == "accepted"]
     this = trials[number]
     others = (n for n in ranked if _training(trials[n]) != _training(this))
@@ -56,7 +56,7 @@ def rivals(
     def side(n: int) -> Side:
         return Side(progress[n], agains.get(n), Attributes.of(trials[n]).pflop)
 
-    better = ranked.index(other) < ranked.index(number)
+    better = number not in ranked or ranked.index(other) < ranked.index(number)
     return Rivals(side(number), side(other), better, _differences(config, this, trials[other]))
 
 

@@ -17,6 +17,7 @@ from search.config.candidate import smaller
 from search.config.sections import StudyConfig
 from search.storage.finalists import Standing, searched, standing
 from search.storage.goals import merit
+from search.storage.refuted import borne_out
 from search.storage.studies import study_config, validation_images
 from search.storage.trials import Attributes, is_finalist
 
@@ -112,7 +113,8 @@ class Summary:
     several).  `road` is the best accuracy after each completed trial, `spent` the seconds in
     which at least one worker was active.  `trials` are all that are compared, `own` those of
     the search itself, which its budget counts; `finals` are the trainings of finalists, and
-    `standing` is how these stand.
+    `standing` is how these stand.  `refuted` are the numbers of trials that were taken over and
+    that its own speak against: they are on no road and never the best, as none is exported.
     """
 
     name: str
@@ -126,6 +128,7 @@ class Summary:
     road: tuple[float, ...]
     spent: float
     started: datetime | None
+    refuted: frozenset[int] = frozenset()
 
     @cached_property
     def own(self) -> tuple[Progress, ...]:
@@ -156,7 +159,8 @@ class Summary:
     @cached_property
     def best(self) -> tuple[Progress, ...]:
         """Completed trials, the best first."""
-        completed = [t for t in self.trials if t.state == "complete" and t.accuracy is not None]
+        believed = (t for t in self.trials if t.number not in self.refuted)
+        completed = [t for t in believed if t.state == "complete" and t.accuracy is not None]
 
         def key(trial: Progress) -> tuple[float, ...]:
             return merit(trial.accuracy or 0.0, trial.pflop_to_target, self.config.study)
@@ -233,7 +237,7 @@ def summarize(study: Study, config: StudyConfig | None = None) -> Summary:
     now = datetime.now()
     if config is None:
         config = study_config(study)
-    carried = [Attributes.of(trial) for trial in trials]
+    carried, believed = [Attributes.of(trial) for trial in trials], borne_out(trials)
     return Summary(
         name=study.study_name,
         config=config,
@@ -243,9 +247,10 @@ def summarize(study: Study, config: StudyConfig | None = None) -> Summary:
         proposed=sum(each.proposals or 0 for each in carried),
         accepted=sum(_accepted(each) for each in carried),
         rejected=_rejected(carried),
-        road=_road(trials),
+        road=_road(believed),
         spent=study.user_attrs.get("clock", {}).get("seconds", 0.0),
         started=min((t.datetime_start for t in trials if t.datetime_start), default=None),
+        refuted=frozenset({t.number for t in trials} - {t.number for t in believed}),
     )
 
 

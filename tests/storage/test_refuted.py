@@ -8,8 +8,13 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from search.display import wording
+from search.storage.finalists import choose
 from search.storage.refuted import FIRST, BorneOut, borne_out
+from search.storage.studies import create_or_resume
+from search.storage.summary import summarize
 from search.storage.trials import FINALIST, GIVEN, TAKEN
+from tests.synthetic_study import config
 
 OLDER = [0.30 + 0.01 * index for index in range(20)]
 """Accuracies after two epochs: one below all of them has a place of 1 in 21."""
@@ -31,6 +36,11 @@ def older() -> list[FrozenTrial]:
     return [trial(accuracy, **{TAKEN: f"old:{i}"}) for i, accuracy in enumerate(OLDER)]
 
 
+def accepted(each: FrozenTrial) -> FrozenTrial:
+    each.set_user_attr("verdict", "accepted")
+    return each
+
+
 @pytest.mark.parametrize(
     ("own", "refuted"),
     [
@@ -50,6 +60,19 @@ def test_the_first_trials_of_its_own_decide(own: list[float], refuted: bool) -> 
     trials = [*older(), *map(trial, own)]
     kept = borne_out(trials)
     assert kept == (trials[len(OLDER) :] if refuted else trials)
+
+
+def test_what_is_shown_as_the_best_is_what_is_exported(sqlite: str) -> None:
+    study = create_or_resume(config(target=0.9), sqlite)
+    for each in older():
+        study.add_trial(accepted(each))
+    assert summarize(study).best[0].number == choose(study).number == len(OLDER) - 1
+    for accuracy in (0.2, 0.25):
+        study.add_trial(accepted(trial(accuracy)))
+    summary = summarize(study)
+    assert summary.best[0].number == choose(study).number == len(OLDER) + 1
+    assert wording.road(summary) == "25.00 % so far, 65.00 points to go"
+    assert (summary.taken, summary.finished) == (len(OLDER), 2)
 
 
 def test_older_trials_that_ended_before_that_epoch_are_not_compared() -> None:
