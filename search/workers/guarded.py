@@ -45,8 +45,7 @@ class Unfinished(BaseException):
 class Guarded:
     """The objective as Optuna calls it: failures get their reason, interruptions no verdict.
 
-    `trial` is the last one, `failure` its error, None where it ended well; `failures` counts those
-    in a row.
+    `trial` is the last one, `failure` its error, None where it ended well.
     """
 
     def __init__(
@@ -58,7 +57,6 @@ class Guarded:
         modules: Modules,
     ) -> None:
         self.failure: Exception | None = None
-        self.failures = 0
         self.trial: Trial | None = None
         self._objective = objective
         self._watch = watch
@@ -83,10 +81,10 @@ class Guarded:
         try:
             with self._storage.errors():
                 values = _numbers(self._train(trial))
-                self.failures = 0
+                self._watch.failures = 0
                 return values
         except optuna.TrialPruned:
-            self.failures = 0
+            self._watch.failures = 0
             raise
         except Exception as error:
             raise self._verdict(trial, error) from error
@@ -101,8 +99,9 @@ class Guarded:
         if isinstance(error, Interrupted | MachineError | ClaimLostError):
             return Unfinished(trial, error)
         self.failure = error
-        self.failures += 1
         reason = in_one_line(error)
+        self._watch.failures += 1
+        self._watch.failure = reason
         log.warning("trial %d failed: %s", trial.number, reason)
         write(trial, Attributes(failure=reason))
         return error

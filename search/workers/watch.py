@@ -27,13 +27,17 @@ POLL = 2.0
 """Seconds between two looks at what other workers have done."""
 LENIENCE = 30.0
 """Seconds after its time limit that a trial has to stop by itself."""
+FAILURES = "STUDY_FAILURES"
+"""The environment variable that tells a worker which starts again how many trials in a row have
+failed, the last of which hung."""
 
 
 class Watch:
     """Says why to stop, or None; cheap enough to be asked after every step.
 
     What only the storage knows (target met, hours spent, trial taken over) is looked up
-    every `POLL` seconds.
+    every `POLL` seconds.  `failures` counts the trials of this worker that failed in a row, before
+    it started again too, and `failure` says how the last one did.
     """
 
     def __init__(self, study: optuna.Study, config: StudyConfig) -> None:
@@ -41,6 +45,8 @@ class Watch:
         self._storage = study_storage(study)
         self._section = config.study
         self._supervisor = int(os.environ.get(SUPERVISOR, 0))
+        self.failures = int(os.environ.pop(FAILURES, 0))
+        self.failure = self._hung
         self._signal: signal.Signals | None = None
         self._ending: Ending | None = None
         self._looked = -POLL
@@ -108,6 +114,10 @@ class Watch:
         named = f"{budget:.12g} {noun}{'' if budget == 1 else 's'}"
         return Ending(f"the budget of {named} is spent", 1 if short else 0)
 
+    @property
+    def _hung(self) -> str:
+        return f"hung beyond its {self._section.minutes or 0:g} minutes"
+
     def begin(self, trial: Trial) -> None:
         """The time of `trial` runs from now."""
         self._trial = trial
@@ -147,11 +157,12 @@ class Watch:
             if trial is None or deadline is None or time.monotonic() < deadline + LENIENCE:
                 continue
             log.warning("trial %d hangs: failed, and this worker starts again", trial.number)
-            failure = f"hung beyond its {self._section.minutes:g} minutes"
             try:
-                write(trial, Attributes(failure=failure))
-                self._storage.set_trial_state_values(trial_id(trial), TrialState.FAIL)
+                write(trial, Attributes(failure=self._hung))
+                if self._storage.set_trial_state_values(trial_id(trial), TrialState.FAIL):
+                    self.failures += 1
             except Exception as error:  # whoever has the trial or finds this worker silent goes on
                 log.warning("trial %d could not be failed: %s", trial.number, error)
             sys.stderr.flush()
+            os.environ[FAILURES] = str(self.failures)
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -23,7 +23,7 @@ from search.storage.internals import study_id, trial_id
 from search.storage.studies import study_storage, validation_images
 from search.storage.trials import Attributes, is_finalist
 from search.training.modules import NONE, Modules
-from search.workers.guarded import Callback, Guarded, Train, Unfinished, in_one_line
+from search.workers.guarded import Callback, Guarded, Train, Unfinished
 from search.workers.supervisor import Ending, handled
 from search.workers.watch import Watch
 
@@ -95,14 +95,14 @@ def _one(
 def _work(study: optuna.Study, config: StudyConfig, guarded: Guarded, watch: Watch) -> Ending:
     storage = study_storage(study)
     while (ending := watch.ending(fresh=True)) is None:
+        if watch.failures >= config.study.failures:
+            last = f"the last: {watch.failure}"
+            return Ending(f"{watch.failures} trials in a row failed; {last}", 1)
         if not _run_one(study, guarded):
             if _trained(storage, study) >= config.study.trials:
                 ending = watch.spent(config.study.trials, "trial")
                 break
             time.sleep(PAUSE)
-        elif guarded.failure and guarded.failures >= config.study.failures:
-            last = in_one_line(guarded.failure)
-            return Ending(f"{guarded.failures} trials in a row failed; the last: {last}", 1)
     return ending if ending.code > 1 else _finals(study, config, guarded, watch, ending)
 
 

@@ -87,7 +87,7 @@ search.workers.watch.LENIENCE = 0.5
 def make(runs):
     def train(trial):
         claim = trial.user_attrs["worker"]
-        if trial.number or claim["earlier"]:
+        if trial.number > sys.argv.count("again") or claim["earlier"]:
             return 0.5
         if "lost" in sys.argv:
             study_storage(load_study("toy", sys.argv[1])).requeue(trial._trial_id, claim)
@@ -119,11 +119,21 @@ def test_a_worker_whose_hanging_trial_others_took_over_starts_again(
     assert len(study.trials[0].user_attrs["worker"]["earlier"]) == 1
 
 
-def _hang(*arguments: object) -> None:
+def test_trials_that_hang_in_a_row_end_the_search_as_others_that_fail(
+    sqlite: str, tmp_path: Path
+) -> None:
+    study = created(sqlite, minutes=0.5 / 60, failures=2, trials=9)
+    _hang(sqlite, tmp_path, "again", "again", code=1)
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "FAIL"]
+    reason = "2 trials in a row failed; the last: hung beyond its 0.00833333 minutes"
+    assert (tmp_path / "reason").read_text() == reason
+
+
+def _hang(*arguments: object, code: int = 0) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", HANGING, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         timeout=120,
         check=False,
     )
-    assert ended.returncode == 0
+    assert ended.returncode == code
