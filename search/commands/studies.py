@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import secrets
 from collections import Counter
@@ -39,6 +38,7 @@ from search.targets import beginning, given_module, given_network, names_factory
 from search.workers.supervisor import Ending
 
 RARE = 0.001  # of proposals accepted: below it, launch warns
+_UNSAID = {"workers": 1, "device": "auto", "per_gpu": None, "ray": None}  # what `launch` then has
 
 
 def launch(
@@ -99,8 +99,7 @@ def train(
 
 def _options(**crew: object) -> list[str]:
     """The options that say where workers run and how many, but for those that nobody gave."""
-    unsaid = inspect.signature(Study.launch).parameters
-    given = {key: value for key, value in crew.items() if value != unsaid[key].default}
+    given = {key: value for key, value in crew.items() if value != _UNSAID[key]}
     options = ((f"--{key.replace('_', '-')}", str(value)) for key, value in given.items())
     return [word for option in options for word in option]
 

@@ -25,7 +25,7 @@ from search.bundles.metrics import read
 from search.bundles.proof import Proof
 from search.bundles.verify import looks
 from search.config.sections import DataSection
-from search.data.datasets import load_test
+from search.data.datasets import load_named_test, load_test
 from search.data.normalization import Normalization
 from tests.bundles.conftest import Exported, metrics_of, seal
 
@@ -334,7 +334,7 @@ def test_images_of_the_bundle_prove_nothing(copy: Path) -> None:
 
 
 def test_an_image_that_counts_several_times_is_told(exported: Exported) -> None:
-    images = load_test(exported.config.data)
+    images, classes = load_named_test(exported.config.data)
     few = images.take(np.array([3, 1, 3, 3, 2, 1]))
     content = metrics_of(exported.bundle)
     bundle = Bundle.of(exported.bundle)
@@ -343,7 +343,7 @@ def test_an_image_that_counts_several_times_is_told(exported: Exported) -> None:
     content["accuracy"]["test_correct"] = int((right(inputs).argmax(axis=1) == labels).sum())
     content["data"]["test_fingerprint"] = fingerprint(few)
     again = Proof(replace(bundle, stated=read(json.dumps(content).encode())), None, 1)
-    vars(again)["_images"] = few
+    vars(again)["_named"] = few, classes
     assert " of 6 test images (3 of them copies of others), by" in looks(again)["accuracy"]()
 
 

@@ -55,7 +55,7 @@ def test_a_study_on_a_read_only_disk_is_read(folder: Path, leave: bool) -> None:
     before = {path: path.read_bytes() for path in folder.iterdir()}
     done = _in_a_namespace(sys.executable, "-c", PROGRAM, url, folder=folder)
     assert (done.returncode, done.stderr) == (0, "")
-    assert '"trials_left": 26' in done.stdout
+    assert '"trials_left": 27' in done.stdout
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
