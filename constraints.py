@@ -20,7 +20,7 @@ from search.analysis.facts import Facts
 from search.analysis.graph import FLOAT32_BYTES, Graph
 from search.analysis.memory import Memory
 from search.analysis.table import Analysis, analyze, facts
-from search.limits import LIMITS, AtLeast, AtMost, Below, Limit, Violation
+from search.limits import LIMITS, AtLeast, AtMost, Below, Limit, Violation, counted
 from search.networks.network import Network
 
 __all__ = [
@@ -171,11 +171,11 @@ class Downsampling(Limit):
         if has.transitions != self.value or len(has.missing) > max(0, 3 - self.value):
             where = f" (none ends {', '.join(has.missing)})" if has.missing else ""
             each = "one at the end of each" if self.value == 3 else "at the ends"
-            several = "" if self.value == 1 else "s"
+            asked = counted(self.value, "3x3 stride-2 convolution(s)")
             are = "is" if has.transitions == 1 else "are"
             faults.append(
-                f"exactly {self.value} 3x3 stride-2 convolution{several} must downsample, {each} "
-                f"of C1, C2 and C3, but there {are} {has.transitions}{where}"
+                f"exactly {asked} must downsample, {each} of C1, C2 and C3, but there {are} "
+                f"{has.transitions}{where}"
             )
         if has.strays:
             faults.append(f"nothing else may downsample, but there is {', '.join(has.strays)}")

@@ -112,7 +112,7 @@ class AtMost(Limit):
         return found - self.value
 
     def message(self, found: int | None, network: Facts | Analysis) -> str:
-        return f"at most {_counted(self.value, self.noun)} allowed, but got {found}"
+        return f"at most {counted(self.value, self.noun)} allowed, but got {found}"
 
 
 class AtLeast(Limit):
@@ -125,9 +125,9 @@ class AtLeast(Limit):
         return self.value - found
 
     def message(self, found: int | None, network: Facts | Analysis) -> str:
-        return f"at least {_counted(self.value, self.noun)} needed, but got {found}"
+        return f"at least {counted(self.value, self.noun)} needed, but got {found}"
 
 
-def _counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
     """1, `layer(s)` -> `1 layer`; 2 -> `2 layers`."""
     return f"{number} {noun.replace('(s)', '' if number == 1 else 's')}"

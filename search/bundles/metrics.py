@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from search.bundles.contents import BundleError, read_json
 from search.bundles.held_out import fingerprint
 from search.config.candidate import Recipe
+from search.config.files import leaves
 from search.data.datasets import Dataset
 from search.data.images import Images
 from search.data.normalization import Normalization
@@ -258,14 +259,7 @@ def written(metrics: Metrics, files: Mapping[str, bytes]) -> bytes:
     return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
 
 
-def stated(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value that `content` holds, by its dotted key."""
-    match content:
-        case Mapping():
-            for name, value in content.items():
-                yield from stated(value, f"{key}.{name}" if key else str(name))
-        case list() | tuple():
-            for number, value in enumerate(content):
-                yield from stated(value, f"{key}.{number}")
-        case _:
-            yield key, content
+def stated(content: Any) -> Iterator[tuple[str, Any]]:
+    """Every value that `content` holds, by its dotted key; a name of no letters leaves no dot."""
+    for path, value in leaves(content):
+        yield ".".join(str(name) for name in path if name != ""), value

@@ -115,7 +115,7 @@ def _search_figures(findings: Findings) -> dict[str, Figure]:
     ]
     completed = sorted(summary.best, key=lambda trial: trial.number)
     costs = {"parameters": "parameters", "MACs": "macs"}
-    measure = wording.measure(config.study)
+    measure = config.study.measure
     return {
         "funnel": figure_funnel(stages, summary.rejected),
         "history": figure_history(
@@ -224,7 +224,7 @@ def _hole_probability(section: AugmentationSection, strength: float) -> float:
 def _markdown(findings: Findings, drawn: set[str]) -> str:
     section = findings.config.augmentation
     recipe = findings.candidate.recipe
-    measure = wording.measure(findings.config.study)
+    measure = findings.config.study.measure
     return template("README.md.jinja").render(
         f=findings,
         m=findings.metrics,

@@ -61,6 +61,10 @@ class Recipe:
             return full
         return smaller(full, self.small_side)
 
+    def sizes(self, full: tuple[int, int]) -> list[tuple[int, int]]:
+        """The sizes of the training images in all epochs, the smallest first."""
+        return sorted({self.size(epoch, full) for epoch in range(self.epochs)})
+
 
 def smaller(full: tuple[int, int], share: float) -> tuple[int, int]:
     """Height and width of images whose sides are about that `share` of the `full` ones: multiples

@@ -97,8 +97,9 @@ def parse(raw: Mapping[str, Any], origin: str) -> StudyConfig:
     Raises:
         ConfigError: one line that names key, value and rule.
     """
-    for key, value in _values(raw):
+    for path, value in leaves(raw):
         if isinstance(value, int) and not -(2**63) <= value < 2**63:  # as TOML bounds them
+            key = ".".join(name for name in path if isinstance(name, str))
             raise ConfigError(f"{origin}: {key}: has too many digits to be read")
     try:
         return StudyConfig.model_validate(raw)
@@ -106,16 +107,19 @@ def parse(raw: Mapping[str, Any], origin: str) -> StudyConfig:
         raise ConfigError(f"{origin}: {_explain(error.errors()[0], raw)}") from None
 
 
-def _values(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(
+    content: Any, path: tuple[str | int, ...] = ()
+) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """Every value that `content` holds, by the names and, in lists, numbers that lead to it."""
     match content:
         case Mapping():
             for name, value in content.items():
-                yield from _values(value, f"{key}.{name}" if key else str(name))
+                yield from leaves(value, (*path, str(name)))
         case list() | tuple():
-            for value in content:
-                yield from _values(value, key)
+            for number, value in enumerate(content):
+                yield from leaves(value, (*path, number))
         case _:
-            yield key, content
+            yield path, content
 
 
 def overridden(config: StudyConfig, overrides: Iterable[str]) -> StudyConfig:

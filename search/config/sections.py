@@ -160,6 +160,11 @@ class StudySection(_Section):
         return self.metric == "balanced_accuracy"
 
     @property
+    def measure(self) -> str:
+        """What the accuracies of its trials are: `accuracy` or `balanced accuracy`."""
+        return self.metric.replace("_", " ")
+
+    @property
     def goes_on(self) -> bool:
         """Whether the target ends trials alone, and the search looks for a lower cost to it."""
         return "pflop" in self.objectives

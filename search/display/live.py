@@ -145,7 +145,7 @@ def _lines(before: Progress | None, trial: Progress, summary: Summary) -> Iterab
     if trial.parameters is not None and (before is None or before.parameters is None):
         field, parameters, macs = wording.sizes(*trial.sizes)
         yield f"{name} started: RF {field}, {parameters} parameters, {macs} MACs{_tried(trial)}"
-    accuracy = f"{wording.measure(summary.config.study)} {wording.percent(trial.accuracy)}"
+    accuracy = f"{summary.config.study.measure} {wording.percent(trial.accuracy)}"
     if trial.accuracy is not None and trial.epoch > (before.epoch if before else 0):
         epoch = f"epoch {trial.epoch}/{trial.epochs or '?'}"
         yield f"{name} {epoch}: {accuracy}{_left(trial)}"

@@ -32,7 +32,7 @@ def layers(rows: Sequence[LayerRow]) -> Iterator[Row]:
 
 def leader_titles(section: StudySection) -> Row:
     """What stands above the values of `leader`."""
-    return ("trial", wording.measure(section), *wording.SIZES, "cost", "time")
+    return ("trial", section.measure, *wording.SIZES, "cost", "time")
 
 
 def leader(trial: Progress) -> Row:

@@ -337,7 +337,7 @@ def _fitting(
 
 
 def _running(summary: Summary, most: int) -> RenderableType:
-    trials, measure = summary.running, wording.measure(summary.config.study)
+    trials, measure = summary.running, summary.config.study.measure
     titles = ("Running", "", "epoch", measure, "ETA", *wording.SIZES, *wording.MOMENT)
     rows = [
         (

@@ -8,7 +8,6 @@ from typing import Any
 from constraints import LIMITS, Limits
 from search.analysis.device import RUNNING
 from search.analysis.table import Analysis, LayerRow
-from search.config.sections import StudySection
 from search.proposals.inheritance import Inheritance
 from search.storage.finalists import Finalist, Standing, certainty
 from search.storage.summary import Summary
@@ -84,11 +83,6 @@ def _spatial(value: Any) -> str:
 def percent(share: float | None, digits: int = 2) -> str:
     """0.8512 -> `85.12 %`; None -> a dash."""
     return "–" if share is None else f"{100 * share:.{digits}f} %"
-
-
-def measure(study: StudySection) -> str:
-    """What the accuracies of a study's trials are: `accuracy` or `balanced accuracy`."""
-    return study.metric.replace("_", " ")
 
 
 def guessing(data: Mapping[str, Any]) -> str:

@@ -69,8 +69,7 @@ def given(network: Network, config: StudyConfig, like: Recipe | None) -> tuple[C
 def _require_smaller(candidate: Candidate) -> None:
     """As a pooling with a window of its own may not: it has room on one size of map."""
     channels, height, width = candidate.architecture.input
-    recipe = candidate.recipe
-    for size in sorted({recipe.size(epoch, (height, width)) for epoch in range(recipe.epochs)}):
+    for size in candidate.recipe.sizes((height, width)):
         try:
             macs_at(candidate.architecture, size)
         except ArchitectureError as error:

@@ -42,8 +42,8 @@ def read(
         raise ConfigError(f"{source.module}: must make a fresh module each time it is called")
     _require_copyable(source, other, recipe)
     _require_trainable(source, module, input, classes)
-    sizes = {recipe.size(epoch, input[1:]) for epoch in range(recipe.epochs)} - {input[1:]}
-    smaller = tuple((*size, _macs(source, other, (input[0], *size))) for size in sorted(sizes))
+    sizes = [size for size in recipe.sizes(input[1:]) if size != input[1:]]
+    smaller = tuple((*size, _macs(source, other, (input[0], *size))) for size in sizes)
     analysis = analyze(trace(other, input))
     return TracedModule(source.module, source.sha256, input, classes, analysis, smaller)
 

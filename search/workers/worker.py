@@ -81,8 +81,9 @@ def _one(
     while (ending := watch.ending(fresh=True)) is None:
         trial = study.get_trials(deepcopy=False)[number]
         if trial.state == TrialState.COMPLETE:
-            measure = config.study.metric.replace("_", " ")
-            return Ending(f"trial {number}: {measure} {100 * trial.values[0]:.2f} %", 0)
+            return Ending(
+                f"trial {number}: {config.study.measure} {100 * trial.values[0]:.2f} %", 0
+            )
         if trial.state.is_finished():
             reason = Attributes.of(trial).failure or trial.state.name.lower()
             return Ending(f"trial {number} failed: {reason}", 1)

@@ -55,7 +55,7 @@ def trial_note(network: Network, limits: Limits, pictures: Mapping[str, str] | N
 
 def _objective(summary: Summary) -> str:
     section = summary.config.study
-    goal = ", ".join([wording.measure(section), *section.objectives[1:]])
+    goal = ", ".join([section.measure, *section.objectives[1:]])
     finished = ", ".join(
         [
             f"{wording.of_budget(summary.trained, section.trials)} finished",

@@ -49,7 +49,7 @@ def accuracy_over(summary: Summary, cost: str, title: str) -> go.Figure:
     _shade(figure, summary, cost, [getattr(t, cost) for t in trials])
     if summary.config.study.target is not None:
         _target(figure, summary.config.study.target)
-    measure = wording.measure(summary.config.study)
+    measure = summary.config.study.measure
     grid = {"gridcolor": "#E4E4E4", "zeroline": False, "linecolor": GRAY}
     figure.update_xaxes(title=title, **grid)
     figure.update_yaxes(title=f"validation {measure}", tickformat=".3~%", **grid)
