@@ -12,11 +12,9 @@ from pathlib import Path
 from search.bundles.contents import UnknownError
 from search.config.sections import DataSection
 from search.data.datasets import load_named_test
-from search.data.images import Images
+from search.data.images import Images, Named
 from search.data.vision import SETS
 from search.errors import ConfigError, MachineError
-
-Named = tuple[Images, tuple[str, ...]]
 
 _UNPACKED, _ARCHIVE = SETS["CIFAR10"].entries
 

@@ -18,7 +18,7 @@ from search.bundles.isolated import Predict, RunError
 from search.bundles.numbers import Found
 from search.bundles.onnx_graph import require_plain_graph
 from search.config.sections import DataSection
-from search.data.images import Images
+from search.data.images import Images, Named
 from search.display import wording
 
 FAILURES = (BundleError, DisagreementError, RunError)
@@ -159,7 +159,7 @@ class Proof:
         return self._named[0]
 
     @cached_property
-    def _named(self) -> tuple[Images, tuple[str, ...]]:
+    def _named(self) -> Named:
         """The images at hand, and the names of their classes."""
         shape = self.bundle.architecture.input
         images, classes = read_test_set(

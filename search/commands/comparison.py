@@ -29,12 +29,13 @@ def _page(summaries: Sequence[Summary]) -> str:
     from search.display.figures.comparison import figure_comparison
     from search.display.figures.style import png
 
-    roads = {_told(summary): summary.road for summary in summaries}
+    told = _told(summaries)
+    roads = {name: summary.road for name, summary in zip(told, summaries, strict=True)}
     sizes = {
-        _told(summary): [(trial.parameters or 0, trial.accuracy or 0.0) for trial in summary.best]
-        for summary in summaries
+        name: [(trial.parameters or 0, trial.accuracy or 0.0) for trial in summary.best]
+        for name, summary in zip(told, summaries, strict=True)
     }
-    titles, *rows = zip(tables.STUDIES, *map(tables.study, summaries), strict=True)
+    (corner, *_), *rows = zip(tables.STUDIES, *map(tables.study, summaries), strict=True)
     stages = [
         wording.stages(summary.proposed, summary.accepted, summary.rejected)
         for summary in summaries
@@ -45,15 +46,23 @@ def _page(summaries: Sequence[Summary]) -> str:
     text = "\n\n".join(
         (
             f"# {' · '.join(summary.name for summary in summaries)}",
-            tables.markdown(titles, rows),
+            tables.markdown((corner, *told), rows),
             "![](comparison.png)",
             "## Proposals",
-            tables.markdown(("", *titles[1:]), funnel),
+            tables.markdown(("", *told), funnel),
         )
     )
     return page(text, {"comparison.png": png(figure_comparison(roads, sizes))})
 
 
-def _told(summary: Summary) -> str:
-    """The study's name, and that its accuracy is not that of others."""
-    return f"{summary.name} (balanced)" if summary.config.study.balanced else summary.name
+def _told(summaries: Sequence[Summary]) -> list[str]:
+    """The studies' names: one whose accuracy is not that of others says so, and those of one
+    name, from different databases, are numbered."""
+    names = [
+        f"{summary.name} (balanced)" if summary.config.study.balanced else summary.name
+        for summary in summaries
+    ]
+    return [
+        f"{name} ({1 + names[:place].count(name)})" if names.count(name) > 1 else name
+        for place, name in enumerate(names)
+    ]

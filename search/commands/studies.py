@@ -248,7 +248,7 @@ def status(name: str, storage: str | None, *, as_json: bool) -> int:
 
 def list_studies(storage: str | None, *, as_json: bool) -> int:
     """Shows which studies there are: at `storage`, or else in the databases of studies/."""
-    found, there = [], places(storage)
+    found, there, unread = [], places(storage), False
     for place in there:
         try:
             names = study_names(place)
@@ -256,17 +256,19 @@ def list_studies(storage: str | None, *, as_json: bool) -> int:
             if len(there) == 1:
                 raise
             terminal.note(str(error))
+            unread = True
             continue
         for name in names:
             try:
                 found.append(summarize(load_study(name, place)))
             except ConfigError as error:
                 terminal.note(str(error))
+                unread = True
     if as_json:
         print_json([summary.to_json() for summary in found])
     elif found:
         terminal.show(terminal.render_studies(found))
-    else:
+    elif not unread:
         terminal.note("no study yet; next: " + typed("init"))
     return 0
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from search.data import pictures
-from search.data.images import Images, Pixels
+from search.data.images import Images, Named, Pixels
 from search.data.sources import Part, Shape, Source
 from search.errors import ConfigError, MachineError, first_line
 
@@ -42,7 +42,7 @@ class Arrays(Source):
         _, height, width, channels = images.pixels.shape
         return (channels, height, width), len(classes)
 
-    def read(self, part: Part) -> tuple[Images, tuple[str, ...]]:
+    def read(self, part: Part) -> Named:
         arrays = self._arrays
         names = self._names
         try:

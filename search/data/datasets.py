@@ -19,7 +19,7 @@ from search.config.sections import DataSection
 
 # Imported for being defined: each is a kind of data set.
 from search.data import arrays, digits, folder, vision  # noqa: F401
-from search.data.images import Images
+from search.data.images import Images, Named
 from search.data.sources import Part, Source, source
 from search.errors import ConfigError
 
@@ -145,7 +145,7 @@ def load_test(section: DataSection, *, keep: bool = True) -> Images:
     return load_named_test(section, keep=keep)[0]
 
 
-def load_named_test(section: DataSection, *, keep: bool = True) -> tuple[Images, tuple[str, ...]]:
+def load_named_test(section: DataSection, *, keep: bool = True) -> Named:
     """The same with the names of the classes."""
     data = source(section, keep=keep)
     if section.test is not None:
@@ -185,7 +185,7 @@ def _read(data: Source) -> tuple[Images, Images | None, tuple[str, ...]]:
     return images, test, classes
 
 
-def _fitting(data: Source, part: Part, shape: tuple[int, ...]) -> tuple[Images, tuple[str, ...]]:
+def _fitting(data: Source, part: Part, shape: tuple[int, ...]) -> Named:
     """The images of a part, and the names of the classes; of the `shape` (height, width, channels)
     of training images."""
     images, classes = data.read(part)

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from search.data import pictures
-from search.data.images import Images
+from search.data.images import Images, Named
 from search.data.sources import Part, Shape, Source
 
 TEST_SHARE = 0.2
@@ -25,7 +25,7 @@ class Digits(Source):
     def _size(self) -> int:
         return self.section.image_size or 32
 
-    def read(self, part: Part) -> tuple[Images, tuple[str, ...]]:
+    def read(self, part: Part) -> Named:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
 

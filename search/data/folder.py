@@ -12,7 +12,7 @@ import numpy as np
 
 from search.data import pictures
 from search.data.cache import cached
-from search.data.images import Images, Pixels
+from search.data.images import Images, Named, Pixels
 from search.data.sources import Part, Shape, Source
 from search.errors import ConfigError, MachineError, printable
 
@@ -40,7 +40,7 @@ class ImageFolder(Source):
         height, width, channels = self._pixels(_files(folder / classes[0])[0]).shape
         return (channels, height, width), len(classes)
 
-    def read(self, part: Part) -> tuple[Images, tuple[str, ...]]:
+    def read(self, part: Part) -> Named:
         root = self.section.root
         classes = _class_names(root / "train")
         folder = self._validation() if part == "validation" else root / part

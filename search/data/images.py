@@ -30,3 +30,7 @@ class Images:
     def take(self, indices: NDArray[np.int64]) -> Images:
         """The images at `indices`, in their order."""
         return Images(self.pixels[indices], self.labels[indices])
+
+
+Named = tuple[Images, tuple[str, ...]]
+"""Images with the names of their classes."""

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import ClassVar, Literal
 
 from search.config.sections import DataSection
-from search.data.images import Images
+from search.data.images import Named
 from search.errors import ConfigError, require_known
 
 Shape = tuple[int, int, int]
@@ -42,7 +42,7 @@ class Source(ABC):
         """
 
     @abstractmethod
-    def read(self, part: Part) -> tuple[Images, tuple[str, ...]]:
+    def read(self, part: Part) -> Named:
         """The images of a part that is there, and the names of the classes.
 
         Raises:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from search.data.arrays import fitted
-from search.data.images import Images
+from search.data.images import Images, Named
 from search.data.sources import Part, Shape, Source
 from search.errors import ConfigError, MachineError, first_line
 
@@ -83,7 +83,7 @@ class Torchvision(Source):
         size = self.section.image_size
         return (self.channels, size or height, size or width), SETS[self.name].classes
 
-    def read(self, part: Part) -> tuple[Images, tuple[str, ...]]:
+    def read(self, part: Part) -> Named:
         what, there = SETS[self.name], self.section.root.exists()
         try:
             data = self._open(what.test if part == "test" else what.train)

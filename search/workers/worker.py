@@ -85,8 +85,10 @@ def _one(
                 f"trial {number}: {config.study.measure} {100 * trial.values[0]:.2f} %", 0
             )
         if trial.state.is_finished():
-            reason = Attributes.of(trial).failure or trial.state.name.lower()
-            return Ending(f"trial {number} failed: {reason}", 1)
+            if trial.state == TrialState.PRUNED:
+                return Ending(f"trial {number} was pruned", 1)
+            failure = Attributes.of(trial).failure or "no reason recorded"
+            return Ending(f"trial {number} failed: {failure}", 1)
         guarded.require_code([trial])
         if not _run_one(study, guarded):
             time.sleep(PAUSE)

@@ -50,13 +50,16 @@ def test_studies_stand_side_by_side(
     assert run(["compare", "one", "three"]) == 2
 
 
-def test_a_figure_says_whose_accuracy_is_balanced(
+def test_a_figure_tells_studies_of_one_name_and_another_accuracy_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    storage = f"sqlite:///{tmp_path}/s.db"
-    build(config("one"), storage, trials=2, running=0)
-    build(config("two", metric="balanced_accuracy"), storage, trials=2, running=0)
+    settings = [config("one"), config("two", metric="balanced_accuracy"), config("one")]
+    files = [Path(folder, "studies", "study.toml") for folder in "abc"]
+    for file, study in zip(files, settings, strict=True):
+        file.parent.mkdir(parents=True)
+        file.write_text(study.to_toml())
+        build(study, f"sqlite:///{file.parent}/{study.study.name}.db", trials=2, running=0)
     drawn = []
 
     def draw(*curves: Any) -> Figure:
@@ -65,6 +68,8 @@ def test_a_figure_says_whose_accuracy_is_balanced(
 
     comparison_drawn = comparison.figure_comparison
     monkeypatch.setattr(comparison, "figure_comparison", draw)
-    assert run(["compare", "one", "two", "--storage", storage, "--html", "both.html"]) == 0
+    assert run(["compare", *map(str, files), "--html", "all.html"]) == 0
     (legend,) = drawn[0].legends
-    assert [text.get_text() for text in legend.get_texts()] == ["one", "two (balanced)"]
+    names = ["one (1)", "two (balanced)", "one (2)"]
+    assert [text.get_text() for text in legend.get_texts()] == names
+    assert all(f">{name}</th>" in Path("all.html").read_text() for name in names)

@@ -187,6 +187,12 @@ def test_what_is_no_database_of_studies_hides_none(
     assert "demo" in shown.out
     assert "a.db is not a SQLite database" in shown.err
     assert run(["list", "--storage", "sqlite:///studies/a.db"]) == 2
+    assert run(["delete", "demo", "--yes"]) == 0
+    (place / "studies" / "b.db").write_text("neither\n")
+    assert run(["list"]) == 0
+    shown = capsys.readouterr()
+    assert "a.db is not a SQLite database" in shown.err
+    assert "no study yet" not in shown.err, "nobody knows"
 
 
 def test_a_first_study_file_that_the_disk_does_not_take_is_named_and_not_left(

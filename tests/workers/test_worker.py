@@ -75,6 +75,14 @@ def test_pruned_trials_count_and_failed_ones_do_not(sqlite: str) -> None:
     ]
 
 
+def test_one_trial_alone_says_how_it_ended(sqlite: str) -> None:
+    study = created(sqlite, trials=3)
+    run(study, _pruned_then_failed, trials=3)
+    words = ["trial 0 was pruned", "trial 1 failed: RuntimeError: broken"]
+    for number, ended in enumerate(words):
+        assert work(study, study_file(), _pruned_then_failed, number) == Ending(ended, 1)
+
+
 @pytest.mark.parametrize("end", ["WAITING", "FAIL", "COMPLETE"])
 def test_a_trial_that_ends_elsewhere_ends_no_worker(sqlite: str, end: str) -> None:
     """As after a suspension between the last epoch and the verdict."""

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
+from search.display import wording
 from search.display.figures.style import (
     BLUE,
     GRAY,
@@ -32,14 +33,13 @@ def figure_funnel(stages: Mapping[str, int], rejected: Mapping[str, int]) -> Fig
     figure = canvas(0.8 + 0.32 * bars)
     left, right = figure.subplots(1, 2)
     _counted_bars(left, stages, BLUE, "Candidates", bars)
-    _counted_bars(right, rejected or {"none": 0}, VERMILION, "Rejections by rule", bars)
+    ruled = {wording.rule(name): count for name, count in rejected.items()}
+    _counted_bars(right, ruled or {"none": 0}, VERMILION, "Rejections by rule", bars)
     return figure
 
 
 def _counted_bars(axes: Axes, counts: Mapping[str, int], color: str, title: str, rows: int) -> None:
-    bars = axes.barh(
-        [name.replace("_", " ") for name in counts], list(counts.values()), color=color, height=0.68
-    )
+    bars = axes.barh(list(counts), list(counts.values()), color=color, height=0.68)
     axes.bar_label(bars, [f"{n:,}" for n in counts.values()], padding=3, fontsize=8)
     axes.set(title=title, xlim=(0, 1.25 * max(1, *counts.values())), ylim=(rows - 0.5, -0.5))
     axes.set_xticks([])

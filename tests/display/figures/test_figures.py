@@ -133,8 +133,8 @@ def test_the_name_of_a_class_is_no_formula() -> None:
 def test_balance_and_funnel_name_their_counts() -> None:
     figure = figure_class_balance({"training": [1_234, 5]}, ["cat", "dog"])
     assert {"1,234", "training (1,239)", "cat"} <= texts(figure)
-    figure = figure_funnel({"proposed": 98_765}, {"receptive_field": 4_321})
-    assert {"98,765", "receptive field", "4,321"} <= texts(figure)
+    figure = figure_funnel({"proposed": 98_765}, {"receptive_field": 4_321, "macs": 1})
+    assert {"98,765", "receptive field", "4,321", "MACs"} <= texts(figure)
 
 
 def test_nothing_rejected_is_a_funnel_too() -> None:
