@@ -150,6 +150,8 @@ SECTIONS: dict[str, tuple[type[BaseModel], dict[str, str]]] = {
             "identity": "Dense convolutions larger than 1 x 1 begin as the identity.",
             "small_epochs": "Share of the epochs that train on smaller images, the first ones.",
             "small_side": "Side of those images, as a share of the full one.",
+            "small_crop": "Cuts them out of the full ones, each at a place of its own, instead of "
+            "scaling those down.",
             "class_weights": "Weighs a class's loss by the inverse of its share of the images.",
             "precision": "Of the arithmetic in training; auto takes bfloat16 where it is fast.",
         },

@@ -25,7 +25,8 @@ class Recipe:
     `whitening` fixes the first convolution's filters to principal components of the images'
     patches; `identity` lets dense convolutions begin by passing their input on.  The first
     `small_epochs` (a share of all) train on images whose side is `small_side` of the full
-    one; evaluation is always at full size.  `class_weights` weighs each class's loss by the
+    one, scaled down, or with `small_crop` cut out of them; evaluation is always at full size.
+    `class_weights` weighs each class's loss by the
     inverse of its share of the training images.
     """
 
@@ -45,6 +46,7 @@ class Recipe:
     identity: bool = False
     small_epochs: float = 0.0
     small_side: float = 1.0
+    small_crop: bool = False
     augmentation_strength: float = 1.0
     repeat: int = 0
     class_weights: bool = False

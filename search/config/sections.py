@@ -272,6 +272,7 @@ class TrainingSection(_Section):
     identity: Annotated[Setting, setting(bool)] = False
     small_epochs: Annotated[Setting, setting(float, low=0.0, high=1.0)] = 0.0
     small_side: Annotated[Setting, setting(float, low=0.1, high=1.0)] = 0.75
+    small_crop: Annotated[Setting, setting(bool)] = False
     class_weights: Annotated[Setting, setting(bool)] = False
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
@@ -381,7 +382,7 @@ class StudyConfig(_Section):
         if recipe["optimizer"] == "sgd":
             recipe["matrix_learning_rate"] = recipe["matrix_momentum"] = 0.0
         if not recipe["small_epochs"]:
-            recipe["small_side"] = 1.0
+            recipe["small_side"], recipe["small_crop"] = 1.0, False
         return Recipe(
             **recipe,
             augmentation_strength=choices.get("augmentation.strength", self.augmentation.strength),

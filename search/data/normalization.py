@@ -33,6 +33,19 @@ class Normalization:
         return x.to(dtype)
 
 
+def cropped(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Of each image (N, H, W, C) a part of `size` (height, width), at a place of its own, which
+    torch's generator draws: what it shows is as large there as in the whole image."""
+    count, device = len(pixels), pixels.device
+    rows, columns = (
+        torch.randint(whole - side + 1, (count, 1), device=device)
+        + torch.arange(side, device=device)
+        for whole, side in zip(pixels.shape[1:3], size, strict=True)
+    )
+    image = torch.arange(count, device=device)[:, None, None]
+    return pixels[image, rows[:, :, None], columns[:, None, :]]
+
+
 @lru_cache(maxsize=16)
 def _constants(
     normalization: Normalization, width: int, device: torch.device

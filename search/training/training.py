@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from search.config.candidate import Recipe
 from search.data.images import Images, Labels
-from search.data.normalization import Normalization
+from search.data.normalization import Normalization, cropped
 from search.training.cuda_graph import Captured
 from search.training.evaluation import Evaluation, autocast, evaluate
 from search.training.foreign import Foreign
@@ -178,6 +178,8 @@ class Training:
 
     def _train(self, size: Size, pixels: Tensor, labels: Tensor, share: Tensor) -> Tensor:
         """One step on one batch, at `share` of the peak learning rate; its loss."""
+        if self.recipe.small_crop and size != pixels.shape[1:3]:
+            pixels = cropped(pixels, size)
         x = self._normalization(pixels, self._dtype, size)
         with autocast(self._device, self._dtype):
             logits = self._network(x)

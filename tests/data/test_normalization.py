@@ -6,7 +6,7 @@ import torch
 from torchvision.transforms.functional import normalize
 
 from search.data.datasets import Dataset
-from search.data.normalization import Normalization
+from search.data.normalization import Normalization, cropped
 
 
 def test_the_images_of_the_statistics_get_mean_zero_and_deviation_one(digits: Dataset) -> None:
@@ -31,3 +31,17 @@ def test_a_smaller_image_averages_the_larger() -> None:
     x = Normalization((0.0,) * 3, (1.0,) * 3)(pixels, torch.float32, (8, 8))
     assert x.shape == (1, 3, 8, 8)
     assert torch.allclose(x[..., 1:-1, 1:-1], torch.tensor(0.5), atol=1e-4)
+
+
+def test_each_image_is_cut_at_a_place_of_its_own() -> None:
+    rows, columns = np.indices((12, 16))
+    image = np.stack([rows, columns], -1).astype(np.uint8)  # a pixel tells where it was
+    pixels = torch.from_numpy(np.repeat(image[None], 200, 0))
+    torch.manual_seed(0)
+    cut = cropped(pixels, (8, 12))
+    corners = {tuple(corner.tolist()) for corner in cut[:, 0, 0]}
+    assert corners == {(row, column) for row in range(5) for column in range(5)}
+    assert torch.equal(cut - cut[:, :1, :1], torch.from_numpy(image[None, :8, :12]).expand_as(cut))
+    torch.manual_seed(0)
+    assert torch.equal(cropped(pixels, (8, 12)), cut)
+    assert torch.equal(cropped(pixels, (12, 16)), pixels)
