@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from search.analysis.facts import macs_at
 from search.analysis.graph import CONVOLUTIONS
@@ -36,6 +36,8 @@ class TracedModule(Network):
     checker found on images of `input`, `sizes` are (height, width, MACs) of the smaller ones that
     its training sees.
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # of the parts, too
 
     module: str = field(compare=False)
     sha256: _Digest
@@ -91,7 +93,7 @@ def network_of(data: object) -> Network:
     if version != JSON_VERSION:
         raise ArchitectureError(f"version must be {JSON_VERSION}, but got {version!r}")
     try:
-        return _MODULE.validate_json(json.dumps(content), extra="forbid")
+        return _MODULE.validate_json(json.dumps(content))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from search.networks.network import Network
 
@@ -142,6 +142,8 @@ class Output:
 class Architecture(Network):
     """A network of four blocks and an output.  `input` is (channels, height, width)."""
 
+    __pydantic_config__ = ConfigDict(extra="forbid")  # of the parts, too
+
     blocks: tuple[Block, ...]
     output: Output
     input: tuple[Channels, Channels, Channels] = (3, 32, 32)
@@ -198,7 +200,7 @@ class Architecture(Network):
                 "another release of this program wrote it"
             )
         try:
-            network = _ARCHITECTURE.validate_json(json.dumps(content), extra="forbid")
+            network = _ARCHITECTURE.validate_json(json.dumps(content))
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
