@@ -29,11 +29,11 @@ def _page(summaries: Sequence[Summary]) -> str:
     from search.display.figures.comparison import figure_comparison
     from search.display.figures.style import png
 
-    told = _told(summaries)
-    roads = {name: summary.road for name, summary in zip(told, summaries, strict=True)}
+    told = dict(zip(_names(summaries), summaries, strict=True))
+    roads = {name: summary.road for name, summary in told.items()}
     sizes = {
         name: [(trial.parameters or 0, trial.accuracy or 0.0) for trial in summary.best]
-        for name, summary in zip(told, summaries, strict=True)
+        for name, summary in told.items()
     }
     (corner, *_), *rows = zip(tables.STUDIES, *map(tables.study, summaries), strict=True)
     stages = [
@@ -55,7 +55,7 @@ def _page(summaries: Sequence[Summary]) -> str:
     return page(text, {"comparison.png": png(figure_comparison(roads, sizes))})
 
 
-def _told(summaries: Sequence[Summary]) -> list[str]:
+def _names(summaries: Sequence[Summary]) -> list[str]:
     """The studies' names: one whose accuracy is not that of others says so, and those of one
     name, from different databases, are numbered."""
     names = [

@@ -26,8 +26,7 @@ class Recipe:
     patches; `identity` lets dense convolutions begin by passing their input on.  The first
     `small_epochs` (a share of all) train on images whose side is `small_side` of the full
     one, scaled down, or with `small_crop` cut out of them; evaluation is always at full size.
-    `class_weights` weighs each class's loss by the
-    inverse of its share of the training images.
+    `class_weights` weighs each class's loss by the inverse of its share of the training images.
     """
 
     epochs: int
