@@ -16,7 +16,9 @@ import optuna
 from optuna.trial import Trial, TrialState
 
 from search.config.sections import StudyConfig
+from search.storage.finalists import searched
 from search.storage.internals import study_id, trial_id
+from search.storage.refuted import borne_out
 from search.storage.studies import study_storage
 from search.storage.trials import Attributes, write
 from search.workers.supervisor import PULSE, SUPERVISOR, Ending
@@ -101,10 +103,14 @@ class Watch:
         return self._storage.owns(trial_id(trial), Attributes.of(trial).worker)
 
     def target_met(self) -> bool:
-        """Whether any trial of the study has reached the target."""
+        """Whether any trial of the study that is borne out has reached the target."""
         if self._section.target is None:
             return False  # and nothing asked of the storage
-        return self._section.met(self._storage.best_value(study_id(self._study)))
+        if not self._section.met(self._storage.best_value(study_id(self._study))):
+            return False
+        believed = searched(borne_out(self._study.get_trials(deepcopy=False)))
+        completed = (trial for trial in believed if trial.state == TrialState.COMPLETE)
+        return any(self._section.met(trial.values[0]) for trial in completed)
 
     def spent(self, budget: float, noun: str) -> Ending:
         """The ending of a study whose budget, so many trials or hours, is used up."""

@@ -13,7 +13,7 @@ import optuna
 import pytest
 
 from search.storage.studies import study_config
-from search.workers.supervisor import SUPERVISOR
+from search.workers.supervisor import SUPERVISOR, Ending
 from search.workers.watch import Watch
 from tests.processes import ROOT, ask, code, created, epochs_run, start, wait_until, worker
 
@@ -61,6 +61,25 @@ def test_minutes_are_those_of_the_clock_and_of_each_trial(
         assert watch() == "time limit of 2 minutes"
         watch.end()
         assert watch() is None
+
+
+def test_trials_taken_over_meet_no_target_once_they_are_refuted(sqlite: str) -> None:
+    study = created(sqlite, target=0.9)
+    watch = Watch(study, study_config(study))
+    for _ in range(20):
+        study.add_trial(_of(0.95, taken="old:0"))
+    assert watch.ending(fresh=True) == Ending("target 0.9 met", 0)
+    watch = Watch(study, study_config(study))
+    for _ in range(2):
+        study.add_trial(_of(0.2))
+    assert watch.ending(fresh=True) is None
+    assert watch.spent(22, "trial") == Ending("the budget of 22 trials is spent", 1)
+
+
+def _of(accuracy: float, **attributes: str) -> optuna.trial.FrozenTrial:
+    return optuna.create_trial(
+        value=accuracy, intermediate_values={1: accuracy}, user_attrs=attributes
+    )
 
 
 def test_a_worker_whose_launch_is_gone_ends(sqlite: str, tmp_path: Path) -> None:
