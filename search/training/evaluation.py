@@ -13,7 +13,10 @@ from torch.nn import functional as F
 from search.data.images import Images
 from search.data.normalization import Normalization
 
-EVALUATION_BATCH = 1_000
+_MOST = 1_000
+"""Images that are evaluated together, and fewer where they are large."""
+_NUMBERS = 2**22
+"""In one batch at most, so that evaluation fits where training does."""
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
@@ -49,10 +52,11 @@ def evaluate(
     `images`."""
     network.eval()
     batches = []
+    batch = min(_MOST, max(1, _NUMBERS // images.pixels[0].size))
     # Not `inference_mode`: what a module keeps of a run, another training step may use.
     with torch.no_grad(), autocast(device, dtype):
-        for start in range(0, len(images), EVALUATION_BATCH):
-            pixels = torch.from_numpy(images.pixels[start : start + EVALUATION_BATCH])
+        for start in range(0, len(images), batch):
+            pixels = torch.from_numpy(images.pixels[start : start + batch])
             x = normalization(pixels.to(device), dtype)
             batches.append(network(x).float().cpu())
     logits = torch.cat(batches)

@@ -43,3 +43,30 @@ def test_evaluation_counts_one_view_of_each_image(digits: Dataset) -> None:
     assert np.allclose(result.logits, logits.numpy(), atol=1e-4)
     assert result.accuracy == (logits.argmax(1) == labels).double().mean().item()
     assert result.loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("images", "shape", "batches"),
+    [
+        (1_500, (8, 8, 1), [1_000, 500]),
+        (60, (224, 224, 3), [27, 27, 6]),
+        (2, (2_000, 1_000, 3), [1, 1]),
+    ],
+)
+def test_large_images_are_evaluated_a_few_at_a_time(
+    images: int, shape: tuple[int, int, int], batches: list[int]
+) -> None:
+    torch.manual_seed(0)
+    seen: list[int] = []
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(shape[2], 2))
+    network.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    pixels = np.random.default_rng(0).integers(0, 256, (images, *shape), np.uint8)
+    colors = (0.5,) * shape[2]
+    found = evaluate(
+        network,
+        Images(pixels, np.arange(images) % 2),
+        Normalization(colors, colors),
+        torch.device("cpu"),
+    )
+    assert seen == batches
+    assert found.logits.shape == (images, 2)
