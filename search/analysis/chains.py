@@ -135,7 +135,9 @@ def _transitions(layers: tuple[Layer, ...]) -> int:
     rest, count = list(layers), 0
     while rest:
         last = rest.pop()
-        if rest and rest[-1].depthwise and last.pointwise and last.stride == 1:
+        # A depthwise one of one channel is dense as well.
+        filters = rest and rest[-1].kernel > 1 and rest[-1].groups == rest[-1].in_channels
+        if filters and last.pointwise and last.stride == 1:
             last = rest.pop()
         if (last.kernel, last.stride) != (3, 2):
             break

@@ -189,7 +189,12 @@ def graph_structure(nodes: Sequence[Node], output: int) -> Structure:
     It knows no blocks: every 3x3 stride-2 convolution counts as a transition, everything
     else that shrinks the map, but pooling that leaves one cell, as a stray.
     """
-    maps = [nodes[index] for index in sorted(ancestors(nodes, output)) if _reads_map(nodes, index)]
+    seeing = _seeing(nodes)
+    maps = [
+        nodes[index]
+        for index in sorted(ancestors(nodes, output))
+        if any(_is_map(nodes[source], seeing[source]) for source in nodes[index].inputs)
+    ]
     convolutions = [node for node in maps if node.kind in CONVOLUTIONS and node.window]
     transitions = [node for node in convolutions if _halves(node)]
     strays = [
@@ -218,8 +223,22 @@ def graph_structure(nodes: Sequence[Node], output: int) -> Structure:
     )
 
 
-def _reads_map(nodes: Sequence[Node], index: int) -> bool:
-    return any(math.prod(nodes[source].size) > 1 for source in nodes[index].inputs)
+def _seeing(nodes: Sequence[Node]) -> list[tuple[bool, ...]]:
+    """Of every node, per axis whether its units see any of the image."""
+    result: list[tuple[bool, ...]] = []
+    for node in nodes:
+        through = [
+            tuple(_sees(way) and below for way, below in zip(how, result[source], strict=True))
+            for source, how in zip(node.inputs, node.reads, strict=True)
+        ]
+        all_of_it = (True,) * len(node.size)
+        result.append(tuple(map(any, zip(*through, strict=True))) if through else all_of_it)
+    return result
+
+
+def _is_map(node: Node, seeing: tuple[bool, ...]) -> bool:
+    """A feature map, be it of one cell: not what global pooling has left, as a gate reads it."""
+    return math.prod(node.size) > 1 or any(seeing)
 
 
 def _halves(node: Node) -> bool:

@@ -63,14 +63,13 @@ def _after(node: Node) -> tuple[str, ...]:
 
 def _other(program: Program, graph: Graph, index: int, sources: list[int], shape: Size) -> int:
     node = graph.nodes[index]
-    before = graph.nodes[node.inputs[0]]
     if node.kind == "linear":
         weights = node.macs // math.prod(node.size)
         return program.linear(sources[0], weights // node.channels, node.channels)
     if node.kind.endswith("pool"):
         kind = "MAX_POOL_2D" if node.kind == "maxpool" else "AVERAGE_POOL_2D"
         return program.add(kind, shape, sources[0])
-    if math.prod(before.size) > 1 and all(reads is NOTHING for reads in node.reads[0]):
+    if all(reads is NOTHING for reads in node.reads[0]):
         return _mean(program, graph, index, sources[0])
     kind = "MUL" if node.operations[:1] == ("mul",) else "ADD"
     return program.add(kind, shape, *sources)

@@ -211,10 +211,11 @@ def _counted(values: Sequence[int]) -> dict[str, int]:
 
 
 def render_sample(acceptance: Acceptance, candidates: Sequence[Candidate]) -> RenderableType:
-    """The funnel, the first candidates, and how parameters and receptive fields spread."""
+    """The funnel, the first candidates, and how parameters and receptive fields spread; the
+    closest miss where all were rejected."""
     funnel = render_funnel(acceptance.proposed, acceptance.accepted, acceptance.rejected)
     if not candidates:
-        return funnel
+        return Group(funnel, "", Text(acceptance.miss))
     sizes = [_size(candidate.architecture) for candidate in candidates]
     fields, parameters, _ = zip(*sizes, strict=True)
     return Group(

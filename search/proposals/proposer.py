@@ -97,7 +97,16 @@ class Acceptance:
             f"{rule} rejects {count / self.proposed:.1%}"
             for rule, count in self.rejected.most_common()
         )
-        return f"{rules}; {_miss(self.closest)}" if self.closest else rules
+        return f"{rules}; {self.miss}" if self.closest else rules
+
+    @property
+    def miss(self) -> str:
+        """What the closest miss breaks, nothing where there is none."""
+        if not self.closest:
+            return ""
+        reasons = "; ".join(violation.message for violation in self.closest.violations)
+        network = self.closest.architecture
+        return f"closest miss: {f'architecture {network.hash}: ' if network else ''}{reasons}"
 
     def to_json(self) -> dict[str, Any]:
         closest = self.closest and {
@@ -111,12 +120,6 @@ class Acceptance:
             "rejected": dict(self.rejected.most_common()),
             "closest": closest,
         }
-
-
-def _miss(proposal: Proposal) -> str:
-    reasons = "; ".join(violation.message for violation in proposal.violations)
-    network = proposal.architecture
-    return f"closest miss: {f'architecture {network.hash}: ' if network else ''}{reasons}"
 
 
 class Proposer:

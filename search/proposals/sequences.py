@@ -22,6 +22,7 @@ from scipy.stats import qmc
 from search.config.sections import StudySection
 from search.proposals.filling import Choices
 from search.proposals.inner import Distributions, InnerSampler, Seeds
+from search.proposals.internals import queued_with
 from search.proposals.judged import JudgedProposals
 from search.proposals.proposer import Acceptance, InfeasibleError
 from search.storage.internals import storage_of, study_id
@@ -121,11 +122,14 @@ class FeasibleGrid(InnerSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: Distributions
     ) -> Choices:
-        """The next point.
+        """The next point, or none for a trial that was queued with some values: under them the
+        point would be lost.
 
         Raises:
             ExhaustedError: there is none.
         """
+        if queued_with(trial):
+            return {}
         sizes = [_size(distribution) for distribution in search_space.values()]
         total = math.prod(sizes)
         position = _advance(study)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,18 @@ def test_a_traced_network_takes_what_its_architecture_takes() -> None:
     for architecture in candidates(40):
         graph = trace(build(architecture), architecture.input)
         assert check(graph, Limits(())).analysis.memory == memory(architecture)
+
+
+@pytest.mark.parametrize("side", [(8, 8), (4, 16), (2, 1)])
+def test_a_map_of_one_cell_is_a_map_to_the_tracer_too(side: tuple[int, int]) -> None:
+    for architecture in candidates(10):
+        small = replace(architecture, input=(3, *side))
+        graph = trace(build(small), small.input)
+        traced, own = check(graph, Limits(())).analysis, check(small, Limits(())).analysis
+        assert traced.memory == own.memory
+        assert traced.activation_bytes == own.activation_bytes
+        for name in ("depth", "transitions", "separable", "dilated"):
+            assert getattr(traced.structure, name) == getattr(own.structure, name)
 
 
 def test_any_module_has_a_memory() -> None:

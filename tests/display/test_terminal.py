@@ -21,7 +21,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from rich.console import Console, RenderableType
 
-from constraints import Limits, check
+from constraints import Limits, Violation, check
 from search.config.files import overridden
 from search.config.sections import DEFAULT_LIMITS
 from search.display import terminal, wording
@@ -29,7 +29,7 @@ from search.display.apart import apart
 from search.display.live import LiveView
 from search.display.rhythm import Rhythm
 from search.networks.architecture import Architecture
-from search.proposals.proposer import Acceptance
+from search.proposals.proposer import Acceptance, Proposal
 from tests.published import BASELINE
 from tests.synthetic_study import CLASSES, INPUT, build, config, feasible
 
@@ -230,10 +230,14 @@ def test_balanced_accuracy_is_called_that(
     assert f"{best} balanced for 30 TFLOP" in shown(terminal.render_studies([told]))
 
 
-def test_sample_without_survivors_is_a_funnel() -> None:
-    acceptance = Acceptance(proposed=7)
-    acceptance.rejected.update({"parameters": 7})
-    assert "accepted  0" in re.sub(r" {2,}", "  ", shown(terminal.render_sample(acceptance, [])))
+def test_sample_without_survivors_is_a_funnel_and_the_closest_miss() -> None:
+    acceptance = Acceptance()
+    for excess in (2.0, 1.0, 3.0):
+        broken = Violation("parameters", 9, 1, f"{excess} too many", excess)
+        acceptance.add(Proposal({}, None, (broken,)))
+    text = re.sub(r" {2,}", "  ", shown(terminal.render_sample(acceptance, [])))
+    assert "accepted  0" in text
+    assert "closest miss: 1.0 too many" in text
 
 
 # ----------------------------------------------------------------------------- status

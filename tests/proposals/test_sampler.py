@@ -316,6 +316,18 @@ def test_the_grid_visits_each_legal_point_once_and_ends() -> None:
         run(config, 1, study)
 
 
+def test_trials_queued_with_some_values_take_no_point_from_the_grid() -> None:
+    config = small_config("grid")
+    expected = legal_points(config)
+    study = create(config)
+    name = next(iter(config.parameters))
+    for point in expected[:3]:
+        study.enqueue_trial({name: point[name]})
+    run(config, len(expected), study)
+    visited = {str(sorted(trial.params.items())) for trial in study.trials}
+    assert visited == {str(sorted(point.items())) for point in expected}
+
+
 def test_qmc_walks_the_sobol_sequence_without_gaps() -> None:
     config = study_config("qmc", seed=3)
     study = run(config, 12)

@@ -73,8 +73,11 @@ def _reduce(call: Call) -> Value:
     if asked is None or asked == []:
         asked = range(len(value.dims))
     dims = [asked] if isinstance(asked, int) else list(asked)
+    reduced = axes(value.dims[dim] for dim in dims)
     how, size, left = _contract(call, value, dims, NOTHING)
-    if any(moving(value.dims[dim]) for dim in dims):
+    if reduced:  # one cell is all of a map of one, too
+        cells = enumerate(zip(how, call.size(value), strict=True))
+        how = [NOTHING if n == 1 and axis in reduced else way for axis, (way, n) in cells]
         value = call.add([(value.node, how)], size, left)
     if not call.arguments.get("keepdim", False):
         gone = {dim % len(left) for dim in dims}
