@@ -102,22 +102,22 @@ class Study:
         self,
         source: str | Path,
         *,
-        overrides: Sequence[str] = (),
+        overrides: str | Sequence[str] = (),
         storage: str | Place | None = None,
-        root: Path | None = None,
-        modules: Sequence[str] = (),
+        root: str | Path | None = None,
+        modules: str | Sequence[str] = (),
     ) -> None:
         self._prepared = False
-        self._modules = modules
-        self._overrides = overrides
+        self._modules = _several(modules)
+        self._overrides = _several(overrides)
         self.identity: dict[str, Any] = {}
         try:
-            self.config, self.place = _read(source, overrides, storage)
+            self.config, self.place = _read(source, self._overrides, storage)
         except ConfigError:
             require_no_database(Path(source))
             raise
         if root is not None:
-            data = self.config.data.model_copy(update={"root": root})
+            data = self.config.data.model_copy(update={"root": Path(root)})
             self.config = self.config.model_copy(update={"data": data})
 
     @property
@@ -307,7 +307,13 @@ class Study:
 
         They run on this machine, or on the Ray cluster at the address `ray`.  `tick` is called
         twice a second; without one, a notebook shows the study as it runs.
+
+        Raises:
+            ConfigError: `workers` or `per_gpu` is less than 1.
         """
+        for option, count in (("workers", workers), ("per_gpu", per_gpu)):
+            if count is not None and count < 1:
+                raise ConfigError(f"{option} = {count}: must be at least 1")
         from search.workers import cluster, supervisor
 
         with self.cluster(ray):
@@ -394,7 +400,7 @@ class Study:
 
     def export(
         self,
-        out: Path | None = None,
+        out: str | Path | None = None,
         *,
         trial: int | None = None,
         retrain: bool = True,
@@ -412,7 +418,7 @@ class Study:
         return export(
             study,
             self._searched(study),
-            out=out or EXPORTS / self.name,
+            out=EXPORTS / self.name if out is None else Path(out),
             runs=self.runs,
             cache=self.cache,
             device=choose_device(device),
@@ -434,6 +440,11 @@ def _(shown: Study) -> str:
         return notebook.html(shown.summary)
     except (ConfigError, MachineError):  # it is not in its database yet
         return notebook.html(shown.config)
+
+
+def _several(words: str | Sequence[str]) -> Sequence[str]:
+    """A text alone is a sequence too, of its letters, which nobody means."""
+    return [words] if isinstance(words, str) else words
 
 
 def _read(

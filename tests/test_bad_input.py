@@ -236,7 +236,7 @@ CASES = {
     },
     "no architecture": line("check", "none.json", says="none.json"),
     "folder checked": line("check", "studies", says="studies"),
-    "text checked": line("check", "factory.py", says="factory.py"),
+    "text checked": line("check", "factory.py", says="factory.py:NAME"),
     "brackets": Case(("check", "deep.json"), ("deep.json",), "deep.json", "[" * 100_000),
     "digits": Case(("check", "digits.json"), ("digits.json",), "digits.json", "9" * 5_000),
     "input": line("check", "studies/baseline.json", "--input", "3,x", says="--input 3,x"),
