@@ -52,6 +52,8 @@ def test_nothing_is_made_before_create(tmp_path: Path, monkeypatch: pytest.Monke
     assert again.config.study.trials == 3
     assert again.config.space == study.config.space
     assert again.load().trials == []
+    with pytest.raises(ConfigError, match=r"space\.block\.depth=3: .* set space\.C1 to space\.C4"):
+        Study("mine", overrides=["space.block.depth=3"])
 
 
 def test_text_does_for_a_path_and_for_a_list_of_one() -> None:
