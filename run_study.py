@@ -150,7 +150,7 @@ def compare(
 
 @app.command(epilog="Example: `run_study.py delete quickstart`")
 def delete(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="The study's name.")],
+    study: StudyName,
     yes: Annotated[bool, typer.Option("--yes", help="Does not ask.")] = False,
     storage: Storage = None,
 ) -> int:

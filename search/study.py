@@ -102,22 +102,22 @@ class Study:
         self,
         source: str | Path,
         *,
-        overrides: Sequence[str] = (),
+        overrides: str | Sequence[str] = (),
         storage: str | Place | None = None,
-        root: Path | None = None,
-        modules: Sequence[str] = (),
+        root: str | Path | None = None,
+        modules: str | Sequence[str] = (),
     ) -> None:
         self._prepared = False
-        self._modules = modules
-        self._overrides = overrides
+        self._modules = _several(modules)
+        self._overrides = _several(overrides)
         self.identity: dict[str, Any] = {}
         try:
-            self.config, self.place = _read(source, overrides, storage)
+            self.config, self.place = _read(source, self._overrides, storage)
         except ConfigError:
             require_no_database(Path(source))
             raise
         if root is not None:
-            data = self.config.data.model_copy(update={"root": root})
+            data = self.config.data.model_copy(update={"root": Path(root)})
             self.config = self.config.model_copy(update={"data": data})
 
     @property
@@ -307,7 +307,13 @@ class Study:
 
         They run on this machine, or on the Ray cluster at the address `ray`.  `tick` is called
         twice a second; without one, a notebook shows the study as it runs.
+
+        Raises:
+            ConfigError: `workers` or `per_gpu` is less than 1.
         """
+        for option, count in (("workers", workers), ("per_gpu", per_gpu)):
+            if count is not None and count < 1:
+                raise ConfigError(f"{option} = {count}: must be at least 1")
         from search.workers import cluster, supervisor
 
         with self.cluster(ray):
@@ -394,7 +400,7 @@ class Study:
 
     def export(
         self,
-        out: Path | None = None,
+        out: str | Path | None = None,
         *,
         trial: int | None = None,
         retrain: bool = True,
@@ -412,7 +418,7 @@ class Study:
         return export(
             study,
             self._searched(study),
-            out=out or EXPORTS / self.name,
+            out=EXPORTS / self.name if out is None else Path(out),
             runs=self.runs,
             cache=self.cache,
             device=choose_device(device),
@@ -436,6 +442,11 @@ def _(shown: Study) -> str:
         return notebook.html(shown.config)
 
 
+def _several(words: str | Sequence[str]) -> Sequence[str]:
+    """A text alone is a sequence too, of its letters, which nobody means."""
+    return [words] if isinstance(words, str) else words
+
+
 def _read(
     source: str | Path, overrides: Sequence[str], storage: str | Place | None
 ) -> tuple[sections.StudyConfig, Place]:
@@ -446,4 +457,10 @@ def _read(
         return config, find_place(storage, config.study.storage, config.study.name, file)
     place = find_place(storage, None, files.require_name(source))
     kept = study_config(load_study(source, place))
+    for override in overrides:  # its blocks have all of their keys, which would overrule it
+        if f"{override.partition('=')[0].strip()}.".startswith("space.block."):
+            raise ConfigError(
+                f"--set {override}: study {source} holds what each block is by now; set "
+                "space.C1 to space.C4, or name its study file"
+            )
     return files.overridden(kept, overrides), place

@@ -213,6 +213,8 @@ def read_architecture(path: Path) -> Architecture:
     try:
         return Architecture.from_json(json.loads(path.read_text(encoding="utf-8-sig")))
     except json.JSONDecodeError as error:
+        if path.suffix == ".py":
+            raise ConfigError(f"{path}: name the class or function in it: {path}:NAME") from None
         raise ConfigError(f"{path}: no JSON ({error}); {TARGETS}") from None
     except ArchitectureError as error:
         raise ConfigError(f"{path}: {error}") from None

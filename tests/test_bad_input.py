@@ -99,6 +99,7 @@ CASES = {
     "unknown limit": keys("[limits]\nparamters = 3", "paramters", "parameters"),
     "duplicate key": keys("[data]\nseed = 1\nseed = 2", "seed = 2"),
     "syntax": keys("[space\nhead = 3", "line 3", "[space"),
+    "no part of a key": changed("study..name=8", says=("study..name", "section.key=value")),
     "no value": changed("space.C2.width", says=("space.C2.width", "section.key=value")),
     "text for a number": keys('[training]\nepochs = "ten"', "training.epochs", "'ten'"),
     "lr nan": keys("[training]\nlearning_rate = nan", "training.learning_rate", "nan"),
@@ -156,6 +157,7 @@ CASES = {
             "../up": "'../up'",
             "a..b": "'a..b'",
             ".hidden": "begin with a letter",
+            "Grüße": "letters (a to z)",
             "x.toml": "must not end in .toml",
             "x" * 600: "at most 100",
         }.items()
@@ -210,6 +212,12 @@ CASES = {
     "target in a file": line(
         "export", "done", "--out", f"{QUICK}/x", says=f"{QUICK}: is no directory", late=True
     ),
+    "init of no study file": line("init", "mine.json", says="mine.json: must end in .toml"),
+    "no module to train": line(
+        *("launch", QUICK, "--set", "study.name=fresh", "--module", "nothing"),
+        says=("'nothing'", "file.py:factory"),
+        late=True,
+    ),
     "init in a file": line("init", f"{QUICK}/x.toml", says=f"{QUICK}: is there already"),
     "target not writable": line(
         "export", "done", "--out", "/proc/none/x", says="/proc/none/x", late=True
@@ -228,7 +236,7 @@ CASES = {
     },
     "no architecture": line("check", "none.json", says="none.json"),
     "folder checked": line("check", "studies", says="studies"),
-    "text checked": line("check", "factory.py", says="factory.py"),
+    "text checked": line("check", "factory.py", says="factory.py:NAME"),
     "brackets": Case(("check", "deep.json"), ("deep.json",), "deep.json", "[" * 100_000),
     "digits": Case(("check", "digits.json"), ("digits.json",), "digits.json", "9" * 5_000),
     "input": line("check", "studies/baseline.json", "--input", "3,x", says="--input 3,x"),

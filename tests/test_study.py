@@ -52,6 +52,27 @@ def test_nothing_is_made_before_create(tmp_path: Path, monkeypatch: pytest.Monke
     assert again.config.study.trials == 3
     assert again.config.space == study.config.space
     assert again.load().trials == []
+    with pytest.raises(ConfigError, match=r"space\.block\.depth=3: .* set space\.C1 to space\.C4"):
+        Study("mine", overrides=["space.block.depth=3"])
+
+
+def test_text_does_for_a_path_and_for_a_list_of_one() -> None:
+    file = str(STUDIES / "quickstart.toml")
+    study = Study(file, overrides="study.name=mine", root="images", modules="mine.py:network")
+    assert study.name == "mine"
+    assert study.config.data.root == Path("images")
+    assert study._modules == ["mine.py:network"]
+
+
+@pytest.mark.parametrize("crew", [{"workers": 0}, {"per_gpu": 0}])
+def test_a_launch_without_workers_is_refused_before_a_study_is_made(
+    crew: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = Study(own(), overrides=["study.name=mine"])
+    with pytest.raises(ConfigError, match="= 0: must be at least 1"):
+        study.launch(**crew)
+    assert [file.name for file in tmp_path.glob("studies/*")] == ["quickstart.toml"]
 
 
 def test_a_study_goes_on_as_it_was_begun_where_nothing_else_is_asked_for(
@@ -145,11 +166,16 @@ def test_what_has_been_searched_is_told_by_the_database_whatever_the_file_says_b
     asked = Study(file, overrides=["study.target=0.99"])
     assert asked.summary.config.study.target == 0.99
     seen: list[StudyConfig] = []
-    monkeypatch.setattr(
-        "search.bundles.export.export", lambda _, config, **rest: seen.append(config)
-    )
-    Study(file).export(trial=0, device="cpu")
+    places: list[Path] = []
+
+    def write(_: object, config: StudyConfig, out: Path, **rest: object) -> None:
+        seen.append(config)
+        places.append(out)
+
+    monkeypatch.setattr("search.bundles.export.export", write)
+    Study(file).export("there", trial=0, device="cpu")
     (exported,) = seen
+    assert places == [Path("there")]
     assert (exported.study.target, exported.augmentation.rotate) == (0.5, begun.augmentation.rotate)
     assert exported.data.root == Path("there"), "where images lie is each machine's own"
     assert run(["worker", str(file), "--device", "cpu"]) == 0

@@ -17,6 +17,8 @@ def init(name: str, file: Path | None) -> int:
     """Writes the study file of a preset, never over another file."""
     path = file or Path("studies") / f"{name}.toml"
     text = preset(name)
+    if path.suffix != ".toml":  # other commands would take it for a study's name, or a network
+        raise ConfigError(f"{path}: must end in .toml, as study files do")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(exist_ok=False)

@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 from search.commands.answers import note_lacking, print_json
 from search.commands.typed import typed
 from search.config.files import require_name
+from search.data import datasets
 from search.display import terminal, wording
 from search.display.live import LiveView
 from search.errors import ConfigError, MachineError
@@ -24,7 +25,7 @@ from search.storage.checkpoints import artifact_store
 from search.storage.deletion import delete_study
 from search.storage.internals import study_id
 from search.storage.opening import require_writable
-from search.storage.places import find_place, places, require_no_database
+from search.storage.places import Place, find_place, places, require_no_database
 from search.storage.studies import (
     find_study,
     load_study,
@@ -34,7 +35,7 @@ from search.storage.studies import (
 from search.storage.summary import Summary, summarize
 from search.storage.trials import Attributes, is_finalist
 from search.study import Study
-from search.targets import beginning, given_module, given_network, names_factory, study_of
+from search.targets import beginning, given_module, given_network, names_factory, silent, study_of
 from search.workers.supervisor import Ending
 
 RARE = 0.001  # of proposals accepted: below it, launch warns
@@ -57,6 +58,8 @@ def launch(
     the network or the older study that it begins with, `modules` the code that it may run."""
     study = study_of(source, overrides, storage, modules)
     study.prepare()  # what is wrong or not there is told before torch is imported
+    if modules and ray is None:  # of Ray's machines each has its own files
+        _require_importable(modules)
     if begin is not None:
         beside = typed("train", begin, source, storage=storage, overrides=overrides)
         terminal.note(_begun(study, begin, storage, beside))
@@ -80,6 +83,14 @@ def launch(
     return ending.code
 
 
+def _require_importable(modules: Sequence[str]) -> None:
+    """Tells before a study is made what each of its workers would."""
+    from search.training.modules import Modules
+
+    with silent():
+        _ = Modules(modules).keys
+
+
 def train(
     target: str, source: str, overrides: Sequence[str], storage: str | None, *, device: str
 ) -> int:
@@ -90,10 +101,12 @@ def train(
     terminal.note(_place(device, None))
     view, ending = _watched(study, partial(study.train, number, device=device))
     exported = ("export", study.name, "--trial", str(number))
-    export = typed(*exported, storage=_told(study, storage), modules=modules)
+    export = [typed(*exported, storage=_told(study, storage), modules=modules)]
+    if datasets.without_test(study.config.data):
+        export = []
     command = ("train", target, source, *_options(device=device))
     again = typed(*command, storage=storage, overrides=overrides)
-    view.finish(ending.reason, again if ending.code else export)
+    view.finish(ending.reason, *([again] if ending.code else export))
     return ending.code
 
 
@@ -195,7 +208,8 @@ def next_commands(
 ) -> list[str]:
     """What can be typed after the command `launch` with `overrides` ended with `code`; `told`
     writes a command with its other options."""
-    export = [told("export", summary.name)] if summary.best else []
+    exportable = summary.best and not datasets.without_test(summary.config.data)
+    export = [told("export", summary.name)] if exportable else []
     if code == 0:
         return export
     if code == 1:
@@ -276,7 +290,7 @@ def list_studies(storage: str | None, *, as_json: bool) -> int:
 def delete(name: str, storage: str | None, *, sure: bool) -> int:
     """Deletes a study with its trials, checkpoints and logs, after asking."""
     require_no_database(Path(name))
-    place = find_place(storage, None, require_name(name))
+    name, place = _kept(name, storage)
     require_writable(place)
     study = find_study(name, place)  # one that is broken goes like any other
     kept, key = study_storage(study), study_id(study)
@@ -296,6 +310,15 @@ def delete(name: str, storage: str | None, *, sure: bool) -> int:
     if not gone:
         terminal.note(f"{runs}: kept, for files of another study of this name lie there")
     return 0
+
+
+def _kept(source: str, storage: str | None) -> tuple[str, Place]:
+    """The name of the study that a study file or a name means, and where it is kept; whether it
+    can be read does not matter."""
+    if source.endswith(".toml"):
+        study = Study(source, storage=storage)
+        return study.name, study.place
+    return require_name(source), find_place(storage, None, source)
 
 
 def dashboard(

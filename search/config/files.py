@@ -149,7 +149,7 @@ def require_name(name: str) -> str:
 
 def _apply(raw: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
-    if not separator or not key.strip():
+    if not separator or not all(part.strip() for part in key.split(".")):
         raise ConfigError(f"--set {concealed(override)}: must read section.key=value")
     try:
         value, *more = _toml(f"value = {text}", f"--set {key}").values()

@@ -107,8 +107,8 @@ class StudySection(_Section):
     def _file_name(cls, name: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or ".." in name:
             raise ValueError(
-                "must begin with a letter or a digit and hold only letters, digits, '.', '_' "
-                "and '-', but not '..', since it names files"
+                "must begin with a letter or a digit and hold only letters (a to z), digits, '.', "
+                "'_' and '-', but not '..', since it names files"
             )
         if name.endswith(".toml"):
             raise ValueError("must not end in .toml, for commands take that for a study file")

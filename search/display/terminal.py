@@ -170,12 +170,12 @@ def render_funnel(
     table.add_column(ratio=1, min_width=6)
     whole = max(proposed, 1)
 
-    def row(label: str, number: int, color: str, style: str = "") -> None:
-        share = "" if number == proposed else wording.percent(number / whole, 1)
+    def row(label: str, number: int, color: str, style: str = "", told: bool = True) -> None:
+        share = wording.percent(number / whole, 1) if told else ""
         bar = Bar(whole, 0, number, color=color)
         table.add_row(Text(label, style), wording.count(number), share, bar)
 
-    row("proposed", proposed, "blue")
+    row("proposed", proposed, "blue", told=False)
     ordered = sorted(rejected.items(), key=lambda item: -item[1])
     for name, number in ordered[:most]:
         row(f"  ✗ {wording.rule(name)}", number, "red", "dim")
@@ -194,7 +194,9 @@ def render_histogram(title: str, values: Sequence[int]) -> Table:
     table.add_row(Text(title, "bold"))
     counts = _counted(values)
     for label, number in counts.items():
-        table.add_row(label, str(number), Bar(max(counts.values()), 0, number, color="cyan"))
+        table.add_row(
+            label, wording.count(number), Bar(max(counts.values()), 0, number, color="cyan")
+        )
     return table
 
 
@@ -211,17 +213,18 @@ def _counted(values: Sequence[int]) -> dict[str, int]:
 
 
 def render_sample(acceptance: Acceptance, candidates: Sequence[Candidate]) -> RenderableType:
-    """The funnel, the first candidates, and how parameters and receptive fields spread; the
+    """The funnel, the first different candidates, and how parameters and fields spread; the
     closest miss where all were rejected."""
     funnel = render_funnel(acceptance.proposed, acceptance.accepted, acceptance.rejected)
     if not candidates:
         return Group(funnel, "", Text(acceptance.miss))
     sizes = [_size(candidate.architecture) for candidate in candidates]
     fields, parameters, _ = zip(*sizes, strict=True)
+    different = {candidate.hash: candidate for candidate in candidates}
     return Group(
         funnel,
         "",
-        _candidates(candidates[:LISTED], sizes),
+        _candidates([*different.values()]),
         Text(f"{LEGEND}.", "dim"),
         "",
         render_histogram("receptive field", fields),
@@ -236,17 +239,18 @@ def _size(network: Network) -> tuple[int, int, int]:
     return found.smaller_field or 0, found.parameters, found.macs
 
 
-def _candidates(candidates: Sequence[Candidate], sizes: Sequence[tuple[int, int, int]]) -> Table:
+def _candidates(different: Sequence[Candidate]) -> Table:
     table = _table("Candidate", *wording.SIZES)
     table.add_column("architecture", overflow="fold")
-    differences = apart(candidates)
-    for candidate, size, difference in zip(candidates, sizes, differences, strict=False):
+    listed = different[:LISTED]
+    for candidate, difference in zip(listed, apart(listed), strict=True):
         network = Text(glance(candidate.architecture))
         if difference:
             network.append(f"\n{difference}", "dim")
-        table.add_row(candidate.hash[:8], *wording.sizes(*size), network)
-    if len(sizes) > len(candidates):
-        table.add_row(Text(f"and {len(sizes) - len(candidates):,} more", "dim"))
+        sizes = wording.sizes(*_size(candidate.architecture))
+        table.add_row(candidate.hash[:8], *sizes, network)
+    if len(different) > len(listed):
+        table.add_row(Text(f"and {len(different) - len(listed):,} more", "dim"))
     return table
 
 

@@ -168,7 +168,7 @@ def lines_after(log: BinaryIO, start: int) -> list[str]:
 
 def last_words(lines: Sequence[str]) -> str:
     """The last of a worker's lines, which says why it ended."""
-    return lines[-1] if lines else ""
+    return lines[-1].removeprefix("run_study: ") if lines else ""
 
 
 def _noted(log: Path, lines: Iterable[str]) -> Iterator[str]:

@@ -81,6 +81,20 @@ def test_what_comes_next_depends_on_how_it_ended(
     assert next_commands(small, 1, source, typed, [])[-1].endswith("--trials 6")
 
 
+def test_no_export_comes_next_where_there_are_no_test_images(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = build(config(), "sqlite:///studies/demo.db", trials=3, running=0)
+    folder = overridden(config(), ["data.kind=imagefolder", f"data.root={place}"])
+    (place / "train").mkdir()
+    summary = summarize(study, folder)
+    source = ["launch", "s.toml"]
+    assert next_commands(summary, 0, source, typed, []) == []
+    assert not any("export" in line for line in next_commands(summary, 1, source, typed, []))
+    (place / "test").mkdir()
+    assert any("export" in line for line in next_commands(summary, 1, source, typed, []))
+
+
 @pytest.mark.parametrize(
     ("given", "kept", "told"),
     [
@@ -109,6 +123,9 @@ def test_studies_are_listed_and_deleted(place: Path, capsys: pytest.CaptureFixtu
     assert run(["delete", "studies/demo.db", "--yes"]) == 2
     assert "is a database; name a study in it" in capsys.readouterr().err
     assert study_names("sqlite:///studies/demo.db") == ["demo"]
+    (place / "mine.toml").write_text('[study]\nname = "demo"\n')
+    assert run(["delete", "mine.toml"]) == 1, "a study file names its study"
+    assert "Delete study" not in capsys.readouterr().out
     assert run(["delete", "demo", "--yes"]) == 0
     assert not list((place / "studies").rglob("*demo*"))
     assert run(["delete", "demo", "--yes"]) == 2

@@ -180,7 +180,19 @@ def test_sample_explains_its_line_and_tells_twins_apart() -> None:
     assert text.count("learning rate") == 2
 
 
+def test_sample_lists_a_candidate_once_and_tells_each_share() -> None:
+    study_config = config()
+    choices = feasible(study_config, seed=3)
+    one = study_config.candidate(choices, input=INPUT, classes=CLASSES)
+    text = shown(terminal.render_sample(Acceptance(proposed=1_000, accepted=1_000), [one] * 1_000))
+    assert text.count(one.hash[:8]) == 1
+    assert "more" not in text
+    assert re.search(r"accepted +1,000 +100.0 %", text)
+    assert not re.search(r"proposed +1,000 +100.0 %", text)
+
+
 def test_a_histogram_of_few_values_has_a_bar_for_each() -> None:
+    assert "1,000" in shown(terminal.render_histogram("RF", [85] * 1_000))
     rows = shown(terminal.render_histogram("RF", [85] * 7 + [69] * 8)).splitlines()[1:]
     assert [row.split()[:2] for row in rows] == [["69", "8"], ["85", "7"]]
 
