@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from constraints import LIMITS, Limits, check, violations
 from search.analysis.facts import Facts, count_macs, count_parameters
 from search.analysis.table import analyze
+from search.analysis.tracing.trace import trace
 from search.networks.architecture import Architecture, ArchitectureError, Block, Layer, Output, Unit
+from search.networks.module import build
 from space import SearchSpace
 from tests.conftest import STUDIES, VARIED_SPACE, WIDE_SPACE
 from tests.published import BASELINE
@@ -195,6 +197,19 @@ def test_a_separable_transition_is_one_too() -> None:
     blocks = [Block(b.name, b.units, b.transition and down) for b in small().blocks]
     network = Architecture(tuple(blocks), Output(10), (2, 32, 32))
     assert violations(network, limits(downsampling=3, depthwise_separable=3)) == ()
+
+
+@pytest.mark.parametrize(
+    ("padding", "dilation", "halves"),
+    [(0, 1, True), (1, 1, True), (2, 2, True), (2, 1, False), (17, 1, False)],
+)
+def test_a_transition_that_is_padded_to_keep_the_size_is_none(
+    padding: int, dilation: int, halves: bool
+) -> None:
+    down = Layer(2, 2, stride=2, padding=padding, dilation=dilation)
+    network = small(transition=down, side=64)
+    for target in (network, trace(build(network), (2, 64, 64))):
+        assert check(target, limits(downsampling=3)).accepted == halves
 
 
 def test_a_separable_transition_of_a_single_channel_is_one_too() -> None:

@@ -139,10 +139,15 @@ def _transitions(layers: tuple[Layer, ...]) -> int:
         filters = rest and rest[-1].kernel > 1 and rest[-1].groups == rest[-1].in_channels
         if filters and last.pointwise and last.stride == 1:
             last = rest.pop()
-        if (last.kernel, last.stride) != (3, 2):
+        if not _halves(last):
             break
         count += 1
     return count
+
+
+def _halves(layer: Layer) -> bool:
+    """A 3x3 convolution of stride 2 that is padded by no more than keeps the size at stride 1."""
+    return (layer.kernel, layer.stride) == (3, 2) and layer.padding <= layer.dilation
 
 
 def tail(block: Block) -> tuple[Layer, ...]:

@@ -242,10 +242,12 @@ def _is_map(node: Node, seeing: tuple[bool, ...]) -> bool:
 
 
 def _halves(node: Node) -> bool:
-    return node.window is not None and (set(node.window.kernel), set(node.window.stride)) == (
-        {3},
-        {2},
-    )
+    """A 3x3 convolution of stride 2 that is padded by no more than keeps the size at stride 1."""
+    window = node.window
+    if window is None or (set(window.kernel), set(window.stride)) != ({3}, {2}):
+        return False
+    pads = zip(window.padding, window.dilation, strict=True)
+    return all(sum(padding) <= 2 * dilation for padding, dilation in pads)
 
 
 def _leaves_one_cell(node: Node) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from search.commands.answers import show_findings, write
 from search.commands.typed import typed
+from search.config.files import require_name
 from search.display import terminal
 from search.errors import ConfigError, MachineError
 from search.presets import preset
@@ -14,9 +16,12 @@ from search.targets import study_of
 
 
 def init(name: str, file: Path | None) -> int:
-    """Writes the study file of a preset, never over another file."""
+    """Writes the study file of a preset, never over another file.  The study has the file's name
+    where it may: two files of one folder mean two studies."""
     path = file or Path("studies") / f"{name}.toml"
     text = preset(name)
+    with suppress(ConfigError):
+        text = text.replace(f'name = "{name}"', f'name = "{require_name(path.stem)}"', 1)
     if path.suffix != ".toml":  # other commands would take it for a study's name, or a network
         raise ConfigError(f"{path}: must end in .toml, as study files do")
     try:

@@ -17,7 +17,7 @@ from run_study import run
 from search import Study
 from search.commands.studies import _options, _token, _told, next_commands
 from search.commands.typed import typed
-from search.config.files import overridden
+from search.config.files import load, overridden
 from search.display.dashboard.server import TOKEN
 from search.errors import MachineError
 from search.presets import preset
@@ -225,6 +225,15 @@ def test_a_first_study_file_that_the_disk_does_not_take_is_named_and_not_left(
     assert (done.returncode, done.stderr) == (3, b"run_study: mine.toml: File too large\n")
     assert not (place / "mine.toml").exists()
     assert run(["init", "mine.toml"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("a/two.layers.toml", "two.layers"), ("Größe.toml", "eva6"), ("my study.toml", "eva6")],
+)
+def test_a_study_is_called_as_its_file_where_it_may(place: Path, file: str, name: str) -> None:
+    assert run(["init", file, "--preset", "eva6"]) == 0
+    assert load(Path(file)).study.name == name
 
 
 def test_a_study_is_named_where_a_file_is_taken(
