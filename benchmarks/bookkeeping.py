@@ -2,7 +2,7 @@
 
     python -m benchmarks.bookkeeping [--trials 320] [--workers 1 4 16 32] [--sizes 10 1000 10000]
 
-Each trial proposes a candidate of `studies/cifar10-fast.toml` through the feasible sampler, notes
+Each trial proposes a candidate of `studies/cifar10.toml` through the feasible sampler, notes
 what a real one notes, reports eight epochs and ends.  Three tables in Markdown:
 
 - trials per second by number of worker processes, on SQLite and on a PostgreSQL server that
@@ -54,7 +54,7 @@ from search.storage.studies import create_or_resume, load_study, study_config, s
 from search.storage.trials import architecture_of
 from search.workers.worker import work
 
-STUDY = Path(__file__).parent.parent / "studies" / "cifar10-fast.toml"
+STUDY = Path(__file__).parent.parent / "studies" / "cifar10.toml"
 SHAPE, CLASSES, EPOCHS, MEASURED = (3, 32, 32), 10, 8, 20
 PLAIN = 1_000  # notes beyond which Optuna's own dashboard takes minutes
 SECONDS = 30  # for which one figure is measured at most

@@ -2,7 +2,7 @@
 
     python -m benchmarks.checker [N]
 
-N random candidates of `studies/cifar10-fast.toml` (default 2000) are decided on by arithmetic;
+N random candidates of `studies/cifar10.toml` (default 2000) are decided on by arithmetic;
 the first N / 20 of them are also built as torch modules and counted by torchinfo and by
 fvcore, in the same run.  Prints a Markdown table of CPU time in microseconds: of the median
 candidate, on average, of the middle half, and how many times the checker's median that is.
@@ -34,7 +34,7 @@ from search.config.files import load
 from search.networks.architecture import Architecture
 from search.networks.module import build
 
-STUDY = Path(__file__).parent.parent / "studies" / "cifar10-fast.toml"
+STUDY = Path(__file__).parent.parent / "studies" / "cifar10.toml"
 NUMBER, SLOW_SHARE = 2_000, 20
 SHAPE = (1, 3, 32, 32)
 

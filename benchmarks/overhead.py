@@ -2,7 +2,7 @@
 
     python -m benchmarks.overhead [--sizes 10 1000] [--trials 20]
 
-Real trials of `studies/cifar10-fast.toml` on 64 of scikit-learn's digits, so that next to nothing
+Real trials of `studies/cifar10.toml` on 64 of scikit-learn's digits, so that next to nothing
 is trained while everything around it happens as always: Optuna's claim, proposals and checker,
 building, checkpoints, reports, attributes, note, pictures.  These trainings take a second or
 two, so the interval between checkpoints is cut to make as many as in a trial of 60 seconds.
