@@ -212,14 +212,6 @@ def test_a_transition_that_is_padded_to_keep_the_size_is_none(
         assert check(target, limits(downsampling=3)).accepted == halves
 
 
-def test_a_separable_transition_of_a_single_channel_is_one_too() -> None:
-    space = {"C1": {"depth": 0, "transition": {"operator": "separable"}}}
-    network = SearchSpace.model_validate(space).architecture({}, input=(1, 32, 32))
-    assert violations(network, limits(downsampling=3)) == ()
-    # One filter is no filter per channel: it does not make the network depthwise separable.
-    assert len(violations(network, limits(depthwise_separable=1))) == 1
-
-
 def test_a_window_that_does_not_fit_is_refused_by_name() -> None:
     with pytest.raises(ArchitectureError, match=r"CONV7 in C4: a window of 5 .* map of 1"):
         analyze(small(Unit((Layer(2, 2, 5),)), side=8))

@@ -61,4 +61,4 @@ def test_networks_and_funnels_are_tables(cells: dict[str, str]) -> None:
 def test_the_bundle_is_proved_and_its_report_shown(cells: dict[str, str]) -> None:
     assert "✗" not in cells["!c1c4-search verify {bundle}"]
     assert "✓ accuracy" in cells["!c1c4-search verify {bundle}"]
-    assert "exports/quickstart/report.html" in cells['IFrame(bundle / "report.html", 900, 700)']
+    assert "exports/study/report.html" in cells['IFrame(bundle / "report.html", 900, 700)']

@@ -135,9 +135,7 @@ def _transitions(layers: tuple[Layer, ...]) -> int:
     rest, count = list(layers), 0
     while rest:
         last = rest.pop()
-        # A depthwise one of one channel is dense as well.
-        filters = rest and rest[-1].kernel > 1 and rest[-1].groups == rest[-1].in_channels
-        if filters and last.pointwise and last.stride == 1:
+        if rest and rest[-1].depthwise and last.pointwise and last.stride == 1:
             last = rest.pop()
         if not _halves(last):
             break
