@@ -13,12 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from search.bundles.isolated import Predict
-from search.data.images import Images, Labels
+from search.data.images import NUMBERS, Images, Labels
 from search.data.normalization import Normalization
 
 TOLERANCE = 1e-4  # of logits
 PROBES = 256  # random images, fewer where images are large
-_NUMBERS = 2**22  # at most so many in all probes, or in one batch
 _COARSE = 4  # pixels of the picture that a smooth image is drawn from
 
 Logits = NDArray[np.float32]
@@ -42,7 +41,7 @@ def own(network: nn.Module) -> Predict:
 def probes(shape: Sequence[int], normalization: Normalization, seed: int) -> Logits:
     """Random images (N, C, H, W), normalized: half of them noise, half smooth, all of the
     mean and the deviation of real ones and within what a pixel can be."""
-    count = max(8, min(PROBES, _NUMBERS // int(np.prod(shape))))
+    count = max(8, min(PROBES, NUMBERS // int(np.prod(shape))))
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(count - count // 2, *shape, generator=generator)
     coarse = torch.randn(count // 2, shape[0], _COARSE, _COARSE, generator=generator)
@@ -56,11 +55,9 @@ def probes(shape: Sequence[int], normalization: Normalization, seed: int) -> Log
 
 def batches(images: Images, normalization: Normalization) -> Iterator[tuple[Logits, Labels]]:
     """The images, normalized, with their labels."""
-    size = max(1, _NUMBERS // int(np.prod(images.pixels.shape[1:])))
-    for start in range(0, len(images), size):
-        pixels = torch.from_numpy(images.pixels[start : start + size])
-        inputs = normalization(pixels, torch.float32).contiguous().numpy()
-        yield inputs, images.labels[start : start + size]
+    for batch in images.batches():
+        inputs = normalization(torch.from_numpy(batch.pixels), torch.float32).contiguous().numpy()
+        yield inputs, batch.labels
 
 
 def compare(ways: Mapping[str, Predict], images: Logits, classes: int) -> tuple[Logits, float]:

@@ -101,9 +101,8 @@ def train(
     terminal.note(_place(device, None))
     view, ending = _watched(study, partial(study.train, number, device=device))
     exported = ("export", study.name, "--trial", str(number))
-    export = [typed(*exported, storage=_told(study, storage), modules=modules)]
-    if datasets.without_test(study.config.data):
-        export = []
+    told = typed(*exported, storage=_told(study, storage), modules=modules)
+    export = [] if datasets.without_test(study.config.data) else [told]
     command = ("train", target, source, *_options(device=device))
     again = typed(*command, storage=storage, overrides=overrides)
     view.finish(ending.reason, *([again] if ending.code else export))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +11,9 @@ from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
+
+NUMBERS = 2**22
+"""In one batch at most, so that what only looks at images fits where training does."""
 
 
 def is_gray(pixels: Pixels) -> bool:
@@ -30,6 +35,13 @@ class Images:
     def take(self, indices: NDArray[np.int64]) -> Images:
         """The images at `indices`, in their order."""
         return Images(self.pixels[indices], self.labels[indices])
+
+    def batches(self, most: int = NUMBERS) -> Iterator[Images]:
+        """All in their order, at most `most` together, and fewer where they are large."""
+        size = max(1, min(most, NUMBERS // math.prod(self.pixels.shape[1:])))
+        for start in range(0, len(self), size):
+            part = slice(start, start + size)
+            yield Images(self.pixels[part], self.labels[part])
 
 
 Named = tuple[Images, tuple[str, ...]]

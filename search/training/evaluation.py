@@ -13,10 +13,7 @@ from torch.nn import functional as F
 from search.data.images import Images
 from search.data.normalization import Normalization
 
-_MOST = 1_000
-"""Images that are evaluated together, and fewer where they are large."""
-_NUMBERS = 2**22
-"""In one batch at most, so that evaluation fits where training does."""
+EVALUATION_BATCH = 1_000
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
@@ -52,12 +49,10 @@ def evaluate(
     `images`."""
     network.eval()
     batches = []
-    batch = min(_MOST, max(1, _NUMBERS // images.pixels[0].size))
     # Not `inference_mode`: what a module keeps of a run, another training step may use.
     with torch.no_grad(), autocast(device, dtype):
-        for start in range(0, len(images), batch):
-            pixels = torch.from_numpy(images.pixels[start : start + batch])
-            x = normalization(pixels.to(device), dtype)
+        for batch in images.batches(EVALUATION_BATCH):
+            x = normalization(torch.from_numpy(batch.pixels).to(device), dtype)
             batches.append(network(x).float().cpu())
     logits = torch.cat(batches)
     labels = torch.from_numpy(images.labels)
