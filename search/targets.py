@@ -21,7 +21,6 @@ from search.data import datasets
 from search.display import terminal
 from search.errors import ConfigError, NoStudyError
 from search.networks.architecture import Architecture, ArchitectureError
-from search.networks.glance import glance
 from search.networks.network import Network
 from search.proposals.asked import recipe_choices
 from search.storage.places import home
@@ -109,10 +108,11 @@ def given_network(target: str, storage: str | None) -> tuple[Architecture, Recip
     if not _names_trial(target):
         return read_architecture(Path(target)), None
     candidate = candidate_of(_trial(target, storage)[1])
-    if isinstance(candidate.architecture, Architecture):
-        return candidate.architecture, candidate.recipe
-    name = glance(candidate.architecture)
-    raise ConfigError(f"{target} is code: {name}; name that file instead")
+    network = candidate.architecture
+    if isinstance(network, TracedModule):
+        raise ConfigError(f"{target} is code: {network.name}; `train` takes that file")
+    assert isinstance(network, Architecture)
+    return network, candidate.recipe
 
 
 def given_module(target: str, study: Study) -> TracedModule:

@@ -132,7 +132,7 @@ def test_a_module_is_trained_and_shows_everywhere(
     assert run(["compare", "mine", "mine"]) == 0
     assert run(["check", "mine:0", "--input", "3,8,8"]) == 2
     assert run(["train", "mine:0", QUICK, "--set", "study.name=other"]) == 2
-    assert "mine:0 is code: mine.py:colored" in capfd.readouterr().err
+    assert "mine:0 is code: mine.py:colored; `train` takes that file" in capfd.readouterr().err
 
 
 def test_a_given_network_changes_no_budget(
