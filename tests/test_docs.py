@@ -285,6 +285,13 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in {_slug(line) for line in file.read_text().splitlines()}, anchor
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_of_the_code_that_are_named_are_there(page: Path) -> None:
+    text = FENCE.sub("", page.read_text())
+    named = re.findall(r"`((?:benchmarks|docs|search|tests)/[^`\s]*)`", text)
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 def test_every_result_is_listed() -> None:
     results = ROOT / "docs" / "results"
     listed = re.findall(r"\]\((\w+[\w-]*\.md)\)", (results / "README.md").read_text())
