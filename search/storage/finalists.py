@@ -272,8 +272,10 @@ def choose(study: optuna.Study, number: int | None = None) -> FrozenTrial:
             )
         if trial.number == number:
             return trial
-    states = {trial.number: trial.state.name.lower() for trial in trials}
-    found = f"is {states[number]}" if number in states else "does not exist"
+    states = {trial.number: trial.state for trial in trials}
+    found = f"is {states[number].name.lower()}" if number in states else "does not exist"
+    if states.get(number) == TrialState.FAIL:
+        found = "failed"
     raise ConfigError(f"study {study.study_name}: trial {number} {found}; export a completed one")
 
 

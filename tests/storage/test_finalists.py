@@ -78,6 +78,7 @@ def test_a_finalist_is_exported_by_its_own_number(sqlite: str) -> None:
         ((), None, "no trial has completed yet"),
         (((PRUNED, None), (FAIL, None)), None, "no trial has completed yet"),
         (((PRUNED, None), (COMPLETE, 0.5)), 0, "trial 0 is pruned"),
+        (((FAIL, None), (COMPLETE, 0.5)), 0, "trial 0 failed; "),
         (((COMPLETE, 0.5),), 7, "trial 7 does not exist"),
     ],
 )
