@@ -272,10 +272,15 @@ def choose(study: optuna.Study, number: int | None = None) -> FrozenTrial:
             )
         if trial.number == number:
             return trial
-    states = {trial.number: trial.state for trial in trials}
-    found = f"is {states[number].name.lower()}" if number in states else "does not exist"
-    if states.get(number) == TrialState.FAIL:
-        found = "failed"
+    match {trial.number: trial.state for trial in trials}.get(number):
+        case None:
+            found = "does not exist"
+        case TrialState.FAIL:
+            found = "failed"
+        case TrialState.COMPLETE:  # told to Optuna by another program
+            found = "holds no network that the checker accepted"
+        case state:
+            found = f"is {state.name.lower()}"
     raise ConfigError(f"study {study.study_name}: trial {number} {found}; export a completed one")
 
 

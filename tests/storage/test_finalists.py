@@ -90,3 +90,10 @@ def test_what_cannot_be_exported_is_said(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         choose(study_of(sqlite, *trials), number)
+
+
+def test_what_was_told_to_optuna_alone_cannot_be_exported(sqlite: str) -> None:
+    study = create_or_resume(config(), sqlite)
+    study.add_trial(create_trial(value=0.5))
+    with pytest.raises(ConfigError, match="trial 0 holds no network that the checker accepted; "):
+        choose(study, 0)
