@@ -207,8 +207,8 @@ def _environments(workers: Workers) -> list[dict[str, str]]:
     gpus = _visible_gpus() if workers.device in ("auto", "cuda") else []
     if per_gpu is not None and count > per_gpu * len(gpus):
         raise ConfigError(
-            f"--workers {count} at --per-gpu {per_gpu} need {-(-count // per_gpu)} GPUs, "
-            f"but {len(gpus)} are visible"
+            f"--workers {count} at --per-gpu {per_gpu}: GPUs needed {-(-count // per_gpu)}, "
+            f"visible {len(gpus)}; without --per-gpu they share what there is"
         )
     if gpus:
         return [

@@ -178,7 +178,8 @@ def test_workers_spread_over_the_visible_gpus(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-8f")
     environments = supervisor._environments(Workers([], "x", 4, Path(), "auto", 2))
     assert [e["CUDA_VISIBLE_DEVICES"] for e in environments] == ["3", "GPU-8f", "3", "GPU-8f"]
-    with pytest.raises(ConfigError, match="--workers 5 at --per-gpu 2 need 3 GPUs, but 2"):
+    few = "--workers 5 at --per-gpu 2: GPUs needed 3, visible 2; without --per-gpu they share"
+    with pytest.raises(ConfigError, match=few):
         supervisor._environments(Workers([], "x", 5, Path(), "auto", 2))
     unchanged = supervisor._environments(Workers([], "x", 1, Path(), "cpu"))
     assert unchanged[0]["CUDA_VISIBLE_DEVICES"] == "3,GPU-8f"
