@@ -192,8 +192,10 @@ class Architecture(Network):
         """
         if not isinstance(data, Mapping):
             raise ArchitectureError("an architecture must be a JSON object")
+        if "version" not in data:
+            raise ArchitectureError("no version is given: an architecture of this program has one")
         content = dict(data)
-        version = content.pop("version", None)
+        version = content.pop("version")
         if version != JSON_VERSION:
             raise ArchitectureError(
                 f"version must be {JSON_VERSION}, but got {version!r}: "

@@ -77,9 +77,16 @@ def test_json_that_means_no_network_is_refused_by_key(
         Architecture.from_json(_broken(change))
 
 
-@pytest.mark.parametrize("content", [None, [], "C1", {}, {"version": 2}])
-def test_json_of_another_kind_is_refused(content: object) -> None:
-    with pytest.raises(ArchitectureError):
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        *((kind, "must be a JSON object") for kind in (None, [], "C1")),
+        ({}, "no version is given"),
+        ({"version": 2}, "must be 1, but got 2: another release"),
+    ],
+)
+def test_json_of_another_kind_is_refused(content: object, words: str) -> None:
+    with pytest.raises(ArchitectureError, match=words):
         Architecture.from_json(content)
 
 
