@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from contextlib import nullcontext
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from search.networks.architecture import Architecture, Layer, Output, Unit
+from search.networks.grouped import QuickGroups
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -46,36 +43,6 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = x + self.body(x)
         return out
-
-
-class QuickGroups(nn.Conv2d):
-    """A convolution in groups, by the quickest kernels torch has for it under autocast on a CPU.
-
-    Where stride, dilation and padding have a common factor, all taps fall on each `factor`-th
-    row and column: those alone are taken, and the factor leaves all three (five times as fast
-    for a depthwise 3x3 one of 20 to 56 channels, one core with AVX-512).
-
-    In bfloat16 only a depthwise 3x3 one without stride and dilation is quick; the others stay
-    in float32.  Of a dilated one torch 2.15 leaves parts of the weight's gradient unwritten:
-    trainings diverge, or train on whatever the memory held.  A strided one takes six times as
-    long as in float32, a 5x5 one 1.4 to 2.2 times.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
-            return super().forward(x)
-        steps = [int(sizes[0]) for sizes in (self.stride, self.padding, self.dilation)]
-        factor = math.gcd(*steps)
-        stride, padding, dilation = (step // factor for step in steps)
-        if factor > 1:  # x[:, :, ::factor, ::factor], whose gradient would leave channels_last
-            x = F.avg_pool2d(x, 1, factor)
-        low = self.kernel_size[0] <= 3 and stride == dilation == 1
-        with nullcontext() if low else torch.autocast("cpu", enabled=False):
-            out = F.conv2d(
-                x if low else x.float(),
-                self.weight, self.bias, stride, padding, dilation, self.groups,
-            )  # fmt: skip
-        return out.to(torch.get_autocast_dtype("cpu"))
 
 
 def build(architecture: Architecture) -> nn.Sequential:

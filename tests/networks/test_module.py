@@ -28,23 +28,48 @@ def test_children_carry_the_names_of_the_blocks() -> None:
         *((16, 3, 2, 2, 2), (16, 3, 2, 4, 4), (16, 3, 4, 2, 2), (16, 3, 2, 2, 0), (16, 3, 2, 2, 1)),
     ],
 )
-@pytest.mark.parametrize("side", [31, 32])
+@pytest.mark.parametrize("size", [(31, 31), (32, 32), (9, 6)])
 def test_convolutions_are_those_of_torch(
-    groups: int, kernel: int, stride: int, dilation: int, padding: int, side: int
+    groups: int, kernel: int, stride: int, dilation: int, padding: int, size: tuple[int, int]
 ) -> None:
+    _compare(Layer(16, 16, kernel, stride, padding, dilation, groups, norm=False), size)
+
+
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+@pytest.mark.parametrize("dilation", [1, 2, 3])
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 3), (4, 4), (1, 5), (7, 2)])
+def test_convolutions_of_small_maps_are_those_of_torch(
+    kernel: int, dilation: int, size: tuple[int, int]
+) -> None:
+    padding = dilation * (kernel // 2)
+    _compare(Layer(16, 16, kernel, 1, padding, dilation, 16, norm=False), size)
+
+
+def _compare(layer: Layer, size: tuple[int, int]) -> None:
     """As training computes them: autocast, channels_last, memory that is not blank."""
     torch.manual_seed(0)
-    layer = Layer(16, 16, kernel, stride, padding, dilation, groups, norm=False)
     quick = _layer(layer)[0].to(memory_format=torch.channels_last)
-    plain = torch.nn.Conv2d(16, 16, kernel, stride, padding, dilation, groups, bias=False)
+    plain = torch.nn.Conv2d(
+        layer.in_channels,
+        layer.out_channels,
+        layer.kernel,
+        layer.stride,
+        layer.padding,
+        layer.dilation,
+        layer.groups,
+        bias=False,
+    )
     plain.load_state_dict(quick.state_dict())
-    x = torch.randn(20, 16, side, side).bfloat16().to(memory_format=torch.channels_last)
+    x = torch.randn(20, 16, *size).bfloat16().to(memory_format=torch.channels_last)
+    quick_x, plain_x = x.clone().requires_grad_(), x.float().requires_grad_()
     blocks = [torch.full((3_000,), 1e30) for _ in range(300)]
     del blocks
     with torch.autocast("cpu", torch.bfloat16):
-        low = quick(x).float()
-    exact = plain(x.float())
+        low = quick(quick_x).float()
+    exact = plain(plain_x)
     for map in (low, exact):
         map.square().mean().backward()
     torch.testing.assert_close(low, exact, rtol=0.02, atol=0.02)
     torch.testing.assert_close(quick.weight.grad, plain.weight.grad, rtol=0.05, atol=2e-3)
+    difference = torch.linalg.vector_norm(quick_x.grad.float() - plain_x.grad)
+    assert difference < 0.02 * torch.linalg.vector_norm(plain_x.grad)
