@@ -282,7 +282,8 @@ def list_studies(storage: str | None, *, as_json: bool) -> int:
     elif found:
         terminal.show(terminal.render_studies(found))
     elif not unread:
-        terminal.note("no study yet; next: " + typed("init"))
+        where = f" in {there[0]}" if len(there) == 1 else ""
+        terminal.note(f"no study yet{where}; next: " + typed("init"))
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Literal
@@ -58,13 +59,18 @@ class Recipe:
 
     def size(self, epoch: int, full: tuple[int, int]) -> tuple[int, int]:
         """Height and width of the training images in `epoch`, counted from 0."""
-        if epoch >= self.small_epochs * self.epochs:
+        if epoch >= small_count(self.small_epochs, self.epochs):
             return full
         return smaller(full, self.small_side)
 
     def sizes(self, full: tuple[int, int]) -> list[tuple[int, int]]:
         """The sizes of the training images in all epochs, the smallest first."""
         return sorted({self.size(epoch, full) for epoch in range(self.epochs)})
+
+
+def small_count(share: float, epochs: int) -> int:
+    """How many of the `epochs` are small where a `share` of them shall be: begun ones whole."""
+    return math.ceil(round(share * epochs, 6))  # 0.55 of 20 is 11.000000000000002
 
 
 def smaller(full: tuple[int, int], share: float) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from typing import Any
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from search.config.candidate import smaller
+from search.config.candidate import small_count, smaller
 from search.config.sections import StudyConfig
 from search.storage.finalists import Standing, searched, standing
 from search.storage.goals import merit
@@ -312,7 +312,7 @@ def _work(carried: Attributes, epochs: float) -> float:
         return epochs
     _, height, width = network["input"]
     pixels = math.prod(smaller((height, width), recipe["small_side"])) / (height * width)
-    small = min(epochs, math.ceil(recipe["small_epochs"] * recipe["epochs"]))
+    small = min(epochs, small_count(recipe["small_epochs"], recipe["epochs"]))
     saved: float = small * (1 - pixels)
     return epochs - saved
 

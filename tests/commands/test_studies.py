@@ -204,6 +204,8 @@ def test_what_is_no_database_of_studies_hides_none(
     assert "demo" in shown.out
     assert "a.db is not a SQLite database" in shown.err
     assert run(["list", "--storage", "sqlite:///studies/a.db"]) == 2
+    assert run(["list", "--storage", "sqlite:///studies/none.db"]) == 0
+    assert "no study yet in sqlite:///studies/none.db" in capsys.readouterr().err
     assert run(["delete", "demo", "--yes"]) == 0
     (place / "studies" / "b.db").write_text("neither\n")
     assert run(["list"]) == 0

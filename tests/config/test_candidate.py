@@ -63,6 +63,8 @@ def test_the_first_epochs_train_on_smaller_images() -> None:
     sizes = [recipe.size(epoch, (32, 32)) for epoch in range(10)]
     assert sizes == [(24, 24)] * 6 + [(32, 32)] * 4
     assert recipe.size(0, (64, 32)) == (48, 24)
+    twenty = _recipe(epochs=20, small_epochs=0.55, small_side=0.5).recipe
+    assert [twenty.size(epoch, (32, 32)) for epoch in (10, 11)] == [(16, 16), (32, 32)]
     assert recipe.size(0, (8, 8)) == (8, 8)  # never below what three strides can halve
 
 
