@@ -5,6 +5,7 @@ import random
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -210,6 +211,29 @@ def test_a_transition_that_is_padded_to_keep_the_size_is_none(
     network = small(transition=down, side=64)
     for target in (network, trace(build(network), (2, 64, 64))):
         assert check(target, limits(downsampling=3)).accepted == halves
+
+
+class SideBySide(torch.nn.Module):
+    """Two transitions that read the same map, and `after` one after the other."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.a, self.b, *self.after = torch.nn.ModuleList(
+            torch.nn.Conv2d(2, 2, 3, stride=2, padding=1) for _ in range(2 + after)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.a(x) + self.b(x)
+        for layer in self.after:
+            x = layer(x)
+        return x.mean((2, 3))
+
+
+@pytest.mark.parametrize(("after", "start"), [(1, "exactly 3"), (2, "nothing else")])
+def test_transitions_side_by_side_halve_once(after: int, start: str) -> None:
+    (violation,) = check(trace(SideBySide(after), (2, 32, 32)), limits(downsampling=3)).violations
+    assert violation.message.startswith(start)
+    assert violation.message.endswith("nothing else may downsample, but there is conv b")
 
 
 def test_a_window_that_does_not_fit_is_refused_by_name() -> None:

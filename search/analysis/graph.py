@@ -186,8 +186,9 @@ def ancestors(nodes: Sequence[Node], end: int) -> set[int]:
 def graph_structure(nodes: Sequence[Node], output: int) -> Structure:
     """What the rules about structure ask, as far as a graph can tell.
 
-    It knows no blocks: every 3x3 stride-2 convolution counts as a transition, everything
-    else that shrinks the map, but pooling that leaves one cell, as a stray.
+    It knows no blocks: every 3x3 stride-2 convolution counts as a transition, but of those
+    side by side the first alone; everything else that shrinks the map, but pooling that leaves
+    one cell, is a stray.
     """
     seeing = _seeing(nodes)
     maps = [
@@ -196,7 +197,7 @@ def graph_structure(nodes: Sequence[Node], output: int) -> Structure:
         if any(_is_map(nodes[source], seeing[source]) for source in nodes[index].inputs)
     ]
     convolutions = [node for node in maps if node.kind in CONVOLUTIONS and node.window]
-    transitions = [node for node in convolutions if _halves(node)]
+    transitions = _in_a_row(nodes, [node for node in convolutions if _halves(node)])
     strays = [
         f"{node.kind or 'slicing'} {node.name}"
         for node in maps
@@ -248,6 +249,18 @@ def _halves(node: Node) -> bool:
         return False
     pads = zip(window.padding, window.dilation, strict=True)
     return all(sum(padding) <= 2 * dilation for padding, dilation in pads)
+
+
+def _in_a_row(nodes: Sequence[Node], halving: Sequence[Node]) -> list[Node]:
+    """Of the `halving` ones, the first behind each number of others."""
+    found: dict[int, Node] = {}
+    behind: list[int] = []
+    for node in nodes:
+        behind.append(max((behind[source] for source in node.inputs), default=0))
+        if node in halving:
+            found.setdefault(behind[-1], node)
+            behind[-1] += 1
+    return list(found.values())
 
 
 def _leaves_one_cell(node: Node) -> bool:
