@@ -38,6 +38,7 @@ from search.storage.studies import (
     create_or_resume,
     load_study,
     require_resumable,
+    require_same_candidates,
     require_same_data,
     study_config,
     with_kept,
@@ -409,15 +410,21 @@ class Study:
         progress: Callable[[str], None] = lambda _: None,
     ) -> Path:
         """Writes the bundle of trial number `trial`, or of the best, with `int8` also for
-        microcontrollers; answers with its path."""
+        microcontrollers; answers with its path.
+
+        Raises:
+            ConfigError: an override that would change what the trial was.
+        """
         from search.bundles.export import export
         from search.training.devices import choose_device
         from search.training.modules import Modules
 
         study = self.load()
+        config = self._searched(study)
+        require_same_candidates(config, study)
         return export(
             study,
-            self._searched(study),
+            config,
             out=EXPORTS / self.name if out is None else Path(out),
             runs=self.runs,
             cache=self.cache,

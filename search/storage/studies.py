@@ -236,6 +236,19 @@ def _require_same_search(config: StudyConfig, study: optuna.Study) -> None:
             )
 
 
+def require_same_candidates(config: StudyConfig, study: optuna.Study) -> None:
+    """Raises a `ConfigError` where `config` asks for other networks or recipes than the study."""
+    before, now = searched(study_config(study)), searched(config)
+    for key in sorted(before.keys() | now.keys()):
+        candidates = key.startswith(("space.", "training.")) and key != "training.precision"
+        if candidates and before.get(key) != now.get(key):
+            raise ConfigError(
+                f"{key}: study {study.study_name} has {before.get(key)}, this asks for "
+                f"{now.get(key)}; a trial keeps its network and its recipe: `train` takes it by "
+                "another"
+            )
+
+
 def _tell_of_workers(config: StudyConfig, study: optuna.Study, storage: StudyStorage) -> None:
     """Says so where others work on the study until a target or a budget that is not this one."""
     before, now = study_config(study).study, config.study

@@ -214,6 +214,18 @@ def test_what_is_no_database_of_studies_hides_none(
     assert "no study yet" not in shown.err, "nobody knows"
 
 
+@pytest.mark.parametrize("change", ["training.epochs=2", "space.C1.depth=0"])
+def test_export_refuses_what_would_change_nothing(
+    place: Path, change: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build(config(), "sqlite:///studies/demo.db", trials=1, running=0)
+    assert run(["export", "demo", "--set", change]) == 2
+    assert "a trial keeps its network and its recipe" in capsys.readouterr().err
+    as_made = ["training.epochs=16", "data.kind=imagefolder", "data.root=nowhere"]
+    with pytest.raises(MachineError, match="nowhere"):  # later than the refusal
+        Study("demo", storage="sqlite:///studies/demo.db", overrides=as_made).export()
+
+
 def test_a_first_study_file_that_the_disk_does_not_take_is_named_and_not_left(
     place: Path,
 ) -> None:
