@@ -12,7 +12,7 @@ from constraints import Violation
 from search.config.candidate import Candidate
 from search.domains import Choice, Domain, Scalar
 from search.proposals.filling import Choices
-from search.proposals.proposer import Acceptance, InfeasibleError, Proposal, Proposer
+from search.proposals.proposer import Acceptance, InfeasibleError, Proposal, Proposer, RejectedError
 
 _DUPLICATE = Violation(
     "duplicate", None, 0, "an earlier trial has the same network and hyperparameters", math.inf
@@ -72,6 +72,7 @@ class JudgedProposals:
 
         Raises:
             InfeasibleError: this was one rejection in a row too many.
+            RejectedError: likewise, where it is for the values that the trial was queued with.
         """
         proposal = self._propose(partial)
         return proposal.choices if proposal.accepted else None
@@ -130,8 +131,15 @@ class JudgedProposals:
             self._in_a_row = Acceptance()
             return
         self._in_a_row.add(proposal)
-        if self._in_a_row.proposed >= self._proposer.config.study.proposals:
-            raise InfeasibleError(self._in_a_row)
+        if self._in_a_row.proposed < self._proposer.config.study.proposals:
+            return
+        if self._fixed:  # of others there may be enough
+            queued = ", ".join(f"{name}={value!r}" for name, value in self._fixed.items())
+            raise RejectedError(
+                f"no candidate with {queued} was accepted in {self._in_a_row.proposed:,} "
+                f"proposals; {self._in_a_row.summary()}"
+            )
+        raise InfeasibleError(self._in_a_row)
 
 
 def _is_single(domain: Domain) -> bool:

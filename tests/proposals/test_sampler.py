@@ -606,6 +606,20 @@ def test_a_partly_queued_trial_keeps_what_it_was_given(kind: str) -> None:
     assert study.trials[-1].params | given == study.trials[-1].params
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_partly_queued_trial_without_a_legal_network_ends_no_search(kind: str) -> None:
+    config = study_config(kind, proposals=200)
+    study = create(config)
+    hopeless = {f"C{number}.dilation": 1 for number in (1, 2, 3, 4)}
+    hopeless |= {f"C{number}.depth": 1 for number in (2, 3, 4)}  # a receptive field of 45
+    study.enqueue_trial(hopeless)
+    study.enqueue_trial(hopeless)
+    study.optimize(lambda t: goodness(t, config), n_trials=1, catch=RejectedError)
+    assert study.trials[0].state == TrialState.FAIL
+    with pytest.raises(RejectedError, match=r"no candidate with C1.dilation=1, .* 200 proposals; "):
+        run(config, 1, study)
+
+
 def test_a_queued_value_outside_the_space_is_refused() -> None:
     config = study_config()
     legal, _ = legal_and_not(config)
