@@ -225,28 +225,31 @@ def _content(config: StudyConfig) -> dict[str, Any]:
 
 
 def _require_same_search(config: StudyConfig, study: optuna.Study) -> None:
-    # Validated again, so that keys that are new since then stand at their defaults.
-    before, now = searched(study_config(study)), searched(config)
-    for key in sorted(before.keys() | now.keys()):
-        if before.get(key) != now.get(key):
-            raise ConfigError(
-                f"{key}: study {study.study_name} has {before.get(key)}, this asks for "
-                f"{now.get(key)}; what is searched cannot change on resume: "
-                "restore it, or give the study another name"
-            )
+    for _, difference in _differences(config, study):
+        raise ConfigError(
+            f"{difference}; what is searched cannot change on resume: "
+            "restore it, or give the study another name"
+        )
 
 
 def require_same_candidates(config: StudyConfig, study: optuna.Study) -> None:
     """Raises a `ConfigError` where `config` asks for other networks or recipes than the study."""
-    before, now = searched(study_config(study)), searched(config)
-    for key in sorted(before.keys() | now.keys()):
-        candidates = key.startswith(("space.", "training.")) and key != "training.precision"
-        if candidates and before.get(key) != now.get(key):
+    for key, difference in _differences(config, study):
+        if key.startswith(("space.", "training.")) and key != "training.precision":
             raise ConfigError(
-                f"{key}: study {study.study_name} has {before.get(key)}, this asks for "
-                f"{now.get(key)}; a trial keeps its network and its recipe: `train` takes it by "
+                f"{difference}; a trial keeps its network and its recipe: `train` takes it by "
                 "another"
             )
+
+
+def _differences(config: StudyConfig, study: optuna.Study) -> Iterator[tuple[str, str]]:
+    """What of all that trials compare is not the study's: the key, and that in words."""
+    # Validated again, so that keys that are new since then stand at their defaults.
+    before, now = searched(study_config(study)), searched(config)
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key):
+            has, asked = before.get(key), now.get(key)
+            yield key, f"{key}: study {study.study_name} has {has}, this asks for {asked}"
 
 
 def _tell_of_workers(config: StudyConfig, study: optuna.Study, storage: StudyStorage) -> None:
