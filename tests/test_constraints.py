@@ -233,7 +233,9 @@ class SideBySide(torch.nn.Module):
 def test_transitions_side_by_side_halve_once(after: int, start: str) -> None:
     (violation,) = check(trace(SideBySide(after), (2, 32, 32)), limits(downsampling=3)).violations
     assert violation.message.startswith(start)
-    assert violation.message.endswith("nothing else may downsample, but there is conv b")
+    assert violation.message.endswith(
+        "nothing else may downsample, but there is conv b beside another"
+    )
 
 
 def test_a_window_that_does_not_fit_is_refused_by_name() -> None:

@@ -197,9 +197,10 @@ def graph_structure(nodes: Sequence[Node], output: int) -> Structure:
         if any(_is_map(nodes[source], seeing[source]) for source in nodes[index].inputs)
     ]
     convolutions = [node for node in maps if node.kind in CONVOLUTIONS and node.window]
-    transitions = _in_a_row(nodes, [node for node in convolutions if _halves(node)])
+    halving = [node for node in convolutions if _halves(node)]
+    transitions = _in_a_row(nodes, halving)
     strays = [
-        f"{node.kind or 'slicing'} {node.name}"
+        f"{node.kind or 'slicing'} {node.name}{' beside another' if node in halving else ''}"
         for node in maps
         if node not in transitions and _shrinks(node) and not _leaves_one_cell(node)
     ]

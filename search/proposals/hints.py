@@ -29,7 +29,8 @@ def hints(graph: Graph, verdict: Verdict, limits: Limits) -> tuple[str, ...]:
         lines += _separable(graph)
     if "downsampling" in broken:
         strays = verdict.analysis.structure.strays
-        lines += [f"a 3x3 convolution of stride 2 (or none) in place of {s}" for s in strays]
+        behind = "nothing, or a 3x3 convolution of stride 2 behind the others"
+        lines += [f"{behind}, in place of {stray}" for stray in strays]
     return tuple(lines)
 
 
