@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from optuna.samplers import GPSampler
 from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
+from search.proposals.extrapolated import extrapolated
 from search.proposals.filling import Choices
 from search.proposals.inner import Distributions, Inner, Seeds
 from search.proposals.judged import JudgedProposals
@@ -23,12 +24,14 @@ class FeasibleGP(GPSampler, Inner):
 
     The survivors are mutations of finished trials and uniform draws, then mutations of
     the best of these.  The process is fitted to the newest and the best trials, `_WINDOW`
-    together, since its cost grows with their cube.
+    together, since its cost grows with their cube; pruned ones count with what they would have
+    reached.
     """
 
     name = "gp"
     patience = 1
 
+    _STARTUP = 10
     _WINDOW = 150
     _FIRST = 256
     _ROUNDS = 4
@@ -36,7 +39,7 @@ class FeasibleGP(GPSampler, Inner):
     _CHILDREN = 8
 
     def __init__(self, seeds: Seeds, proposals: JudgedProposals) -> None:
-        super().__init__(seed=seeds.trial, warn_independent_sampling=False)
+        super().__init__(seed=seeds.trial, n_startup_trials=1, warn_independent_sampling=False)
         self._proposals = proposals
         self._parents: list[FrozenTrial] = []
 
@@ -47,7 +50,12 @@ class FeasibleGP(GPSampler, Inner):
         running_trials: list[FrozenTrial],
         search_space: Distributions,
     ) -> dict[str, Any]:
-        self._parents = _newest_and_best(completed_trials, study.directions, self._WINDOW)
+        pruned = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
+        trials = completed_trials + extrapolated(pruned, completed_trials)
+        if len(trials) < self._STARTUP:
+            return {}
+        trials.sort(key=lambda trial: trial.number)
+        self._parents = _newest_and_best(trials, study.directions, self._WINDOW)
         with warnings.catch_warnings():
             # A trial that never reached the target has an infinite cost (`storage/goals.py`), which
             # the process sees as the highest that is known.

@@ -283,6 +283,28 @@ def test_it_still_optimizes(kind: str) -> None:
     assert min(taught) >= min(drawn)
 
 
+def test_a_gaussian_process_learns_from_pruned_trials() -> None:
+    """Until ten trials have ended its proposals are the uniform ones."""
+
+    def proposed(kind: str) -> list[dict[str, Any]]:
+        config = study_config(kind)
+
+        def objective(trial: optuna.Trial) -> float:
+            good = goodness(trial, config)
+            trial.report(good, 1)
+            if trial.number > 1:
+                raise optuna.TrialPruned
+            return good
+
+        study = create(config)
+        study.optimize(objective, n_trials=11)
+        return [trial.params for trial in study.trials]
+
+    taught, drawn = proposed("gp"), proposed("random")
+    assert taught[:10] == drawn[:10]
+    assert taught[10] != drawn[10]
+
+
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("cmaes", "grid")])
 def test_an_infinite_cost_is_searched_without_a_word(
     kind: str, recwarn: pytest.WarningsRecorder
