@@ -10,9 +10,16 @@ from typing import Any
 
 from constraints import Violation
 from search.config.candidate import Candidate
-from search.domains import Choice, Domain, Scalar
+from search.domains import Choice, Domain, IntRange, Scalar
 from search.proposals.filling import Choices
-from search.proposals.proposer import Acceptance, InfeasibleError, Proposal, Proposer, RejectedError
+from search.proposals.proposer import (
+    Acceptance,
+    ExhaustedError,
+    InfeasibleError,
+    Proposal,
+    Proposer,
+    RejectedError,
+)
 
 _DUPLICATE = Violation(
     "duplicate", None, 0, "an earlier trial has the same network and hyperparameters", math.inf
@@ -43,11 +50,13 @@ class JudgedProposals:
         self._free = [
             name
             for name, domain in proposer.domains.items()
-            if name not in fixed and not _is_single(domain)
+            if name not in fixed and _size(domain) > 1
         ]
+        self._points = math.prod(map(_size, proposer.domains.values()))
         self._fixed = fixed
         self._taken = taken
         self._in_a_row = Acceptance()
+        self._rejected: set[tuple[Scalar, ...]] = set()  # points of the space, likewise
         self._survivors: dict[tuple[Scalar, ...], Candidate] = {}
 
     def uniform(self) -> Choices:
@@ -71,6 +80,7 @@ class JudgedProposals:
         """The survivor that `partial`, completed by uniform draws, becomes, if it does.
 
         Raises:
+            ExhaustedError: this was the last point of the space, and some have their trials.
             InfeasibleError: this was one rejection in a row too many.
             RejectedError: likewise, where it is for the values that the trial was queued with.
         """
@@ -116,6 +126,8 @@ class JudgedProposals:
         if proposal.accepted:
             proposal = self._unless_taken(proposal)
         self._count(proposal)
+        if not proposal.accepted:
+            self._require_more(choices)
         return proposal
 
     def _unless_taken(self, proposal: Proposal) -> Proposal:
@@ -129,6 +141,7 @@ class JudgedProposals:
         self.tally.add(proposal)
         if proposal.accepted:
             self._in_a_row = Acceptance()
+            self._rejected = set()
             return
         self._in_a_row.add(proposal)
         if self._in_a_row.proposed < self._proposer.config.study.proposals:
@@ -141,8 +154,18 @@ class JudgedProposals:
             )
         raise InfeasibleError(self._in_a_row)
 
+    def _require_more(self, choices: Choices) -> None:
+        """Notes a rejected point of a small space, unless it was the last."""
+        if self._points > self._proposer.config.study.proposals:
+            return
+        self._rejected.add(tuple(choices.values()))
+        if len(self._rejected) == self._points and _DUPLICATE.rule in self._in_a_row.rejected:
+            raise ExhaustedError(self.tally)
 
-def _is_single(domain: Domain) -> bool:
+
+def _size(domain: Domain) -> float:
     if isinstance(domain, Choice):
-        return len(domain.values) == 1
-    return domain.low == domain.high
+        return len(domain.values)
+    if isinstance(domain, IntRange):
+        return (domain.high - domain.low) // domain.step + 1
+    return 1 if domain.low == domain.high else math.inf

@@ -39,6 +39,16 @@ class InfeasibleError(LimitsError):
         )
 
 
+class ExhaustedError(InfeasibleError):
+    """Each legal candidate of a finite space has its trial."""
+
+    def __init__(self, acceptance: Acceptance) -> None:
+        super().__init__(
+            acceptance,
+            "no candidate is left: each legal one has its trial; widen [space] or relax [limits]",
+        )
+
+
 class RejectedError(LimitsError):
     """A candidate that somebody asks for breaks a rule."""
 

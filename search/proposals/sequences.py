@@ -24,7 +24,7 @@ from search.proposals.filling import Choices
 from search.proposals.inner import Distributions, InnerSampler, Seeds
 from search.proposals.internals import queued_with
 from search.proposals.judged import JudgedProposals
-from search.proposals.proposer import Acceptance, InfeasibleError
+from search.proposals.proposer import ExhaustedError
 from search.storage.internals import storage_of, study_id
 
 Floats = NDArray[np.float64]
@@ -87,13 +87,6 @@ def _advance(study: Study) -> int:
     position = int(attributes.get(_POSITION, 0))
     storage_of(study).set_study_system_attr(study_id(study), _POSITION, position + 1)
     return position
-
-
-class ExhaustedError(InfeasibleError):
-    """Every point of the grid has been proposed."""
-
-    def __init__(self, acceptance: Acceptance) -> None:
-        super().__init__(acceptance, "the grid has no candidate left: each legal one has its trial")
 
 
 class FeasibleGrid(InnerSampler):

@@ -114,11 +114,14 @@ class Watch:
 
     def spent(self, budget: float, noun: str) -> Ending:
         """The ending of a study whose budget, so many trials or hours, is used up."""
+        named = f"{budget:.12g} {noun}{'' if budget == 1 else 's'}"
+        return self.over(f"the budget of {named} is spent")
+
+    def over(self, reason: str) -> Ending:
+        """The ending of a study that trains no further candidate, for that reason."""
         if self.target_met():
             return Ending(f"target {self._section.target:g} met", 0)
-        short = self._section.target is not None
-        named = f"{budget:.12g} {noun}{'' if budget == 1 else 's'}"
-        return Ending(f"the budget of {named} is spent", 1 if short else 0)
+        return Ending(reason, 0 if self._section.target is None else 1)
 
     @property
     def _hung(self) -> str:

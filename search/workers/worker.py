@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 
 from search.config.sections import StudyConfig
 from search.errors import ConfigError, MachineError
-from search.proposals.proposer import InfeasibleError
+from search.proposals.proposer import ExhaustedError, InfeasibleError
 from search.storage.claims import BudgetSpentError
 from search.storage.database import StudyStorage
 from search.storage.finalists import Standing, certainty, queued, standing, template
@@ -101,7 +101,12 @@ def _work(study: optuna.Study, config: StudyConfig, guarded: Guarded, watch: Wat
         if watch.failures >= config.study.failures:
             last = f"the last: {watch.failure}"
             return Ending(f"{watch.failures} trials in a row failed; {last}", 1)
-        if not _run_one(study, guarded):
+        try:
+            started = _run_one(study, guarded)
+        except ExhaustedError as error:
+            ending = watch.over(str(error))
+            break
+        if not started:
             if _trained(storage, study) >= config.study.trials:
                 ending = watch.spent(config.study.trials, "trial")
                 break

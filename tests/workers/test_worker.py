@@ -14,7 +14,7 @@ import pytest
 from optuna.trial import TrialState
 
 from search.errors import ConfigError
-from search.proposals.proposer import Acceptance, InfeasibleError
+from search.proposals.proposer import Acceptance, ExhaustedError, InfeasibleError
 from search.storage.studies import load_study, study_storage
 from search.workers.supervisor import Ending
 from search.workers.worker import work
@@ -186,6 +186,22 @@ def test_what_every_trial_would_meet_ends_the_study(
     with pytest.raises(type(error), match=said):
         run(study, lambda stop: fail)
     assert [trial.state.name for trial in study.trials] == ["FAIL"]
+
+
+@pytest.mark.parametrize(("target", "code"), [(None, 0), (0.9, 1)])
+def test_a_space_without_a_candidate_left_ends_the_search(
+    sqlite: str, target: float | None, code: int
+) -> None:
+    error = ExhaustedError(Acceptance())
+
+    def train(trial: optuna.Trial) -> float:
+        if trial.number:
+            raise error
+        return 0.5
+
+    study = created(sqlite, target=target, trials=5)
+    assert run(study, lambda stop: train, target=target, trials=5) == Ending(str(error), code)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL"]
 
 
 def _taken_over(url: str, runs: Path) -> None:
