@@ -25,7 +25,7 @@ from search.display import notebook
 from search.errors import ConfigError, MachineError
 from search.networks.network import Network
 from search.proposals.asked import given, require_fitting, require_legal
-from search.proposals.choices import expressed
+from search.proposals.choices import ForeignError, expressed
 from search.proposals.inheritance import Inheritance, inherit
 from search.proposals.mutation import begin
 from search.proposals.parameters import distributions
@@ -266,7 +266,11 @@ class Study:
         """
         shape, classes = datasets.describe(self.config.data)
         known, told = self.config.recipe_parameters, like.choices() if like else {}
-        choices = expressed(network, self.config.space)
+        try:
+            choices = expressed(network, self.config.space)
+        except ForeignError:
+            require_legal(network, self.config)  # what breaks a rule can be trained nowhere here
+            raise
         meant = self.config.space.architecture(choices, input=shape, classes=classes)
         require_legal(meant, self.config)
         choices |= {k: v for k, v in told.items() if k in known and v in known[k]}
