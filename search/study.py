@@ -468,10 +468,4 @@ def _read(
         return config, find_place(storage, config.study.storage, config.study.name, file)
     place = find_place(storage, None, files.require_name(source))
     kept = study_config(load_study(source, place))
-    for override in overrides:  # its blocks have all of their keys, which would overrule it
-        if f"{override.partition('=')[0].strip()}.".startswith("space.block."):
-            raise ConfigError(
-                f"--set {override}: study {source} holds what each block is by now; set "
-                "space.C1 to space.C4, or name its study file"
-            )
     return files.overridden(kept, overrides), place

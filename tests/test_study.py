@@ -52,8 +52,9 @@ def test_nothing_is_made_before_create(tmp_path: Path, monkeypatch: pytest.Monke
     assert again.config.study.trials == 3
     assert again.config.space == study.config.space
     assert again.load().trials == []
-    with pytest.raises(ConfigError, match=r"space\.block\.depth=3: .* set space\.C1 to space\.C4"):
-        Study("mine", overrides=["space.block.depth=3"])
+    for blocks in ("space.block.depth=3", "space.block={depth=3}"):
+        with pytest.raises(ConfigError, match=r"space\.block.*: .* space\.C1\.depth, .*C4\.depth"):
+            Study("mine", overrides=[blocks])
 
 
 def test_text_does_for_a_path_and_for_a_list_of_one() -> None:

@@ -164,9 +164,32 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         if not isinstance(table, dict):
             raise ConfigError(f"--set {concealed(override)}: {part} is no table")
     if text.strip():
+        _require_effect(raw, [*path, last], value)
         table[last] = value
     else:  # as if the file did not name it
         table.pop(last, None)
+
+
+def _require_effect(raw: Mapping[str, Any], path: list[str], value: object) -> None:
+    """Refuses to set for all blocks what each of them says itself, as in a study's database."""
+    if path[:2] != ["space", "block"]:
+        return
+    for leaf, _ in leaves(value, tuple(path[2:])):
+        inner = [name for name in leaf if isinstance(name, str)]
+        blocks = BLOCK_NAMES[:-1] if inner[0] == "transition" else BLOCK_NAMES  # none ends C4
+        if all(_says(raw["space"].get(block), inner) for block in blocks):
+            own = ", ".join(".".join(["space", block, *inner]) for block in blocks)
+            raise ConfigError(
+                f"--set {'.'.join(path)}: changes nothing, since each block says its own: {own}"
+            )
+
+
+def _says(table: object, path: list[str]) -> bool:
+    for name in path:
+        if not isinstance(table, Mapping) or name not in table:
+            return False
+        table = table[name]
+    return True
 
 
 def _explain(error: ErrorDetails, raw: Mapping[str, Any]) -> str:

@@ -47,6 +47,22 @@ def test_limits_not_named_are_those_of_the_assignment(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "blocks"), [("width", "C1 C2 C3 C4"), ("transition.dilation", "C1 C2 C3")]
+)
+def test_a_choice_that_all_blocks_overrule_is_refused(
+    key: str, blocks: str, tmp_path: Path
+) -> None:
+    own = [f"space.{block}.{key}" for block in blocks.split()]
+    most = _file(tmp_path, MINIMAL + "[space]\n" + "".join(f"{k[6:]} = 2\n" for k in own[1:]))
+    every = f"space.block.{key}=1"
+    assert load(most, [every]).space.settings[f"C1.{key}"] == 1
+    with pytest.raises(ConfigError) as error:
+        load(most, [f"{own[0]}=2", every])
+    reason = f"changes nothing, since each block says its own: {', '.join(own)}"
+    assert str(error.value) == f"--set space.block.{key}: {reason}"
+
+
+@pytest.mark.parametrize(
     "override", ["study.trials", "=3", "study.trials.x=3", "study.trials=3\nseed = 4"]
 )
 def test_overrides_must_read_key_equals_value(override: str, tmp_path: Path) -> None:

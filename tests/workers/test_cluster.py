@@ -96,7 +96,6 @@ def test_ray_starts_a_killed_worker_again_and_its_trial_goes_on(
     ]
     changes += [
         "augmentation.epochs=1",
-        "space.block.width=8",
         "limits.receptive_field=20",
         "data.image_size=16",
     ]
