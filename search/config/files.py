@@ -171,7 +171,10 @@ def _apply(raw: dict[str, Any], override: str) -> None:
 
 
 def _require_effect(raw: Mapping[str, Any], path: list[str], value: object) -> None:
-    """Refuses to set for all blocks what each of them says itself, as in a study's database."""
+    """Refuses to set for all blocks what each of them says itself, as in a study's database, and
+    the transition of C4, which has none."""
+    if path[:3] == ["space", "C4", "transition"]:
+        raise ConfigError(f"--set {'.'.join(path)}: changes nothing, since no transition ends C4")
     if path[:2] != ["space", "block"]:
         return
     for leaf, _ in leaves(value, tuple(path[2:])):

@@ -62,6 +62,11 @@ def test_a_choice_that_all_blocks_overrule_is_refused(
     assert str(error.value) == f"--set space.block.{key}: {reason}"
 
 
+def test_a_transition_of_c4_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"C4\.transition\.halvings: changes nothing"):
+        load(_file(tmp_path, MINIMAL), ["space.C4.transition.halvings=2"])
+
+
 @pytest.mark.parametrize(
     "override", ["study.trials", "=3", "study.trials.x=3", "study.trials=3\nseed = 4"]
 )
