@@ -483,8 +483,14 @@ def test_no_candidate_comes_twice_until_none_is_left() -> None:
     networks = {config.space.architecture(point).hash for point in legal_points(config)}
     study = run(config, len(networks))
     assert {config.space.architecture(t.params).hash for t in study.trials} == networks
-    with pytest.raises(InfeasibleError, match="duplicate rejects"):
+    with pytest.raises(ExhaustedError, match="each legal one has its trial"):
         run(config, 1, study)
+
+
+def test_a_space_of_more_points_than_proposals_ends_with_what_rejects() -> None:
+    config = small_config(proposals=35)
+    with pytest.raises(InfeasibleError, match=r"35 proposals; .*duplicate rejects"):
+        run(config, 36)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "cmaes"])
