@@ -42,7 +42,7 @@ SECTIONS: dict[str, tuple[type[BaseModel], dict[str, str]]] = {
             "target": "Validation accuracy that ends the search; a trial alone where pflop is an "
             "objective.",
             "seed": "Of the sampler and of the weights.",
-            "sampler": "gp, tpe, nsga2, cmaes, random, qmc or grid: Optuna's, around which "
+            "sampler": "tpe, gp, nsga2, cmaes, random, qmc or grid: Optuna's, around which "
             "proposals are checked.",
             "pruner": "Ends trials that lag behind; none for several objectives.",
             "trials": "Budget: trained trials over all workers and resumes.",

@@ -198,8 +198,7 @@ def test_a_study_begins_with_what_an_older_one_measured(landscape: Landscape, sh
 def test_a_study_exports_nothing_of_an_older_one_that_it_refutes(
     landscape: Landscape, short: None
 ) -> None:
-    arm = ARMS[f"{DEFAULT}, from one whose numbers are false"]
-    run = simulate(arm, World(landscape, 0), 1)
+    run = simulate(Arm("tpe", "asha", older=Older(misleads=True)), World(landscape, 0), 1)
     assert run.taken == []
     assert all(step.true < World(landscape, 0).middle for step in run.steps[:2])
 
