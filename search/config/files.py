@@ -179,8 +179,8 @@ def _require_effect(raw: Mapping[str, Any], path: list[str], value: object) -> N
         return
     for leaf, _ in leaves(value, tuple(path[2:])):
         inner = [name for name in leaf if isinstance(name, str)]
-        blocks = BLOCK_NAMES[:-1] if inner[0] == "transition" else BLOCK_NAMES  # none ends C4
-        if all(_says(raw["space"].get(block), inner) for block in blocks):
+        blocks = BLOCK_NAMES[:-1] if inner[:1] == ["transition"] else BLOCK_NAMES  # none ends C4
+        if inner and all(_says(raw["space"].get(block), inner) for block in blocks):
             own = ", ".join(".".join(["space", block, *inner]) for block in blocks)
             raise ConfigError(
                 f"--set {'.'.join(path)}: changes nothing, since each block says its own: {own}"

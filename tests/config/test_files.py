@@ -62,6 +62,11 @@ def test_a_choice_that_all_blocks_overrule_is_refused(
     assert str(error.value) == f"--set space.block.{key}: {reason}"
 
 
+def test_blocks_that_are_no_table_are_told_as_before(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="block must be a table"):
+        load(_file(tmp_path, MINIMAL), ["space.block=3"])
+
+
 def test_a_transition_of_c4_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"C4\.transition\.halvings: changes nothing"):
         load(_file(tmp_path, MINIMAL), ["space.C4.transition.halvings=2"])
