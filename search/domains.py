@@ -41,7 +41,12 @@ class Choice(Frozen):
         return list(self.values)
 
     def sample(self, rng: random.Random) -> Scalar:
-        return self.values[int(rng.random() * len(self.values))]
+        return self.values[int(rng.random() * self.size)]
+
+    @property
+    def size(self) -> int:
+        """How many values there are."""
+        return len(self.values)
 
     @property
     def middle(self) -> Scalar:
@@ -71,7 +76,12 @@ class IntRange(Frozen):
         return self
 
     def sample(self, rng: random.Random) -> int:
-        return self.low + self.step * int(rng.random() * ((self.high - self.low) // self.step + 1))
+        return self.low + self.step * int(rng.random() * self.size)
+
+    @property
+    def size(self) -> int:
+        """How many members there are."""
+        return (self.high - self.low) // self.step + 1
 
     @property
     def middle(self) -> int:
@@ -111,6 +121,11 @@ class FloatRange(Frozen):
             low, high = math.log(self.low), math.log(self.high)
             return min(max(math.exp(low + rng.random() * (high - low)), self.low), self.high)
         return self.low + rng.random() * (self.high - self.low)
+
+    @property
+    def size(self) -> float:
+        """One where the ends are the same, else infinite."""
+        return 1 if self.low == self.high else math.inf
 
     @property
     def middle(self) -> float:

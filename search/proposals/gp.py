@@ -31,7 +31,7 @@ class FeasibleGP(GPSampler, Inner):
     name = "gp"
     patience = 1
 
-    _STARTUP = 10
+    _STARTUP = 10  # trials that ended, pruned ones too; Optuna counts the completed alone
     _WINDOW = 150
     _FIRST = 256
     _ROUNDS = 4

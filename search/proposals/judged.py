@@ -10,7 +10,7 @@ from typing import Any
 
 from constraints import Violation
 from search.config.candidate import Candidate
-from search.domains import Choice, Domain, IntRange, Scalar
+from search.domains import Scalar
 from search.proposals.filling import Choices
 from search.proposals.proposer import (
     Acceptance,
@@ -50,9 +50,9 @@ class JudgedProposals:
         self._free = [
             name
             for name, domain in proposer.domains.items()
-            if name not in fixed and _size(domain) > 1
+            if name not in fixed and domain.size > 1
         ]
-        self._points = math.prod(map(_size, proposer.domains.values()))
+        self._points = math.prod(domain.size for domain in proposer.domains.values())
         self._fixed = fixed
         self._taken = taken
         self._in_a_row = Acceptance()
@@ -161,11 +161,3 @@ class JudgedProposals:
         self._rejected.add(tuple(choices.values()))
         if len(self._rejected) == self._points and _DUPLICATE.rule in self._in_a_row.rejected:
             raise ExhaustedError(self.tally)
-
-
-def _size(domain: Domain) -> float:
-    if isinstance(domain, Choice):
-        return len(domain.values)
-    if isinstance(domain, IntRange):
-        return (domain.high - domain.low) // domain.step + 1
-    return 1 if domain.low == domain.high else math.inf
