@@ -11,6 +11,7 @@ How each inner sampler proposes again without spending its cost again:
 - tpe fits once, then draws from its density of good trials until enough survivors stand
   to be compared, which is TPE with both densities restricted to what is feasible;
 - gp fits once, then maximizes its acquisition function over survivors;
+- tpe+gp is the one and the other in turn;
 - nsga2 and cmaes draw again, a bounded number of times.
 
 Where the bound is reached the last proposal is mended: mutated towards fewer and smaller
@@ -31,6 +32,7 @@ from optuna.trial import FrozenTrial
 from search.config.candidate import Candidate
 from search.config.sections import StudyConfig
 from search.errors import ConfigError, require_known
+from search.proposals.alternating import Alternating
 from search.proposals.cmaes import ReplayedCMAES
 from search.proposals.filling import Choices
 from search.proposals.gp import FeasibleGP
@@ -138,7 +140,16 @@ class FeasibleSampler(BaseSampler):
 
 SAMPLERS: dict[str, type[Inner]] = {
     kind.name: kind
-    for kind in (FeasibleTPE, FeasibleGP, NSGA2, ReplayedCMAES, Random, FeasibleQMC, FeasibleGrid)
+    for kind in (
+        FeasibleTPE,
+        FeasibleGP,
+        Alternating,
+        NSGA2,
+        ReplayedCMAES,
+        Random,
+        FeasibleQMC,
+        FeasibleGrid,
+    )
 }
 
 

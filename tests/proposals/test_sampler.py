@@ -271,11 +271,11 @@ def test_the_chi_square_notices_mended_proposals(truth: list[Architecture]) -> N
 # ------------------------------------------------------------------------- optimizing
 
 
-@pytest.mark.parametrize("kind", ["tpe", "gp"])
+@pytest.mark.parametrize("kind", ["tpe", "gp", "tpe+gp"])
 def test_it_still_optimizes(kind: str) -> None:
     """Plain random search under the same rules is the measure."""
     seeds = range(3)
-    trials = 16 if kind == "gp" else 40
+    trials = 40 if kind == "tpe" else 16
     taught = [run(study_config(kind, seed=seed), trials).best_value for seed in seeds]
     drawn = [run(study_config("random", seed=seed), trials).best_value for seed in seeds]
     assert np.mean(taught) > np.mean(drawn)
@@ -302,6 +302,19 @@ def test_a_gaussian_process_learns_from_pruned_trials() -> None:
     taught, drawn = proposed("gp"), proposed("random")
     assert taught[:10] == drawn[:10]
     assert taught[10] != drawn[10]
+
+
+def test_two_samplers_in_turn_learn_from_each_other() -> None:
+    """Each trial is what the one whose turn it is proposes after the same trials of both."""
+    study = run(study_config("tpe+gp"), 14)
+    for number in range(14):
+        config = study_config(("tpe", "gp")[number % 2])
+        alone = create(config)
+        alone.add_trials(study.trials[:number])
+        assert run(config, 1, alone).trials[-1].params == study.trials[number].params
+    drawn = run(study_config("random"), 12)
+    same = [a.params == b.params for a, b in zip(study.trials, drawn.trials, strict=False)]
+    assert same == [True] * 10 + [False] * 2
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("cmaes", "grid")])
