@@ -1,4 +1,8 @@
-"""Two samplers in turn, each of which learns from the trials of both."""
+"""Two samplers in turn, each of which learns from the trials of both.
+
+A simple ensemble of optimizers can beat each of them (Liu et al., arXiv:2012.04201); what this one
+does is measured in docs/results/search.md.
+"""
 
 from __future__ import annotations
 
