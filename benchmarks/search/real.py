@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import re
 import statistics
 from pathlib import Path
 
@@ -37,7 +38,7 @@ class Real:
 
     def __init__(self, name: str, seed: int, folder: Path, dataset: Dataset) -> None:
         self.name, self.seed = name, seed
-        called = f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
+        called = "-".join(re.findall(r"\w+", f"{name} {seed}".lower()))
         config = ARMS[name].config(seed)
         section = config.study.model_copy(update={"name": called})
         config = config.model_copy(update={"study": section})
