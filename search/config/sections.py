@@ -79,7 +79,7 @@ class StudySection(_Section):
     metric: Literal["accuracy", "balanced_accuracy"] = "accuracy"
     target: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 0
-    sampler: str = "tpe"  # `proposals/sampler.py` knows which there are
+    sampler: str = "tpe+gp"  # `proposals/sampler.py` knows which there are
     pruner: Literal["none", "median", "asha", "hyperband"] = "median"
     trials: Annotated[int, Field(ge=1, strict=True)] = 100
     hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
