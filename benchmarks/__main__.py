@@ -1,10 +1,11 @@
 """Runs the benchmarks one after the other.
 
     make bench                                   all that need no images
-    make bench IMAGES=DIR                        with an imagefolder of CIFAR-10: all
+    make bench IMAGES=DIR                        with an imagefolder of CIFAR-10: more
     make bench BENCH="checker pipeline"          some
 
-Each prints a Markdown table with machine, versions, n and spread.
+Each prints a Markdown table with machine, versions, n and spread.  `benchmarks.search` and
+`benchmarks.landscape` take hours, and are called by themselves.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-WITH_IMAGES = {"sampling": ["--train"], "early_stopping": [], "target": []}
-ONLY_WITH_IMAGES = ("early_stopping", "target")
+WITH_IMAGES = {"sampling": ["--train"], "early_stopping": [], "target": [], "seconds": []}
+ONLY_WITH_IMAGES = ("early_stopping", "target", "seconds")
 
 
 def commands(names: list[str], images: str | None) -> list[list[str]]:

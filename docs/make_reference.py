@@ -42,8 +42,8 @@ SECTIONS: dict[str, tuple[type[BaseModel], dict[str, str]]] = {
             "target": "Validation accuracy that ends the search; a trial alone where pflop is an "
             "objective.",
             "seed": "Of the sampler and of the weights.",
-            "sampler": "tpe+gp (in turn), tpe, gp, nsga2, cmaes, random, qmc or grid: Optuna's, "
-            "around which proposals are checked.",
+            "sampler": "tpe+gp (the two in turn), tpe, gp, nsga2, cmaes, random, qmc or grid: "
+            "Optuna's, within which proposals are checked.",
             "pruner": "Ends trials that lag behind; none for several objectives.",
             "trials": "Budget: trained trials over all workers and resumes.",
             "hours": "Budget: hours with at least one worker at work.",

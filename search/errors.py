@@ -32,8 +32,9 @@ def require_known(key: str, name: str, known: Collection[str]) -> None:
         ConfigError: it is none of `known`; says which is near.
     """
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        names = {each.lower(): each for each in known}
+        near = difflib.get_close_matches(name.lower(), names, n=1)
+        hint = f"; did you mean {names[near[0]]}?" if near else ""
         raise ConfigError(f"{key}: must be one of {', '.join(known)} (got {name!r}){hint}")
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 import psutil
+from optuna.trial import TrialState
 
 import constraints
 from constraints import Limits, Verdict
@@ -283,8 +284,9 @@ class Study:
         if (old.name, old.place) == (self.name, self.place):
             raise ConfigError(f"study {self.name}: cannot take over from itself; name another")
         known, study = old.load(), self.create()
-        every = map(Attributes.of, study.get_trials(deepcopy=False))
-        held = {carried.candidate for carried in every if carried.candidate}
+        every = study.get_trials(deepcopy=False)
+        own = [Attributes.of(trial) for trial in every if trial.state is not TrialState.FAIL]
+        held = {carried.candidate for carried in own if carried.candidate}
         shape, classes = datasets.describe(self.config.data)
         found = inherit(known, self.config, shape, classes, self.identity, held)
         found.give(study)

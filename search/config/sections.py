@@ -77,16 +77,16 @@ class StudySection(_Section):
     name: Annotated[str, Field(min_length=1, max_length=100)]
     objectives: Annotated[tuple[Goal, ...], Field(min_length=1)] = ("accuracy",)
     metric: Literal["accuracy", "balanced_accuracy"] = "accuracy"
-    target: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    target: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 0
     sampler: str = "tpe+gp"  # `proposals/sampler.py` knows which there are
     pruner: Literal["none", "median", "asha", "hyperband"] = "median"
     trials: Annotated[int, Field(ge=1, strict=True)] = 100
-    hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    hours: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)] | None = None
     repeats: Annotated[int, Field(ge=1, strict=True)] = 1
     proposals: Annotated[int, Field(ge=1, strict=True)] = 100_000
     failures: Annotated[int, Field(ge=1, strict=True)] = 5
-    minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    minutes: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)] | None = None
     finalists: Annotated[int, Field(ge=1, le=100, strict=True)] = 3
     finalist_trainings: Annotated[int, Field(ge=FINALIST_MEASURES, strict=True)] | None = None
     track: tuple[str, ...] = ()  # `trackers/named.py` knows which there are

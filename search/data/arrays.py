@@ -65,7 +65,16 @@ class Arrays(Source):
 
     def without_test(self) -> str:
         missing = [name for name in self._names["test"] if name not in self._arrays]
-        return f"{self.section.root}: no {' and no '.join(missing)}" if missing else ""
+        if missing:
+            return f"{self.section.root}: no {' and no '.join(missing)}"
+        train, test = (self._names[part][0] for part in ("train", "test"))
+        try:
+            shapes = [channels_last(self._arrays[name]).shape[1:] for name in (train, test)]
+        except ValueError as error:
+            return f"{self.section.root}: {error}"
+        if shapes[0] == shapes[1] or self.section.image_size:
+            return ""
+        return f"{self.section.root}: {test} is of {shapes[1]}, {train} of {shapes[0]}"
 
     @cached_property
     def _arrays(self) -> dict[str, NDArray[Any]]:
@@ -129,6 +138,8 @@ def _classes(names: NDArray[Any] | None, labels: NDArray[Any]) -> tuple[str, ...
 
 def channels_last(images: NDArray[Any]) -> NDArray[Any]:
     """Images (N, H, W), (N, H, W, C) or (N, C, H, W) as (N, H, W, C), C being 1 or 3."""
+    if 0 in images.shape:
+        raise ValueError(f"images must have pixels, but are {images.shape}")
     if images.ndim == 3:
         return images[..., None]
     if images.ndim == 4 and images.shape[-1] in (1, 3):

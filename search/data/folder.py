@@ -42,17 +42,23 @@ class ImageFolder(Source):
 
     def read(self, part: Part) -> Named:
         root = self.section.root
-        classes = _class_names(root / "train")
         folder = self._validation() if part == "validation" else root / part
-        if other := sorted(set(_class_names(folder)) ^ set(classes)):
-            raise ConfigError(
-                f"{folder}: its classes must be those of {root / 'train'}; only one of the two "
-                f"has {_some(other)}"
-            )
+        classes = self._classes(folder)
         found = [_files(folder / name) for name in classes]
         files = [path for paths in found for path in paths]
         labels = np.repeat(np.arange(len(classes)), [len(paths) for paths in found])
         return Images(self._decoded(files, folder), labels.astype(np.int64)), classes
+
+    def _classes(self, folder: Path) -> tuple[str, ...]:
+        """The names of the classes, which are those of `folder`, too."""
+        train = self.section.root / "train"
+        classes = _class_names(train)
+        if other := sorted(set(_class_names(folder)) ^ set(classes)):
+            raise ConfigError(
+                f"{folder}: its classes must be those of {train}; only one of the two "
+                f"has {_some(other)}"
+            )
+        return classes
 
     def has_validation(self) -> bool:
         return self._validation().is_dir()
@@ -63,7 +69,13 @@ class ImageFolder(Source):
 
     def without_test(self) -> str:
         folder = self.section.root / "test"
-        return "" if folder.is_dir() else f"{folder}: no such directory"
+        if not folder.is_dir():
+            return f"{folder}: no such directory"
+        try:
+            self._classes(folder)
+        except ConfigError as error:
+            return str(error)
+        return ""
 
     def _pixels(self, path: Path) -> Pixels:
         return pictures.read(path, self.section.image_size, self.channels)

@@ -11,7 +11,7 @@ import numpy as np
 from search.data.arrays import fitted
 from search.data.images import Images, Named
 from search.data.sources import Part, Shape, Source
-from search.errors import ConfigError, MachineError, first_line
+from search.errors import MachineError, first_line, require_known
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,7 @@ class Torchvision(Source):
     @property
     def name(self) -> str:
         """torchvision's name of it."""
-        if self.section.name not in SETS:
-            raise ConfigError(
-                f"data.name: must be one of {', '.join(SETS)} (got {self.section.name!r})"
-            )
+        require_known("data.name", self.section.name, SETS)
         return self.section.name
 
     @property

@@ -41,7 +41,7 @@ class ReplayedCMAES(InnerSampler):
         if importlib.util.find_spec("cmaes") is None:
             return "needs a package: pip install cmaes"
         if len(study.objectives) > 1:
-            return "takes one objective; use nsga2, tpe or gp"
+            return "takes one objective; use tpe+gp, tpe, gp or nsga2"
         if sum(not isinstance(v, CategoricalDistribution) for v in space.values()) < 2:
             return "needs at least two ranges; lists do not count"
         return ""

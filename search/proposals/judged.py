@@ -80,8 +80,9 @@ class JudgedProposals:
         """The survivor that `partial`, completed by uniform draws, becomes, if it does.
 
         Raises:
-            ExhaustedError: this was the last point of the space, and some have their trials.
-            InfeasibleError: this was one rejection in a row too many.
+            ExhaustedError: this was the last point of the space, or one rejection in a row too
+                many, and some have their trials.
+            InfeasibleError: this was one rejection in a row too many, and none has.
             RejectedError: likewise, where it is for the values that the trial was queued with.
         """
         proposal = self._propose(partial)
@@ -152,6 +153,9 @@ class JudgedProposals:
                 f"no candidate with {queued} was accepted in {self._in_a_row.proposed:,} "
                 f"proposals; {self._in_a_row.summary()}"
             )
+        if _DUPLICATE.rule in self._in_a_row.rejected:
+            drawn = f"{self._in_a_row.proposed:,} proposals"
+            raise ExhaustedError(self._in_a_row, f"each legal one among {drawn} in a row")
         raise InfeasibleError(self._in_a_row)
 
     def _require_more(self, choices: Choices) -> None:

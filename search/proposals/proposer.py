@@ -40,12 +40,12 @@ class InfeasibleError(LimitsError):
 
 
 class ExhaustedError(InfeasibleError):
-    """Each legal candidate of a finite space has its trial."""
+    """Each legal candidate of a finite space has its trial, or each that proposals find."""
 
-    def __init__(self, acceptance: Acceptance) -> None:
+    def __init__(self, acceptance: Acceptance, found: str = "each legal one") -> None:
         super().__init__(
             acceptance,
-            "no candidate is left: each legal one has its trial; widen [space] or relax [limits]",
+            f"no candidate is left: {found} has its trial; widen [space] or relax [limits]",
         )
 
 

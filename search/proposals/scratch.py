@@ -9,14 +9,16 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from search.proposals.failures import as_worst
 from search.storage.given import learnable
 from search.storage.internals import storage_of, study_id, trial_id
 from search.storage.refuted import BorneOut, States
-from search.storage.trials import Attributes
+from search.storage.trials import Attributes, has_diverged
 
 
 class Taken:
-    """The candidates that a study's other trials hold; failed trials hold none.
+    """The candidates that a study's other trials hold; of failed trials only those that diverged,
+    which would do so again.
 
     Finished trials are read once, so the cost does not grow with the study.
     """
@@ -47,7 +49,7 @@ class Taken:
         held = Attributes.of(trial).candidate
         if trial.state.is_finished():
             self._open.discard(trial.number)
-            if held and trial.state is not TrialState.FAIL:
+            if held and (trial.state is not TrialState.FAIL or has_diverged(trial)):
                 self._finished.add(held)
         elif held and trial.number != current.number:
             self._running[trial.number] = held
@@ -62,7 +64,7 @@ class Scratch(BorneOut):
     Samplers note things in the storage whenever they propose.  Those of a rejected
     proposal must not stay, and would cost a transaction each.  Trainings of finalists are no
     proposals: the best networks, many times over, would teach a sampler that nothing else is;
-    nor are networks that the space does not express.
+    nor are networks that the space does not express.  What failed shows as the worst.
     """
 
     def __init__(self, study: Study, trial: FrozenTrial) -> None:
@@ -71,7 +73,8 @@ class Scratch(BorneOut):
         self.trial = self._storage.trial
 
     def _shown(self, trials: Sequence[FrozenTrial], states: States) -> list[FrozenTrial]:
-        return learnable(super()._shown(trials, states))
+        shown = as_worst(learnable(super()._shown(trials, None)), self.directions)
+        return [trial for trial in shown if states is None or trial.state in states]
 
     def write(self) -> None:
         self._storage.write()

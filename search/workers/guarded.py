@@ -13,6 +13,7 @@ import torch
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search.errors import MachineError
+from search.proposals.proposer import ExhaustedError
 from search.storage.claims import ClaimLostError
 from search.storage.database import StudyStorage
 from search.storage.internals import trial_id
@@ -102,7 +103,8 @@ class Guarded:
         reason = in_one_line(error)
         self._watch.failures += 1
         self._watch.failure = reason
-        log.warning("trial %d failed: %s", trial.number, reason)
+        if not isinstance(error, ExhaustedError):  # which is no fault
+            log.warning("trial %d failed: %s", trial.number, reason)
         write(trial, Attributes(failure=reason))
         return error
 

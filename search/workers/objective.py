@@ -41,8 +41,8 @@ log = logging.getLogger(__name__)
 
 FIRST_RUNG = 0.4
 """The share of its epochs that each trial gets.  On the landscape of docs/results an accuracy
-after a fifth of them hardly ranks networks (Spearman 0.37 with the last), after two fifths it
-does (0.85)."""
+after a fifth of them hardly ranks networks (Spearman 0.34 with the last), after two fifths it
+does (0.87)."""
 
 MEDIAN_OF = 5
 """Trials at least that a median is of: of those that completed, trainings of finalists report

@@ -101,6 +101,13 @@ def test_without_test_images_some_can_be_split_off(tmp_path: Path) -> None:
     assert len(load_test(_section(path, test=0.2))) == 4
 
 
+def test_test_images_of_another_size_are_told_before_the_search(tmp_path: Path) -> None:
+    smaller = {"x_test": COLOR[:, :4], "y_test": LABELS}
+    path = _saved(tmp_path, x_train=COLOR, y_train=LABELS, **smaller)
+    assert "x_test is of (4, 10, 3), x_train of (8, 10, 3): nothing" in without_test(_section(path))
+    assert without_test(_section(path, image_size=8)) == ""
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -109,6 +116,7 @@ def test_without_test_images_some_can_be_split_off(tmp_path: Path) -> None:
             "must be uint8, from 0 to 255, but are float64, from 0.0 to 1.0; scale and convert",
         ),
         ({"x_train": COLOR[:0], "y_train": LABELS[:0]}, "x_train holds no images"),
+        ({"x_train": COLOR[:, :0]}, r"must have pixels, but are \(20, 0, 10, 3\)"),
         ({"y_train": np.array(1)}, r"one integer for each image, but is int64 \(\)"),
         ({"y_train": np.eye(2, dtype=int)[LABELS]}, r"one integer .* but is int64 \(20, 2\)"),
         ({"y_train": LABELS + 1}, r"must count the classes from 0, .* are in 1\.\.2"),

@@ -307,6 +307,12 @@ def test_a_folder_with_test_images_splits_none_off(folder: Path) -> None:
     assert without_test(_section(folder)) == ""
     with pytest.raises(ConfigError, match=r"data\.test = 0\.1: .*has test images of its own"):
         load(_section(folder, test=0.1))
+    (folder / "test" / "cow").mkdir()
+    assert "only one of the two has cow: nothing can be exported" in without_test(_section(folder))
+    shutil.rmtree(folder / "test")
+    (folder / "test").mkdir()
+    assert "at least two class directories are needed" in without_test(_section(folder))
+    assert len(load_test(_section(folder, test=0.25))) == 3, "as if it was not there"
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation"])

@@ -31,6 +31,8 @@ from search.proposals.parameters import RejectedError, distributions, suggest
 from search.proposals.proposer import ExhaustedError, InfeasibleError, Proposer
 from search.proposals.sampler import SAMPLERS, FeasibleSampler, make_sampler
 from search.storage.studies import create_or_resume, load_study, study_storage
+from search.training.training import DivergedError
+from search.workers.guarded import in_one_line
 from tests.processes import ask
 
 INPUT, CLASSES = (3, 32, 32), 10
@@ -64,6 +66,7 @@ def study_config(sampler: str = "random", space: Any = None, **study: Any) -> St
     )
 
 
+STRUCTURE = ("receptive_field", "downsampling", "depthwise_separable", "dilated")
 SMALL_LIMITS = {"receptive_field": 44, "parameters": 200_000}
 
 
@@ -500,9 +503,9 @@ def test_no_candidate_comes_twice_until_none_is_left() -> None:
         run(config, 1, study)
 
 
-def test_a_space_of_more_points_than_proposals_ends_with_what_rejects() -> None:
+def test_a_space_of_more_points_than_proposals_ends_too() -> None:
     config = small_config(proposals=35)
-    with pytest.raises(InfeasibleError, match=r"35 proposals; .*duplicate rejects"):
+    with pytest.raises(ExhaustedError, match="each legal one among 35 proposals in a row"):
         run(config, 36)
 
 
@@ -532,6 +535,53 @@ def test_the_candidate_of_a_failed_trial_may_come_again() -> None:
     hashes = Counter(trial.user_attrs["candidate"] for trial in study.trials)
     assert len(hashes) == count
     assert hashes[study.trials[0].user_attrs["candidate"]] == 2
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "cmaes"])  # wants ranges
+def test_a_candidate_that_diverged_does_not_come_again(kind: str) -> None:
+    config = small_config(kind)
+    count = len(legal_points(config))
+    study = create(config)
+
+    def objective(trial: optuna.Trial) -> float:
+        suggest(trial, config, input=INPUT, classes=CLASSES)
+        if trial.number % 3 == 1:
+            trial.set_user_attr("failure", in_one_line(DivergedError("loss is nan")))
+            raise DivergedError
+        return 0.0
+
+    study.optimize(objective, n_trials=count, catch=DivergedError)
+    assert len({trial.user_attrs["candidate"] for trial in study.trials}) == count
+    with pytest.raises(ExhaustedError, match="no candidate is left"):
+        run(config, 1, study)
+
+
+@pytest.mark.parametrize("kind", ["tpe", "gp", "tpe+gp"])
+def test_what_fails_is_not_sought(kind: str) -> None:
+    """The best rates lie next to those that diverge, which are half of them."""
+    rates = {"learning_rate": {"low": 1e-2, "high": 1e2, "log": True}}
+    config = parse(
+        {
+            "study": {"name": "test", "sampler": kind, "seed": 1},
+            "space": {"block": {"width": 8}},
+            "limits": dict.fromkeys(STRUCTURE, "off"),
+            "training": rates,
+        },
+        "test",
+    )
+    study = create(config)
+
+    def objective(trial: optuna.Trial) -> float:
+        recipe = suggest(trial, config, input=INPUT, classes=CLASSES).recipe
+        trial.set_user_attr("architecture", {})
+        if recipe.learning_rate > 1:
+            raise ZeroDivisionError
+        return recipe.learning_rate
+
+    study.optimize(objective, n_trials=30, catch=ZeroDivisionError)
+    failed = [trial.state is TrialState.FAIL for trial in study.trials]
+    assert sum(failed[10:]) <= 10, "as uniform draws do"
+    assert study.best_value > 0.8
 
 
 def test_repeats_are_trials_of_their_own() -> None:

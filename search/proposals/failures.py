@@ -1,0 +1,41 @@
+"""What a sampler learns from a trial that failed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from search.storage.trials import ARCHITECTURE
+
+
+def as_worst(
+    trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection]
+) -> list[FrozenTrial]:
+    """`trials`, where those whose training failed have completed with the worst values of those
+    that did.
+
+    Optuna's samplers leave failed trials out, and would propose again and again what diverges or
+    takes more time or memory than there is.  Where nothing has completed, nothing changes.
+    """
+    columns = list(zip(*(t.values for t in trials if t.state == TrialState.COMPLETE), strict=True))
+    worst = [
+        min(column) if direction is StudyDirection.MAXIMIZE else max(column)
+        for column, direction in zip(columns, directions, strict=False)
+    ]
+    return [_completed(t, worst) if worst and _trained(t) else t for t in trials]
+
+
+def _trained(trial: FrozenTrial) -> bool:
+    """Whether the trial failed in its training; before it, its parameters are not to blame."""
+    return trial.state == TrialState.FAIL and ARCHITECTURE in trial.user_attrs
+
+
+def _completed(trial: FrozenTrial, values: Sequence[float]) -> FrozenTrial:
+    completed = copy.copy(trial)
+    completed.state = TrialState.COMPLETE
+    completed.values = list(values)
+    completed.intermediate_values = {}  # they do not lead to these values
+    return completed
