@@ -226,7 +226,7 @@ def test_a_new_limit_stands_in_every_document(faces: dict[str, str]) -> None:
         ("report", "`stripes`: "),
         ("report", "| across | 20 | "),
         ("verify", "✓ accuracy: "),
-        ("report", "`toy` sampler picked 1 for training"),
+        ("report", "sampler `toy` picked 1 for training"),
         ("verify", "✓ rules.txt: 6 rules are told"),
     ],
 )

@@ -79,6 +79,11 @@ def pooled(architecture: Architecture, size: tuple[int, ...]) -> tuple[int, ...]
     output = architecture.output
     if not output.pool_kernel:
         return (1,) * len(size)
+    if output.pool_kernel < min(output.pool_stride, max(size)):
+        raise ArchitectureError(
+            f"pooling in O: a stride of {output.pool_stride} passes over what a window of "
+            f"{output.pool_kernel} does not read"
+        )
     try:
         return tuple(convolved(n, output.pool_kernel, output.pool_stride, 0, 1) for n in size)
     except ArchitectureError as error:

@@ -202,7 +202,7 @@ def graph_structure(nodes: Sequence[Node], output: int) -> Structure:
     strays = [
         f"{node.kind or 'slicing'} {node.name}{' beside another' if node in halving else ''}"
         for node in maps
-        if node not in transitions and _shrinks(node) and not _leaves_one_cell(node)
+        if node not in transitions and _shrinks(node) and not _is_global(nodes, node)
     ]
     return Structure(
         transitions=len(transitions),
@@ -264,9 +264,18 @@ def _in_a_row(nodes: Sequence[Node], halving: Sequence[Node]) -> list[Node]:
     return list(found.values())
 
 
-def _leaves_one_cell(node: Node) -> bool:
+def _is_global(nodes: Sequence[Node], node: Node) -> bool:
     """Pooling at the end, as an output block may do it with a fixed window."""
-    return node.kind.endswith("pool") and math.prod(node.size) == 1
+    return node.kind.endswith("pool") and leaves_one_cell(node, nodes[node.inputs[0]].size)
+
+
+def leaves_one_cell(node: Node, before: Sequence[int]) -> bool:
+    """Whether a pooling leaves one cell of a map of the size `before`, and reads all of it but
+    what is less than a stride: a window of 1 that takes a corner is no pooling."""
+    return math.prod(node.size) == 1 and all(
+        way is None or had <= way.seen or abs(way.extended.step) <= way.seen
+        for way, had in zip(node.reads[0], before, strict=True)
+    )
 
 
 def _shrinks(node: Node) -> bool:

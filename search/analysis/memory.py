@@ -81,7 +81,7 @@ def joined(image: int, parts: Sequence[Demand]) -> Memory:
         step += part.steps
     shared: set[Shared] = set().union(*(part.shared for part in parts))
     # The kind of the first operation has number 0, which a record leaves out.
-    first_kind = next(iter(parts[0].kinds))
+    first_kind = next(iter(parts[0].kinds), "")  # a module may have none that counts
     unnumbered = sum(part.kinds[first_kind] for part in parts)
     tail = sum(part.tail for part in parts) + sum(each.tail for each in shared)
     flash = sum(part.flash for part in parts) + sum(each.flash for each in shared)

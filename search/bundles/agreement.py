@@ -23,6 +23,11 @@ _COARSE = 4  # pixels of the picture that a smooth image is drawn from
 Logits = NDArray[np.float32]
 
 
+def tolerance(images: int) -> int:
+    """Images that sums in another order may tip over the edge."""
+    return max(1, images // 1_000)
+
+
 class DisagreementError(ValueError):
     """Where two ways part, in one line."""
 
@@ -64,7 +69,8 @@ def compare(ways: Mapping[str, Predict], images: Logits, classes: int) -> tuple[
     """The logits of the first of `ways`, and by how much the others differ at most.
 
     Raises:
-        DisagreementError: by more than rounding.
+        DisagreementError: by more than rounding, or so that images are of another class: small
+            logits are near to any others.
         RunError: a way fails.
     """
     answers = {name: predict(images) for name, predict in ways.items()}
@@ -78,6 +84,11 @@ def compare(ways: Mapping[str, Predict], images: Logits, classes: int) -> tuple[
             raise DisagreementError(
                 f"logits of {name} differ by {difference[worst]:.2g}, more than {TOLERANCE:g}, "
                 f"on image {worst}"
+            )
+        tipped = int((logits.argmax(axis=1) != expected.argmax(axis=1)).sum())
+        if tipped > tolerance(len(images)):
+            raise DisagreementError(
+                f"{name} gives another class on {tipped} of {len(images)} images"
             )
         largest = max(largest, float(difference[worst]))
     return expected, largest

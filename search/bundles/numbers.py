@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from search.bundles.agreement import Tally
+from search.bundles.agreement import Tally, tolerance
 from search.bundles.contents import BundleError
 from search.bundles.metrics import Metrics, stated
 from search.config.candidate import Candidate
@@ -25,11 +25,6 @@ _DESCRIBED = frozenset({"files", "version"})  # proved by digests, or no number
 _CARD = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _EXACT = 1e-9
 _ROUNDED = 1e-6  # as the code writes it
-
-
-def tolerance(images: int) -> int:
-    """Images that sums in another order may tip over the edge."""
-    return max(1, images // 1_000)
 
 
 def from_tally(tally: Tally, classes: tuple[str, ...] | None) -> Found:
@@ -149,7 +144,11 @@ def require_headline(readme: bytes, metrics: Metrics) -> str:
     # Beside a title anything may stand before it: another table, or what hides this one.
     if head is None or len(lines) < head + 3 or any(map(_no_title, lines[:head])):
         return ""
-    names, cells = (_cells(lines[head + n]) for n in (0, 2))
+    names, rule, cells = (_cells(lines[head + n]) for n in range(3))
+    if not len(names) == len(rule) == len(cells) or any(each.strip(":-") for each in rule):
+        return ""
+    if any(line.strip() for line in lines[head + 3 : head + 4]):  # another row, or what hides these
+        return ""
     again, once = metrics.again, metrics.accuracy.validation
     validation = again.words if again else wording.percent(once)
     cost = wording.flops(metrics.cost.get("trial_pflop"))
@@ -166,10 +165,16 @@ def require_headline(readme: bytes, metrics: Metrics) -> str:
     }
     if not expected.keys() >= set(names):
         return ""
-    for name, cell in zip(names, cells, strict=False):
-        if cell != expected[name]:
+    for name, cell in zip(names, cells, strict=True):
+        if _as_written_now(cell) != expected[name]:
             raise BundleError(f"README.md says {name} {cell}, but metrics.json {expected[name]}")
     return " but its first table"
+
+
+def _as_written_now(cell: str) -> str:
+    """Older bundles have every cost in PFLOP."""
+    cost = re.fullmatch(r"(\d+(?:\.\d+)?) PFLOP", cell)
+    return wording.flops(float(cost[1])) if cost else cell
 
 
 def _no_title(line: str) -> bool:
@@ -177,7 +182,8 @@ def _no_title(line: str) -> bool:
 
 
 def _cells(row: str) -> list[str]:
-    return [cell.strip() for cell in row.strip("| ").split("|")]
+    inner = row.strip().removeprefix("|").removesuffix("|")
+    return [cell.strip() for cell in inner.split("|")]
 
 
 def compare(metrics: Metrics, found: Mapping[str, tuple[Any, float]], texts: str) -> str:

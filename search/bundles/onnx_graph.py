@@ -106,8 +106,8 @@ def require_plain_graph(content: bytes, name: str = "model.onnx", *, foreign: bo
 
 
 def numbers_of(content: bytes) -> tuple[dict[str, NDArray[Any]], int]:
-    """The weights of a graph that is plain, by name, and how many numbers its operations hold
-    beside them.
+    """The weights that a plain graph computes with, by name, and how many numbers its operations
+    hold beside them.
 
     Raises:
         BundleError: one is no array of numbers, or two have one name.
@@ -116,8 +116,25 @@ def numbers_of(content: bytes) -> tuple[dict[str, NDArray[Any]], int]:
     weights = {each.name: _array(each) for each in graph.initializer}
     if len(weights) < len(graph.initializer):
         raise BundleError("model.onnx has two weights of one name")
-    constants = (node for node in graph.node if node.op_type == "Constant")
-    return weights, sum(_held(each) for node in constants for each in node.attribute)
+    used = _used(graph)
+    constants = [
+        node for node in graph.node if node.op_type == "Constant" and {*node.output} & used
+    ]
+    held = sum(_held(each) for node in constants for each in node.attribute)
+    return {name: array for name, array in weights.items() if name in used}, held
+
+
+def _used(graph: onnx.GraphProto) -> set[str]:
+    """The names of what the result is computed from."""
+    made = {output: node for node in graph.node for output in node.output}
+    used: set[str] = set()
+    pending = [result.name for result in graph.output]
+    while pending:
+        name = pending.pop()
+        if name not in used:
+            used.add(name)
+            pending += made[name].input if name in made else ()
+    return used
 
 
 def _held(attribute: onnx.AttributeProto) -> int:

@@ -83,4 +83,18 @@ def require_plain(source: str) -> ast.Module:
     return tree
 
 
-__all__ = ["NotPlainError", "Plain", "decoded", "judged", "require_plain"]
+def alike(source: str, other: str) -> bool:
+    """Whether two files of plain layers differ in comments and the constants at the top alone."""
+    return _operations(source) == _operations(other)
+
+
+def _operations(source: str) -> str:
+    tree = ast.parse(source)
+    tree.body = [node for node in tree.body if not isinstance(node, ast.Assign)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            node.body = node.body[ast.get_docstring(node) is not None :]
+    return ast.dump(tree)
+
+
+__all__ = ["NotPlainError", "Plain", "alike", "decoded", "judged", "require_plain"]

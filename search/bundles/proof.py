@@ -201,7 +201,7 @@ class Proof:
             raise UnknownError(
                 f"{share} on the images here, others than those of the test{self._remedy}"
             )
-        if abs(correct - claim.test_correct) > numbers.tolerance(total):
+        if abs(correct - claim.test_correct) > agreement.tolerance(total):
             told = wording.percent(claim.test)
             raise BundleError(
                 f"{share} of the test images ({correct}), not {told} ({claim.test_correct})"

@@ -64,8 +64,9 @@ class Torchvision(Source):
     @property
     def name(self) -> str:
         """torchvision's name of it."""
-        require_known("data.name", self.section.name, SETS)
-        return self.section.name
+        name = self.section.name or ""
+        require_known("data.name", name, SETS)
+        return name
 
     @property
     def called(self) -> str:

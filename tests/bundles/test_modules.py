@@ -179,13 +179,32 @@ def test_weights_that_the_exporter_turns_are_weights() -> None:
     assert in_graph(graph, weights).compared == 16 * 40 + 40
 
 
+def _of(weights: list[onnx.TensorProto]) -> bytes:
+    """A graph whose results are its weights."""
+    results = [helper.make_empty_tensor_value_info(each.name) for each in weights]
+    graph = helper.make_graph([], "g", [], results, weights)
+    return bytes(helper.make_model(graph).SerializeToString())
+
+
+def test_weights_that_nothing_is_computed_from_do_not_count() -> None:
+    used, idle = (np.full(4, n, np.float32) for n in (1, 2))
+    inits = [numpy_helper.from_array(used, "own"), numpy_helper.from_array(idle, "w")]
+    results = [helper.make_empty_tensor_value_info("end")]
+    nodes = [
+        helper.make_node("Relu", ["own"], ["end"]),
+        helper.make_node("Constant", [], ["idle"], value=inits[1]),
+    ]
+    graph = helper.make_model(helper.make_graph(nodes, "g", [], results, inits))
+    assert in_graph(graph.SerializeToString(), {"w": idle}) == (0, 4, 0)
+
+
 def test_a_weight_stands_in_one_order() -> None:
     """As any order of the same numbers is another network, a hundred are."""
     weight = np.arange(12, dtype=np.float32).reshape(3, 4)
     orders = [np.roll(weight, k) for k in range(5)]
     arrays = [weight.T.copy(), *orders, weight.T.copy()]
     inits = [numpy_helper.from_array(each, f"a{n}") for n, each in enumerate(arrays)]
-    graph = helper.make_model(helper.make_graph([], "g", [], [], inits)).SerializeToString()
+    graph = _of(inits)
     found = in_graph(graph, {"w": weight})
     assert (found.compared, found.own) == (12, 60)  # the copy says nothing more
     tied = in_graph(graph, {"w": weight, "v": weight.copy()})
@@ -194,8 +213,7 @@ def test_a_weight_stands_in_one_order() -> None:
 
 def test_an_empty_weight_is_one() -> None:
     for weight in (np.zeros((0, 4), np.float32), np.zeros((4, 0), np.float32)):
-        init = [numpy_helper.from_array(weight, "w")]
-        graph = helper.make_model(helper.make_graph([], "g", [], [], init)).SerializeToString()
+        graph = _of([numpy_helper.from_array(weight, "w")])
         assert in_graph(graph, {"w": weight}) == (0, 0, 0)
 
 

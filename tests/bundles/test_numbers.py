@@ -76,6 +76,9 @@ HEAD = "| test accuracy |"
         (HEAD, f"```\n{HEAD}"),
         (HEAD, f"a\u2028{HEAD}\u2028| -- |\u2028| **85.76 %** |\u2028| Test accuracy |"),
         (HEAD, "| test\u00a0accuracy |"),
+        ("44.2 TFLOP |\n", "44.2 TFLOP |\n| **99.99 %** |\n"),
+        ("--: |", "99 % |"),
+        ("44.2 TFLOP |\n", "44.2 TFLOP | 99 % |\n"),
         ("| parameters |", "| weights |"),
         ("| parameters |", "| parameters\u200b |"),
     ],
@@ -90,6 +93,10 @@ def test_the_cost_of_the_first_table_is_compared() -> None:
     dearer = README.replace("44.2 TFLOP |", "44.2 GFLOP |", 1)
     with pytest.raises(BundleError, match=r"says cost 44\.2 GFLOP, but metrics\.json 44\.2 T"):
         numbers.require_headline(dearer.encode(), METRICS)
+    older = README.replace("44.2 TFLOP |", "0.0442 PFLOP |", 1)
+    assert numbers.require_headline(older.encode(), METRICS)
+    with pytest.raises(BundleError, match=r"says cost 0\.0441 PFLOP, but metrics\.json 44\.2 T"):
+        numbers.require_headline(older.replace("0.0442 P", "0.0441 P", 1).encode(), METRICS)
 
 
 def test_a_wide_table_is_read_once() -> None:

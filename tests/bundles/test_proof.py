@@ -74,6 +74,28 @@ def test_a_graph_that_knows_one_test_image_is_found(exported: Exported, copy: Pa
         forged["accuracy"]()
 
 
+def test_small_logits_agree_with_none_of_another_class(exported: Exported) -> None:
+    """A classifier times 1e-6 leaves each image its class, and is near to any other."""
+    bundle = Bundle.of(exported.bundle)
+    images = proof_of(exported.bundle)._probes
+    right = agreement.own(bundle.reference())
+    ways = {"right": lambda x: 1e-6 * right(x), "rolled": lambda x: 1e-6 * np.roll(right(x), 1, 1)}
+    with pytest.raises(DisagreementError, match="rolled gives another class on 256 of 256 images"):
+        agreement.compare(ways, images, bundle.classes)
+    near = {"right": right, "rounded": lambda x: right(x) + np.float32(1e-6)}
+    assert agreement.compare(near, images, bundle.classes)[1] < 1e-5
+
+
+def test_code_that_is_written_otherwise_is_not_proved(copy: Path) -> None:
+    code, line = copy / "model.py", "x = self.C1(x)"
+    assert line in code.read_text()
+    code.write_text(code.read_text().replace(line, "x = self.C1(torch.relu(x))"))
+    seal(copy)
+    found = looks(proof_of(copy))
+    with pytest.raises(UnknownError, match=r"not what this version writes for architecture\.json"):
+        found["code"]()
+
+
 def test_code_without_an_end_is_run_once(copy: Path) -> None:
     """Each class calls the one before it twice: 2 ** 40 calls of one layer."""
     before, line = "\n\nclass Network", "        x = self.C1(x)\n"

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from search.analysis.graph import Node, Window, node_reach
+from search.analysis.graph import Node, Window, leaves_one_cell, node_reach
 from search.analysis.reach import NOTHING, Reach
 from search.analysis.tracing.errors import LayoutError
 from search.analysis.tracing.layout import Dim, Dims, moving
@@ -84,9 +84,11 @@ class Builder:
         return len({tuple(self.seen(node, a) for a in range(self.rank)) for node in nodes}) < 2
 
     def make_global(self, index: int) -> None:
-        """Pooling that leaves one unit of an axis of several is global on this axis."""
+        """Pooling that leaves one cell of several is global."""
         node = self.nodes[index]
         before = self.nodes[node.inputs[0]].size
+        if not leaves_one_cell(node, before):
+            return
         how = tuple(
             NOTHING if left == 1 < had and reads else reads
             for reads, left, had in zip(node.reads[0], node.size, before, strict=True)

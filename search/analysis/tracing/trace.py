@@ -99,6 +99,7 @@ def trace(module: nn.Module, input: tuple[int, ...] = (3, 32, 32)) -> Graph:
             raise
         except (Exception, SystemExit) as error:  # the module's code, or torch's on meta tensors
             raise TraceError(_failure(recorder.where(), input, error)) from error
+    recorder.require_known(module)
     return recorder.graph(outputs)
 
 
@@ -163,6 +164,19 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         self._foreign: dict[int, Tensor] = {}  # parameters that no module registers
         self._ran: set[int] = set()
         self._recurring = False
+
+    def require_known(self, module: nn.Module) -> None:
+        """Accepts a module that has no other parameters than before it ran.
+
+        Raises:
+            TraceError: it has made some, of which those before could not be told apart.
+        """
+        made = [name for name, p in module.named_parameters() if id(p) not in self._weights]
+        if made:
+            raise TraceError(
+                f"the module makes parameters while it runs ({made[0]}), which would be counted "
+                "only if it had run before: make them in __init__"
+            )
 
     @contextmanager
     def recurring(self) -> Iterator[None]:

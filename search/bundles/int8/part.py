@@ -10,13 +10,14 @@ from functools import cached_property
 
 import numpy as np
 
+from search.bundles.agreement import tolerance
 from search.bundles.bundle import Bundle
 from search.bundles.contents import BundleError, UnknownError
 from search.bundles.findings import Findings
 from search.bundles.int8 import c_source, extra
 from search.bundles.int8.running import Pair, Runner, Scores, agreement, correct
 from search.bundles.metrics import Int8
-from search.bundles.numbers import Found, tolerance
+from search.bundles.numbers import Found
 from search.bundles.onnx_graph import require_plain_graph
 from search.bundles.parts.part import Look, Part
 from search.bundles.proof import FAILURES

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from search.bundles import numbers
-from search.bundles.contents import BundleError
+from search.bundles.contents import BundleError, UnknownError
 from search.bundles.findings import Findings
 from search.bundles.metrics import Metrics
 from search.bundles.numbers import Found
 from search.bundles.parts.part import Look, Part
+from search.bundles.plain import alike, decoded
 from search.display import wording
 from search.networks.source import generate
 
@@ -45,7 +46,14 @@ class Code(Part):
     def _plain(self) -> str:
         if isinstance(self.bundle.judgment, str):
             raise BundleError(self.bundle.judgment)
-        return "model.py imports torch alone and calls layers alone"
+        written = generate(self.bundle.generated, title="", facts=(), classes=(), mean=(), std=())
+        told = "model.py imports torch alone and calls layers alone"
+        if not alike(decoded(self.bundle.files["model.py"]), written):
+            raise UnknownError(
+                f"{told}, but is not what this version writes for architecture.json: on images "
+                "that are not tried here it may answer anything"
+            )
+        return f"{told}, as this version writes it for architecture.json"
 
     def _traced(self) -> str:
         verdict, expected = self.proof.traced, self.bundle.verdict.to_json()

@@ -110,6 +110,43 @@ def test_pooling_that_leaves_one_cell_is_global_and_says_what_else(
     assert found.structure.strays == ()
 
 
+@pytest.mark.parametrize(
+    ("pool", "field"),
+    [
+        (nn.MaxPool2d((8, 1)), (31 + 28, 31)),  # of one axis
+        (nn.MaxPool2d(1, 64), (31, 31)),  # takes a corner
+        (nn.AvgPool2d(3, 6), (31 + 8, 31 + 8)),
+    ],
+)
+def test_pooling_that_leaves_more_or_passes_over_cells_is_local(
+    pool: nn.Module, field: tuple[int, int]
+) -> None:
+    body = [C(3, 8, 3, 2, 1), C(8, 8, 3, 2, 1), *(C(8, 8, 3, padding=1) for _ in range(3))]
+    found = analyzed(nn.Sequential(*body, pool, C(8, 8, 1), nn.Flatten()), (3, 32, 32))
+    assert found.receptive_field == field
+    assert found.structure.strays == (f"{type(pool).__name__[:3].lower()}pool 5",)
+    assert not [note for note in found.notes if "is global" in note]
+
+
+def test_parameters_that_are_made_while_it_runs_are_refused() -> None:
+    def made(net: Any, x: Tensor) -> Tensor:
+        if not hasattr(net, "late"):
+            net.late = C(4, 400, 3)
+        result: Tensor = net.late(net.first(x))
+        return result
+
+    module = Net(made, first=C(3, 4, 3))
+    with pytest.raises(TraceError, match=r"makes parameters while it runs \(late\.weight\)"):
+        analyzed(module)
+    assert analyzed(module).parameters == sum(p.numel() for p in module.parameters())
+
+
+def test_a_module_without_operations_has_a_memory() -> None:
+    found = analyzed(nn.BatchNorm2d(3, track_running_stats=False), (3, 8, 8))
+    assert found.parameters == 6
+    assert found.memory is not None
+
+
 def test_pooling_as_large_as_the_map_is_local_where_padding_keeps_the_map() -> None:
     def pooled(net: Any, x: Tensor) -> Tensor:
         y = net.first(x)
