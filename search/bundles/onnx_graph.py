@@ -117,9 +117,7 @@ def numbers_of(content: bytes) -> tuple[dict[str, NDArray[Any]], int]:
     if len(weights) < len(graph.initializer):
         raise BundleError("model.onnx has two weights of one name")
     used = _used(graph)
-    constants = [
-        node for node in graph.node if node.op_type == "Constant" and {*node.output} & used
-    ]
+    constants = (node for node in graph.node if node.op_type == "Constant")
     held = sum(_held(each) for node in constants for each in node.attribute)
     return {name: array for name, array in weights.items() if name in used}, held
 

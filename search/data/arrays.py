@@ -74,7 +74,10 @@ class Arrays(Source):
             return f"{self.section.root}: {error}"
         if shapes[0] == shapes[1] or self.section.image_size:
             return ""
-        return f"{self.section.root}: {test} is of {shapes[1]}, {train} of {shapes[0]}"
+        return (
+            f"{self.section.root}: {test} (height, width, channels) is {shapes[1]}, but {train} "
+            f"{shapes[0]}; --set data.image_size=N resizes all"
+        )
 
     @cached_property
     def _arrays(self) -> dict[str, NDArray[Any]]:

@@ -73,7 +73,7 @@ class ImageFolder(Source):
             return f"{folder}: no such directory"
         try:
             self._classes(folder)
-        except ConfigError as error:
+        except (ConfigError, MachineError) as error:
             return str(error)
         return ""
 

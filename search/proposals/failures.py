@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from search.storage.trials import ARCHITECTURE
+from search.storage.trials import has_network
 
 
 def as_worst(
@@ -25,12 +25,12 @@ def as_worst(
         min(column) if direction is StudyDirection.MAXIMIZE else max(column)
         for column, direction in zip(columns, directions, strict=False)
     ]
-    return [_completed(t, worst) if worst and _trained(t) else t for t in trials]
+    return [_completed(t, worst) if worst and _failed(t) else t for t in trials]
 
 
-def _trained(trial: FrozenTrial) -> bool:
+def _failed(trial: FrozenTrial) -> bool:
     """Whether the trial failed in its training; before it, its parameters are not to blame."""
-    return trial.state == TrialState.FAIL and ARCHITECTURE in trial.user_attrs
+    return trial.state == TrialState.FAIL and has_network(trial)
 
 
 def _completed(trial: FrozenTrial, values: Sequence[float]) -> FrozenTrial:

@@ -87,6 +87,11 @@ def is_given(trial: Trial | FrozenTrial) -> bool:
     return GIVEN in trial.user_attrs
 
 
+def has_network(trial: FrozenTrial) -> bool:
+    """Whether the trial came to a network, which it may have begun to train."""
+    return ARCHITECTURE in trial.user_attrs
+
+
 def has_diverged(trial: FrozenTrial) -> bool:
     """Whether the trial failed by what it trained, and not by where."""
     return (Attributes.of(trial).failure or "").startswith("DivergedError")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -86,12 +87,15 @@ def test_no_export_comes_next_where_there_are_no_test_images(
 ) -> None:
     study = build(config(), "sqlite:///studies/demo.db", trials=3, running=0)
     folder = overridden(config(), ["data.kind=imagefolder", f"data.root={place}"])
-    (place / "train").mkdir()
+    for name in ("a", "b"):
+        (place / "train" / name).mkdir(parents=True)
     summary = summarize(study, folder)
     source = ["launch", "s.toml"]
     assert next_commands(summary, 0, source, typed, []) == []
     assert not any("export" in line for line in next_commands(summary, 1, source, typed, []))
-    (place / "test").mkdir()
+    (place / "train").rename(place / "test")
+    assert not any("export" in line for line in next_commands(summary, 1, source, typed, []))
+    shutil.copytree(place / "test", place / "train")
     assert any("export" in line for line in next_commands(summary, 1, source, typed, []))
 
 

@@ -104,7 +104,8 @@ def test_without_test_images_some_can_be_split_off(tmp_path: Path) -> None:
 def test_test_images_of_another_size_are_told_before_the_search(tmp_path: Path) -> None:
     smaller = {"x_test": COLOR[:, :4], "y_test": LABELS}
     path = _saved(tmp_path, x_train=COLOR, y_train=LABELS, **smaller)
-    assert "x_test is of (4, 10, 3), x_train of (8, 10, 3): nothing" in without_test(_section(path))
+    reason = "x_test (height, width, channels) is (4, 10, 3), but x_train (8, 10, 3); --set data.im"
+    assert reason in without_test(_section(path))
     assert without_test(_section(path, image_size=8)) == ""
 
 
