@@ -181,7 +181,7 @@ def test_doctor_looks_whether_an_export_could_read_the_test_images(
     changes = ["--set", "data.kind=npz", "--set", "data.root=small.npz"]
     assert run(["doctor", QUICK, "--json", *changes]) == 3
     (found,) = (f for f in json.loads(capsys.readouterr().out) if f["name"] == "data")
-    assert "x_test (height, width, channels) is (9, 32, 1)" in found["detail"]
+    assert "test images (height, width, channels) are (9, 32, 1)" in found["detail"]
 
 
 COMMANDS: Any = typer.main.get_command(app)

@@ -21,10 +21,12 @@ _ODD = re.compile(r"[^\n\t\x20-\x7e\x80-\U0010ffff]|[\x80-\x9f\ufeff]")
 
 @dataclass(frozen=True)
 class Plain:
-    """A file that was judged: its code, and the constants at its top."""
+    """A file that was judged: its code, the constants at its top, and what it does beside them,
+    which is the same text in files that differ in comments and constants alone."""
 
     code: CodeType
     constants: Mapping[str, object]
+    operations: str
 
 
 def judged(content: bytes) -> Plain:
@@ -40,7 +42,8 @@ def judged(content: bytes) -> Plain:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
     }
     try:
-        return Plain(compile(tree, "model.py", "exec", dont_inherit=True), constants)
+        code = compile(tree, "model.py", "exec", dont_inherit=True)
+        return Plain(code, constants, _operations(tree))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise NotPlainError(f"no Python: {error}") from None
 
@@ -83,13 +86,8 @@ def require_plain(source: str) -> ast.Module:
     return tree
 
 
-def alike(source: str, other: str) -> bool:
-    """Whether two files of plain layers differ in comments and the constants at the top alone."""
-    return _operations(source) == _operations(other)
-
-
-def _operations(source: str) -> str:
-    tree = ast.parse(source)
+def _operations(tree: ast.Module) -> str:
+    """Takes comments and constants out of the tree, which is compiled by now."""
     tree.body = [node for node in tree.body if not isinstance(node, ast.Assign)]
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
@@ -97,4 +95,4 @@ def _operations(source: str) -> str:
     return ast.dump(tree)
 
 
-__all__ = ["NotPlainError", "Plain", "alike", "decoded", "judged", "require_plain"]
+__all__ = ["NotPlainError", "Plain", "decoded", "judged", "require_plain"]

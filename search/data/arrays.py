@@ -12,7 +12,7 @@ from PIL import Image
 
 from search.data import pictures
 from search.data.images import Images, Named, Pixels
-from search.data.sources import Part, Shape, Source
+from search.data.sources import Part, Shape, Source, other_size
 from search.errors import ConfigError, MachineError, first_line
 
 # Images and labels of each part, as Keras and as MedMNIST name them.
@@ -67,17 +67,16 @@ class Arrays(Source):
         missing = [name for name in self._names["test"] if name not in self._arrays]
         if missing:
             return f"{self.section.root}: no {' and no '.join(missing)}"
-        train, test = (self._names[part][0] for part in ("train", "test"))
         try:
-            shapes = [channels_last(self._arrays[name]).shape[1:] for name in (train, test)]
+            train, test = (
+                channels_last(self._arrays[self._names[part][0]]).shape[1:]
+                for part in ("train", "test")
+            )
         except ValueError as error:
             return f"{self.section.root}: {error}"
-        if shapes[0] == shapes[1] or self.section.image_size:
+        if train == test or self.section.image_size:
             return ""
-        return (
-            f"{self.section.root}: {test} (height, width, channels) is {shapes[1]}, but {train} "
-            f"{shapes[0]}; --set data.image_size=N resizes all"
-        )
+        return f"{self.section.root}: {other_size('test', test, train)}"
 
     @cached_property
     def _arrays(self) -> dict[str, NDArray[Any]]:

@@ -20,7 +20,7 @@ from search.config.sections import DataSection
 # Imported for being defined: each is a kind of data set.
 from search.data import arrays, digits, folder, vision  # noqa: F401
 from search.data.images import Images, Named
-from search.data.sources import Part, Source, source
+from search.data.sources import Part, Source, other_size, source
 from search.errors import ConfigError
 
 
@@ -190,10 +190,7 @@ def _fitting(data: Source, part: Part, shape: tuple[int, ...]) -> Named:
     of training images."""
     images, classes = data.read(part)
     if images.pixels.shape[1:] != shape:
-        raise ConfigError(
-            f"data: {part} images (height, width, channels) are {images.pixels.shape[1:]}, but "
-            f"training images {shape}; --set data.image_size=N resizes all"
-        )
+        raise ConfigError(f"data: {other_size(part, images.pixels.shape[1:], shape)}")
     return images, classes
 
 

@@ -15,6 +15,14 @@ Part = Literal["train", "validation", "test"]
 _KINDS: dict[str, type[Source]] = {}
 
 
+def other_size(part: Part, size: tuple[int, ...], trained: tuple[int, ...]) -> str:
+    """What is wrong with images of a part whose (height, width, channels) are not the trained."""
+    return (
+        f"{part} images (height, width, channels) are {size}, but training images {trained}; "
+        "--set data.image_size=N resizes all"
+    )
+
+
 class Source(ABC):
     """The images that a `[data]` section names.
 

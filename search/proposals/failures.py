@@ -20,6 +20,8 @@ def as_worst(
     Optuna's samplers leave failed trials out, and would propose again and again what diverges or
     takes more time or memory than there is.  Where nothing has completed, nothing changes.
     """
+    if not any(map(_failed, trials)):  # a sampler asks several times a proposal
+        return list(trials)
     columns = list(zip(*(t.values for t in trials if t.state == TrialState.COMPLETE), strict=True))
     worst = [
         min(column) if direction is StudyDirection.MAXIMIZE else max(column)

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search.proposals.failures import as_worst
 from search.storage.given import learnable
 from search.storage.internals import storage_of, study_id, trial_id
-from search.storage.refuted import BorneOut, States
+from search.storage.refuted import BorneOut
 from search.storage.trials import Attributes, has_diverged
 
 
@@ -72,9 +72,8 @@ class Scratch(BorneOut):
         self._storage = ScratchStorage(study, trial)
         self.trial = self._storage.trial
 
-    def _shown(self, trials: Sequence[FrozenTrial], states: States) -> list[FrozenTrial]:
-        shown = as_worst(learnable(super()._shown(trials, None)), self.directions)
-        return [trial for trial in shown if states is None or trial.state in states]
+    def _seen(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        return as_worst(learnable(super()._seen(trials)), self.directions)
 
     def write(self) -> None:
         self._storage.write()

@@ -56,7 +56,10 @@ class BorneOut:
         return self._shown(trials, states)
 
     def _shown(self, trials: Sequence[FrozenTrial], states: States) -> list[FrozenTrial]:
-        return [t for t in borne_out(trials) if states is None or t.state in states]
+        return [t for t in self._seen(trials) if states is None or t.state in states]
+
+    def _seen(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        return borne_out(trials)
 
 
 def _refuted(trials: Sequence[FrozenTrial], older: Sequence[FrozenTrial]) -> bool:

@@ -104,7 +104,7 @@ def test_without_test_images_some_can_be_split_off(tmp_path: Path) -> None:
 def test_test_images_of_another_size_are_told_before_the_search(tmp_path: Path) -> None:
     smaller = {"x_test": COLOR[:, :4], "y_test": LABELS}
     path = _saved(tmp_path, x_train=COLOR, y_train=LABELS, **smaller)
-    reason = "x_test (height, width, channels) is (4, 10, 3), but x_train (8, 10, 3); --set data.im"
+    reason = "are (4, 10, 3), but training images (8, 10, 3); --set data.image_size=N resizes"
     assert reason in without_test(_section(path))
     assert without_test(_section(path, image_size=8)) == ""
 

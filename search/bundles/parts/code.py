@@ -10,7 +10,7 @@ from search.bundles.findings import Findings
 from search.bundles.metrics import Metrics
 from search.bundles.numbers import Found
 from search.bundles.parts.part import Look, Part
-from search.bundles.plain import alike, decoded
+from search.bundles.plain import judged
 from search.display import wording
 from search.networks.source import generate
 
@@ -44,11 +44,12 @@ class Code(Part):
         }
 
     def _plain(self) -> str:
-        if isinstance(self.bundle.judgment, str):
-            raise BundleError(self.bundle.judgment)
+        found = self.bundle.judgment
+        if isinstance(found, str):
+            raise BundleError(found)
         written = generate(self.bundle.generated, title="", facts=(), classes=(), mean=(), std=())
         told = "model.py imports torch alone and calls layers alone"
-        if not alike(decoded(self.bundle.files["model.py"]), written):
+        if found.operations != judged(written.encode()).operations:
             raise UnknownError(
                 f"{told}, but is not what this version writes for architecture.json: on images "
                 "that are not tried here it may answer anything"
