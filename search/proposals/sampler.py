@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -47,6 +48,9 @@ from search.proposals.tpe import FeasibleTPE
 from search.proposals.untaught import NSGA2, Random
 from search.storage.trials import Attributes, write_proposed
 from search.storage.writes import at_once
+
+_YIELDING = 1.0
+"""Seconds after which a later trial that holds the same candidate is taken to train it."""
 
 
 class FeasibleSampler(BaseSampler):
@@ -130,12 +134,19 @@ class FeasibleSampler(BaseSampler):
         return proposals.mend(partial)
 
     def _claim(self, study: Study, trial: FrozenTrial, candidate: Candidate) -> bool:
-        """Writes the claim, then looks who else holds it: two workers that draw the same
-        candidate at the same moment see each other, and both draw again."""
+        """Writes the claim, then looks who else holds it: of two workers that draw the same
+        candidate at the same moment, that of the later trial draws again.  The other waits for
+        this, so that the last candidate of a space is not given up by both."""
         with at_once(study):
             write_proposed(study, trial, Attributes(candidate=candidate.hash))
-        self._taken.update(study, trial)
-        return not self._taken.holds(candidate.hash)
+        until = time.monotonic() + _YIELDING
+        while True:
+            self._taken.update(study, trial)
+            if not self._taken.holds(candidate.hash):
+                return True
+            if self._taken.holds(candidate.hash, until=trial.number) or time.monotonic() > until:
+                return False
+            time.sleep(_YIELDING / 50)
 
 
 SAMPLERS: dict[str, type[Inner]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,8 +55,10 @@ class Taken:
         elif held and trial.number != current.number:
             self._running[trial.number] = held
 
-    def holds(self, candidate: str) -> bool:
-        return candidate in self._finished or candidate in self._running.values()
+    def holds(self, candidate: str, until: float = math.inf) -> bool:
+        """Whether a finished trial holds it, or one that runs, of a number below `until`."""
+        running = (held for number, held in self._running.items() if number < until)
+        return candidate in self._finished or candidate in running
 
 
 class Scratch(BorneOut):

@@ -602,7 +602,7 @@ def test_a_running_trial_holds_its_candidate_against_another_worker(tmp_path: An
     assert len(held) == count
 
 
-def test_two_claims_at_the_same_moment_both_draw_again(monkeypatch: Any) -> None:
+def test_of_two_claims_at_the_same_moment_the_later_trial_draws_again(monkeypatch: Any) -> None:
     """The other worker's claim lands between our look and our own claim."""
     config = small_config(proposals=2_000)
     study = create(config)
@@ -624,6 +624,37 @@ def test_two_claims_at_the_same_moment_both_draw_again(monkeypatch: Any) -> None
     assert claims[0] != candidate.hash
     assert set(claims[1:]) == {candidate.hash}
     assert study.trials[1].user_attrs["rejected"]["duplicate"] >= 1
+
+
+@pytest.mark.parametrize("yields", [True, False])
+def test_of_two_claims_at_the_same_moment_the_earlier_trial_waits_for_the_other(
+    yields: bool, monkeypatch: Any
+) -> None:
+    """Until it sees that the other keeps it, which looked before the claims met."""
+    config = small_config(proposals=2_000)
+    study = create(config)
+    storage = study._storage
+    plain = storage.set_trial_user_attr
+    claims: list[str] = []
+    later: list[int] = []
+
+    def with_rival(trial_id: int, key: str, value: Any) -> None:
+        plain(trial_id, key, value)
+        if key == "candidate":
+            claims.append(value)
+            if not later:
+                later.append(storage.create_new_trial(study._study_id))
+                plain(later[0], "candidate", value)
+
+    def look(seconds: float) -> None:
+        if yields:
+            plain(later[0], "candidate", "another")
+
+    monkeypatch.setattr(storage, "set_trial_user_attr", with_rival)
+    monkeypatch.setattr("search.proposals.sampler.time.sleep", look)
+    candidate = suggest(study.ask(), config, input=INPUT, classes=CLASSES)
+    assert claims[-1] == candidate.hash
+    assert len(set(claims)) == (1 if yields else 2)
 
 
 @pytest.mark.parametrize("kind", ["qmc", "grid"])
