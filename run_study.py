@@ -14,6 +14,7 @@ try:
     import typer
     from typer.exceptions import TyperException
 
+    from search.commands.typed import called
     from search.config.secrecy import concealed, require_no_password
     from search.errors import WARNING, ConfigError, LimitsError, MachineError, printable
     from search.presets import PRESETS
@@ -439,7 +440,7 @@ def _tell(error: BaseException) -> int:
     """Says what is wrong; answers with the exit code."""
     code, message = _ending(error)
     if message:  # without a command, the help is all there is to say
-        lines = map(printable, f"run_study: {message}".splitlines())
+        lines = map(printable, f"{called()}: {message}".splitlines())
         with suppress(OSError):  # where nobody can be told, the code tells
             print(*lines, sep="\n", file=sys.stderr)
     return code

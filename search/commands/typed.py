@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from search.config.secrecy import concealed
+from search.version import NAME
 
 
 def typed(
@@ -28,7 +29,12 @@ def typed(
 
 
 def _program() -> str:
-    called = Path(sys.argv[0])
-    if called.suffix == ".py":
-        return f"python {shlex.quote(str(called))}"
-    return "c1c4-search" if called.name == "c1c4-search" else "python -m run_study"
+    path = Path(sys.argv[0])
+    if path.suffix == ".py":
+        return f"python {shlex.quote(str(path))}"
+    return NAME if called() == NAME else "python -m run_study"
+
+
+def called() -> str:
+    """What its messages begin with."""
+    return NAME if Path(sys.argv[0]).stem == NAME else "run_study"

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from run_study import run
 from search.commands.typed import typed
 
 
@@ -32,15 +33,22 @@ def test_a_command_goes_on_with_the_same_study(
 
 
 @pytest.mark.parametrize(
-    ("called", "program"),
+    ("called", "program", "said"),
     [
-        ("run_study.py", "python run_study.py"),
-        ("/usr/bin/c1c4-search", "c1c4-search"),
-        ("-m", "python -m run_study"),
+        ("run_study.py", "python run_study.py", "run_study"),
+        ("/usr/bin/c1c4-search", "c1c4-search", "c1c4-search"),
+        ("c1c4-search.exe", "c1c4-search", "c1c4-search"),
+        ("-m", "python -m run_study", "run_study"),
     ],
 )
 def test_the_program_is_named_as_it_was_called(
-    called: str, program: str, monkeypatch: pytest.MonkeyPatch
+    called: str,
+    program: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(sys, "argv", [called])
     assert typed("status", "s") == f"{program} status s"
+    assert run(["check", "nothing.json"]) == 2
+    assert capsys.readouterr().err.startswith(f"{said}: nothing.json: ")
