@@ -118,7 +118,7 @@ def legal() -> Figure:
     axes.set_yticks(range(len(shares)), list(shares))
     axes.invert_yaxis()
     axes.set_xlim(0, 112)
-    axes.set_xlabel("% of 150 trials that hold a legal network; red: lowest to highest of 5 seeds")
+    axes.set_xlabel("% of 150 trials with a legal network; red: the range of 5 seeds")
     return figure
 
 

@@ -45,7 +45,7 @@ from search.templates import template
 LEADERS = 5
 SAMPLED = 20  # classes of which images are shown
 AUGMENTED = 5  # images shown as they are augmented
-MISTAKES = 35  # misclassified images shown
+MISTAKES = 25  # misclassified images shown
 
 Rows = Sequence[Sequence[str]]
 

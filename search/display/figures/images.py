@@ -33,7 +33,6 @@ def figure_misclassified(
     predicted: Integers,
     classes: Sequence[str],
     confidence: Shares | None = None,
-    columns: int = 7,
 ) -> Figure:
     """Images (N, H, W, 3) over their true class and the class they were taken for.
 
@@ -43,10 +42,11 @@ def figure_misclassified(
         figure = canvas(1.2)
         figure.text(0.5, 0.5, "Every image was classified correctly.", ha="center", va="center")
         return figure
+    columns = 5  # as wide as their captions
     rows = [images[start : start + columns] for start in range(0, len(images), columns)]
-    figure = canvas(WIDTH / columns * 1.32 * len(rows))
+    figure = canvas(WIDTH / columns * 1.2 * len(rows))
     axes = figure.subplots()
-    across, down = _mosaic(axes, rows, columns, gaps=(0.42, 0.12))
+    across, down = _mosaic(axes, rows, columns, gaps=(0.34, 0.12))
     for i, (label, taken) in enumerate(zip(true, predicted, strict=True)):
         sure = "" if confidence is None else f" {confidence[i]:.0%}"
         below = i % columns + across / 2, i // columns + down
@@ -137,7 +137,7 @@ def figure_samples(
     """The first `per_class` images (N, H, W, 3) of each class, one row per class."""
     of = np.asarray(labels)
     rows = [images[np.flatnonzero(of == label)[:per_class]] for label in range(len(classes))]
-    figure = canvas(0.1 + 0.66 * len(classes))
+    figure = canvas(0.1 + 0.88 * WIDTH / per_class * len(classes))
     axes = figure.subplots()
     _, down = _mosaic(axes, rows, per_class)
     axes.set_yticks([row + down / 2 for row in range(len(rows))], classes)
