@@ -185,7 +185,9 @@ class Downsampling(Limit):
 
 
 class DepthwiseSeparable(AtLeast):
-    """A depthwise k x k convolution followed by a pointwise 1x1 one."""
+    """A depthwise k x k convolution followed by a pointwise 1x1 one, which in a module may be a
+    linear layer over channels.  Such a layer counts as often as it is applied, as all do that rules
+    of structure count."""
 
     key = "depthwise_separable"
     noun = "depthwise separable convolution(s) (depthwise k x k, then pointwise 1x1)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from search.analysis.reach import IDENTITY, NOTHING, Reach, compose, regular, unite
 
@@ -210,8 +211,7 @@ def graph_structure(nodes: Sequence[Node], output: int) -> Structure:
         missing=(),
         output_cells=math.prod(nodes[output].size),
         separable=sum(
-            node.kind == "pointwise" and "depthwise" in _kinds_before(nodes, node)
-            for node in convolutions
+            _is_pointwise(node) and "depthwise" in _kinds_before(nodes, node) for node in maps
         ),
         dilated=sum(
             any(
@@ -244,12 +244,19 @@ def _is_map(node: Node, seeing: tuple[bool, ...]) -> bool:
 
 
 def _halves(node: Node) -> bool:
-    """A 3x3 convolution of stride 2 that is padded by no more than keeps the size at stride 1."""
+    """A 3x3 convolution of stride 2 that is padded by no more than keeps the size at stride 1, on
+    a map that nothing halves on the way to it: no space to depth, no patches."""
     window = node.window
-    if window is None or (set(window.kernel), set(window.stride)) != ({3}, {2}):
+    if window is None or (set(window.kernel), set(window.stride)) != ({3}, {2}) or _step(node) > 2:
         return False
     pads = zip(window.padding, window.dilation, strict=True)
     return all(sum(padding) <= 2 * dilation for padding, dilation in pads)
+
+
+def _is_pointwise(node: Node) -> bool:
+    """A 1x1 convolution, be it a linear layer over the channels of each position."""
+    in_place = all(reads == IDENTITY for how in node.reads for reads in how)
+    return node.kind == "pointwise" or (node.kind == "linear" and in_place)
 
 
 def _in_a_row(nodes: Sequence[Node], halving: Sequence[Node]) -> list[Node]:
@@ -279,9 +286,13 @@ def leaves_one_cell(node: Node, before: Sequence[int]) -> bool:
 
 
 def _shrinks(node: Node) -> bool:
-    return any(
-        reads is not None and abs(reads.extended.step) > 1 for how in node.reads for reads in how
-    )
+    return _step(node) > 1
+
+
+def _step(node: Node) -> Fraction:
+    """Positions of its inputs between neighbouring units, on the axis where these are most."""
+    steps = [abs(reads.extended.step) for how in node.reads for reads in how if reads is not None]
+    return max(steps, default=Fraction(0))
 
 
 def _kinds_before(nodes: Sequence[Node], node: Node) -> set[str]:

@@ -200,6 +200,23 @@ def laid(call: Call, value: Value, dims: Dims, first: Sequence[int]) -> Value:
     return result
 
 
+def gridded(call: Call, value: Value) -> Value:
+    """A map of the positions that the last dimensions hold, with all that stands at each as
+    channels: of space to depth the coarse map, of depth to space the fine one."""
+    rank = call.builder.rank
+    kept = value.dims[-rank:]
+    plain = [along(axis, n) for axis, n in enumerate(call.size(value))]
+    if len(value.dims) != rank + 2 or list(kept) == plain or not all(map(moving, kept)):
+        return value
+    batch, mixed = value.dims[:2]
+    if axes([batch]) or [axes([moving(dim)]) for dim in kept] != [{axis} for axis in range(rank)]:
+        return value
+    _, base = regroup(call, value, kept, (mixed,))
+    size = list(map(length, kept))
+    dims = [along(axis, n) for axis, n in enumerate(size)]
+    return call.add([(value.node, base)], size, (batch, channels(length(mixed)), *dims))
+
+
 def regroup(
     call: Call, value: Value, kept: Sequence[Dim], mixed: Sequence[Dim], full: Reach | None = None
 ) -> tuple[list[int | None], Reads]:

@@ -12,6 +12,7 @@ from search.analysis.tracing.calls import Call, Reads, Value, handles
 from search.analysis.tracing.elementwise import (
     broadcast,
     elementwise,
+    gridded,
     join,
     mixed,
     regroup,
@@ -73,6 +74,8 @@ def _reduce(call: Call) -> Value:
     if asked is None or asked == []:
         asked = range(len(value.dims))
     dims = [asked] if isinstance(asked, int) else list(asked)
+    if any(moving(value.dims[dim]) for dim in dims):
+        value = gridded(call, value)
     reduced = axes(value.dims[dim] for dim in dims)
     how, size, left = _contract(call, value, dims, NOTHING)
     if reduced:  # one cell is all of a map of one, too

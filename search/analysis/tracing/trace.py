@@ -64,9 +64,12 @@ from search.analysis.tracing.remarks import about_pooling, about_weights
 from search.analysis.tracing.running import AsFunction, Intent, evaluating, image_for
 from search.analysis.tracing.seams import require_seen
 
+RECORDED = "TorchScript interpreter"  # torch's words
 NO_FORWARD = 'missing the required "forward" function'  # torch's words
 CODE = (AttributeError, NameError, TypeError, RecursionError)  # seldom the shape's fault
 WAY = "replace it by convolution, pooling, resizing or element-wise operations, or "
+MATRICES = {"mv": "self", "addmv": "mat", "dot": "self"}
+"""Products with a vector, which torch does not count, and their matrix."""
 # Importing them fills HANDLERS.
 READINGS = (
     elementwise, rearranging, joining, parts, writing, windows, patches, resampling, sums,
@@ -107,6 +110,11 @@ def _failure(where: str, input: tuple[int, ...], error: BaseException) -> str:
     words = in_words(error)
     if NO_FORWARD in words:
         return f"{where} fails: {words}; write one as a method of its class, indented as __init__"
+    if RECORDED in words:
+        return (
+            f"{where} is a recording by torch.jit, which does not run without data: check the module "
+            "that it was made of"
+        )
     if isinstance(error, NotImplementedError) or re.search(r"\b[Mm]eta\b", str(error)):
         return (
             f"{where} does not run without data, which the checker has none of: {words}; check "
@@ -245,6 +253,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         arguments = defaults | dict(zip(names, args, strict=False)) | kwargs
         counted = flop_registry.get(packet)
         macs = counted(*args, **kwargs, out_val=out) // 2 if counted else 0
+        if name in MATRICES:
+            macs = arguments[MATRICES[name]].numel()
         call = Call(
             self._builder, self._label(name), name, arguments, out, macs, self._find, self._learned
         )
@@ -336,13 +346,23 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         for weight in fresh if node else ():
             self._owned[node] = self._owned.get(node, 0) + self._unused.pop(weight)
 
+    def _ending(self, output: Tensor) -> Value | None:
+        """The map that an output holds, where it is one."""
+        value = self._values.get(id(output))
+        if isinstance(value, Moved):
+            raise LayoutError(value.reason)
+        if value is None:
+            return None
+        where = self._builder.nodes[value.node].name
+        call = Call(self._builder, where, "view", {}, output, 0, self._find, self._learned)
+        return elementwise.gridded(call, value)
+
     def graph(self, outputs: Sequence[Tensor]) -> Graph:
         """What was recorded, seen from the deepest of `outputs`."""
-        values = [self._values.get(id(tensor)) for tensor in outputs]
-        for value in values:
-            if isinstance(value, Moved):
-                raise UnknownOperationError(f"the output cannot be analyzed: {value.reason}")
-        found = [value for value in values if isinstance(value, Value)]
+        try:
+            found = [value for value in map(self._ending, outputs) if value]
+        except LayoutError as error:
+            raise UnknownOperationError(f"the output cannot be analyzed: {error}") from None
         ends = {value.node for value in found}
         if not outputs:
             raise TraceError("the module gives no tensor: its forward must return one")

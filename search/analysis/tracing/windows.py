@@ -9,7 +9,7 @@ from dataclasses import replace
 from search.analysis.graph import Window
 from search.analysis.reach import IDENTITY, NOTHING, Reach, compose, window
 from search.analysis.tracing.calls import Call, Value, handles
-from search.analysis.tracing.elementwise import regroup, resized, stretched
+from search.analysis.tracing.elementwise import gridded, regroup, resized, stretched
 from search.analysis.tracing.errors import LayoutError
 from search.analysis.tracing.layout import (
     Digit,
@@ -238,7 +238,8 @@ def _pool(call: Call) -> Value:
     dilation = every(call.arguments.get("dilation", 1), rank)
     how = [window(*entry) for entry in zip(kernel, stride, padding, dilation, strict=True)]
     shown = Window(kernel, stride, tuple((p, p) for p in padding), dilation)
-    pooled = windowed(call, call.value("self"), rank, how, f"{call.name[:3]}pool", shown)
+    source = gridded(call, call.value("self"))
+    pooled = windowed(call, source, rank, how, f"{call.name[:3]}pool", shown)
     call.builder.make_global(pooled.node)
     return pooled
 
@@ -249,7 +250,7 @@ def _pool(call: Call) -> Value:
 def _adaptive_pool(call: Call) -> Value:
     """Cell i of n reads from floor(i * size / n) up to ceil((i + 1) * size / n)."""
     rank = 3 if "3d" in call.name else 2
-    source = call.value("self")
+    source = gridded(call, call.value("self"))
     have = [length(dim) for dim in source.dims[-rank:]]
     cells = call.shape[-rank:]
     how = [
