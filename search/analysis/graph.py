@@ -191,19 +191,20 @@ def graph_structure(nodes: Sequence[Node], output: int) -> Structure:
     side by side the first alone; everything else that shrinks the map, but pooling that leaves
     one cell, is a stray.
     """
-    seeing = _seeing(nodes)
-    maps = [
-        nodes[index]
+    seeing, steps = _seeing(nodes), _steps(nodes)
+    stepped = [
+        (nodes[index], steps[index])
         for index in sorted(ancestors(nodes, output))
         if any(_is_map(nodes[source], seeing[source]) for source in nodes[index].inputs)
     ]
+    maps = [node for node, _ in stepped]
     convolutions = [node for node in maps if node.kind in CONVOLUTIONS and node.window]
-    halving = [node for node in convolutions if _halves(node)]
+    halving = [node for node, step in stepped if node in convolutions and _halves(node, step)]
     transitions = _in_a_row(nodes, halving)
     strays = [
         f"{node.kind or 'slicing'} {node.name}{' beside another' if node in halving else ''}"
-        for node in maps
-        if node not in transitions and _shrinks(node) and not _is_global(nodes, node)
+        for node, step in stepped
+        if node not in transitions and step > 1 and not _is_global(nodes, node)
     ]
     return Structure(
         transitions=len(transitions),
@@ -243,11 +244,11 @@ def _is_map(node: Node, seeing: tuple[bool, ...]) -> bool:
     return math.prod(node.size) > 1 or any(seeing)
 
 
-def _halves(node: Node) -> bool:
+def _halves(node: Node, step: Fraction) -> bool:
     """A 3x3 convolution of stride 2 that is padded by no more than keeps the size at stride 1, on
     a map that nothing halves on the way to it: no space to depth, no patches."""
     window = node.window
-    if window is None or (set(window.kernel), set(window.stride)) != ({3}, {2}) or _step(node) > 2:
+    if window is None or (set(window.kernel), set(window.stride)) != ({3}, {2}) or step > 2:
         return False
     pads = zip(window.padding, window.dilation, strict=True)
     return all(sum(padding) <= 2 * dilation for padding, dilation in pads)
@@ -285,14 +286,25 @@ def leaves_one_cell(node: Node, before: Sequence[int]) -> bool:
     )
 
 
-def _shrinks(node: Node) -> bool:
-    return _step(node) > 1
-
-
-def _step(node: Node) -> Fraction:
-    """Positions of its inputs between neighbouring units, on the axis where these are most."""
-    steps = [abs(reads.extended.step) for how in node.reads for reads in how if reads is not None]
-    return max(steps, default=Fraction(0))
+def _steps(nodes: Sequence[Node]) -> list[Fraction]:
+    """Of every node, how far apart its units lie on the map that it reads, on the axis where this
+    is most: where it reads patches, on the map that these were cut out of."""
+    result, steps, bases = [], list[list[Fraction]](), list[list[Fraction]]()
+    for node in nodes:
+        most, step = Fraction(0), [Fraction(0 if node.inputs else 1)] * len(node.size)
+        base = list(step)
+        for source, how in zip(node.inputs, node.reads, strict=True):
+            for axis, reads in enumerate(how):
+                own = abs(reads.extended.step) if reads else Fraction(0)
+                apart, below = own * steps[source][axis], bases[source][axis]
+                most = max(most, apart / below if below else own)
+                step[axis] = max(step[axis], apart)
+                within = own == 1 or not PATCHES.isdisjoint(node.operations[:1])
+                base[axis] = max(base[axis], below if within else apart)
+        result.append(most)
+        steps.append(step)
+        bases.append(base)
+    return result
 
 
 def _kinds_before(nodes: Sequence[Node], node: Node) -> set[str]:
@@ -331,6 +343,7 @@ def peak_bytes(graph: Graph) -> int:
     return peak
 
 
+PATCHES = frozenset({"im2col", "unfold"})  # operations that cut them out
 CONVOLUTIONS = ("conv", "depthwise", "pointwise")
 
 

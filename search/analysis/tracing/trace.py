@@ -112,8 +112,8 @@ def _failure(where: str, input: tuple[int, ...], error: BaseException) -> str:
         return f"{where} fails: {words}; write one as a method of its class, indented as __init__"
     if RECORDED in words:
         return (
-            f"{where} is a recording by torch.jit, which does not run without data: check the module "
-            "that it was made of"
+            f"{where} is a recording by torch.jit, which does not run without data: check the "
+            "module that it was made of"
         )
     if isinstance(error, NotImplementedError) or re.search(r"\b[Mm]eta\b", str(error)):
         return (

@@ -30,6 +30,18 @@ def test_a_layer_called_twice_counts_once_in_parameters_and_twice_in_macs() -> N
     assert found.receptive_field == (5, 5)
 
 
+@pytest.mark.parametrize("vector", [torch.mv, lambda a, b: torch.addmv(b.new_ones(64), a, b)])
+def test_products_with_a_vector_count(vector: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """torch's own counter passes over them."""
+
+    def run(net: Any, x: Tensor) -> Tensor:
+        rows = net.first(x).permute(0, 2, 3, 1).reshape(64, 4)
+        return vector(rows, net.weights.weight[0]).view(1, 1, 8, 8)
+
+    found = analyzed(Net(run, first=C(3, 4, 1), weights=nn.Linear(4, 1, bias=False)), (3, 8, 8))
+    assert found.macs == 64 * (12 + 4)
+
+
 def test_a_layer_never_called_counts_in_parameters_only() -> None:
     module = Net(lambda net, x: net.used(x), used=C(3, 4, 1), unused=C(3, 4, 5))
     found = analyzed(module, (3, 8, 8))
