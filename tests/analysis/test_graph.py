@@ -8,6 +8,7 @@ import pytest
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from search.analysis.graph import Structure
 from tests.analysis.tracing.net import Net, analyzed
 
 
@@ -59,7 +60,8 @@ def _involved(x: Tensor) -> Tensor:
 def test_patches_downsample_by_their_stride_alone(
     after: nn.Module, strays: tuple[str, ...]
 ) -> None:
-    found = analyzed(nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), after), (3, 32, 32)).structure
+    module = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), after)
+    found: Structure = analyzed(module, (3, 32, 32)).structure
     assert (found.transitions, found.strays) == (1, strays)
 
 
