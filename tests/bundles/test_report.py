@@ -173,11 +173,15 @@ def test_the_report_says_what_made_it(exported: Exported) -> None:
 def test_its_commands_run_where_it_lies(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (copy / "README.md").read_text()
     (block,) = re.findall(r"^```sh\n(.*?)^```", text, flags=re.M | re.S)
-    assert block.splitlines() == ["c1c4-search launch study.toml", "c1c4-search verify ."]
+    again = 'cd .. && c1c4-search launch "$OLDPWD/study.toml"'
+    assert block.splitlines() == ["c1c4-search verify .", again]
     monkeypatch.chdir(copy)
-    Study("study.toml").prepare()
     accuracy = next(each for each in verify(Path(".")) if each.name == "accuracy")
     assert accuracy.ok, accuracy.detail
+    monkeypatch.chdir(copy.parent)
+    study = Study(copy / "study.toml")
+    study.prepare()
+    assert Path("studies").absolute() in study.runs.absolute().parents  # not in the bundle
 
 
 def test_the_receptive_field_has_the_columns_of_the_original(
