@@ -199,7 +199,7 @@ def graph_structure(nodes: Sequence[Node], output: int) -> Structure:
     ]
     maps = [node for node, _ in stepped]
     convolutions = [node for node in maps if node.kind in CONVOLUTIONS and node.window]
-    halving = [node for node, step in stepped if node in convolutions and _halves(node, step)]
+    halving = [n for n, step in stepped if n.kind in CONVOLUTIONS and _halves(n, step)]
     transitions = _in_a_row(nodes, halving)
     strays = [
         f"{node.kind or 'slicing'} {node.name}{' beside another' if node in halving else ''}"
@@ -256,8 +256,9 @@ def _halves(node: Node, step: Fraction) -> bool:
 
 def _is_pointwise(node: Node) -> bool:
     """A 1x1 convolution, be it a linear layer over the channels of each position."""
-    in_place = all(reads == IDENTITY for how in node.reads for reads in how)
-    return node.kind == "pointwise" or (node.kind == "linear" and in_place)
+    if node.kind == "linear":
+        return all(reads == IDENTITY for how in node.reads for reads in how)
+    return node.kind == "pointwise"
 
 
 def _in_a_row(nodes: Sequence[Node], halving: Sequence[Node]) -> list[Node]:

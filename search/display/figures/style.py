@@ -20,7 +20,7 @@ BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 SKY, PURPLE, GRAY, INK = "#56B4E9", "#CC79A7", "#8C8C8C", "#1A1A1A"
 DARK_RED = "#A84300"  # vermilion that is legible as small text
 CYCLE = (BLUE, ORANGE, GREEN, PURPLE)
-WIDTH = 6.0  # inches: on a phone the text has 8 pixels still
+WIDTH = 6.0  # inches: on a phone its text has 7 pixels
 DPI = 160
 
 STYLE: Any = {

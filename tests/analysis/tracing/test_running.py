@@ -210,7 +210,7 @@ def test_asking_for_values_is_no_matter_of_the_shape() -> None:
     assert "--input" not in str(caught.value)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:FutureWarning")  # still met
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:FutureWarning")  # deprecated, not gone
 def test_a_recording_is_refused_in_a_line() -> None:
     recorded = torch.jit.trace(nn.Sequential(nn.Conv2d(3, 8, 3)), torch.zeros(1, 3, 8, 8))
     with pytest.raises(TraceError, match=r"is a recording by torch\.jit") as caught:
